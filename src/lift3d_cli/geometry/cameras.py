@@ -1,0 +1,73 @@
+"""The camera: a value object in float64 numpy, so that reading scenes and paths needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lift3d_cli.errors import SceneError
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A pinhole camera. Axes: OpenCV (+X right, +Y down, +Z forward). Pixels: the top-left image corner is (0, 0).
+
+    Args:
+        K: [3, 3] intrinsics in pixels; the centre of the first pixel is (0.5, 0.5).
+        w2c: [4, 4] rigid transform from world to camera.
+        width, height: image size in pixels.
+
+    Raises:
+        SceneError: if a number is not finite, a focal length not positive or the pose not rigid.
+    """
+
+    K: np.ndarray
+    w2c: np.ndarray
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "K", np.array(self.K, dtype=np.float64))
+        object.__setattr__(self, "w2c", np.array(self.w2c, dtype=np.float64))
+        if self.K.shape != (3, 3) or self.w2c.shape != (4, 4):
+            raise SceneError(f"camera has K {self.K.shape} and w2c {self.w2c.shape}, needs (3, 3) and (4, 4)")
+        if not (np.isfinite(self.K).all() and np.isfinite(self.w2c).all()):
+            raise SceneError("camera has a NaN or infinite number")
+        if self.K[0, 0] <= 0 or self.K[1, 1] <= 0 or self.width < 1 or self.height < 1:
+            raise SceneError("camera has a focal length or image size that is not positive")
+        rotation = self.w2c[:3, :3]
+        # 1e-3 admits poses printed with four digits and refuses scaled, mirrored and singular ones.
+        if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
+            raise SceneError("camera pose is not a rigid transform (its rotation is singular, scaled or mirrored)")
+
+    @property
+    def c2w(self) -> np.ndarray:
+        """[4, 4] camera to world."""
+        out = np.eye(4)
+        out[:3, :3] = self.w2c[:3, :3].T
+        out[:3, 3] = self.position
+        return out
+
+    @property
+    def position(self) -> np.ndarray:
+        """[3] camera centre in the world."""
+        return -self.w2c[:3, :3].T @ self.w2c[:3, 3]
+
+    @property
+    def forward(self) -> np.ndarray:
+        """[3] unit viewing direction in the world."""
+        return self.w2c[2, :3] / np.linalg.norm(self.w2c[2, :3])
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The same camera for an image resized to `width` x `height`: K scales, with no half-pixel term."""
+        scale = np.diag([width / self.width, height / self.height, 1.0])
+        return Camera(scale @ self.K, self.w2c, width, height)
+
+    def project(self, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Project world points [N, 3] to pixels uv [N, 2] and z-depth [N]; uv is NaN where z <= 0."""
+        cam = xyz @ self.w2c[:3, :3].T + self.w2c[:3, 3]
+        z = cam[:, 2]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            uv = (cam @ self.K.T)[:, :2] / np.where(z > 0, z, np.nan)[:, None]
+        return uv, z

@@ -1,0 +1,60 @@
+"""The half-pixel rule and everything that samples a map: the only file that calls `F.grid_sample`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class FeatureGrid:
+    """Where the cells of a feature map lie in its image.
+
+    A point `uv` in image pixels is at `uv * scale + offset` in the map's own pixels; in both, the top-left corner of
+    the first pixel is (0, 0) and its centre (0.5, 0.5).
+
+    Args:
+        width, height: size of the map in cells.
+        scale: (x, y) cells per image pixel, 1/stride for most networks.
+        offset: (x, y) in cells: 0 where the map begins exactly at the image's corner.
+    """
+
+    width: int
+    height: int
+    scale: tuple[float, float]
+    offset: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def from_stride(cls, width: int, height: int, stride: int) -> FeatureGrid:
+        """The grid of a network that pads an image of `width` x `height` at right and bottom to whole strides."""
+        return cls(math.ceil(width / stride), math.ceil(height / stride), (1 / stride, 1 / stride))
+
+    def cell_centers(self) -> Tensor:
+        """Image pixels of the cell centres: [height * width, 2], row by row, float32."""
+        v, u = torch.meshgrid(torch.arange(self.height) + 0.5, torch.arange(self.width) + 0.5, indexing="ij")
+        uv = torch.stack([u, v], -1).reshape(-1, 2)
+        return (uv - torch.tensor(self.offset)) / torch.tensor(self.scale)
+
+
+def sample_map(
+    maps: Tensor,  # [V, C, h, w]
+    uv: Tensor,  # [V, ..., 2] pixels of the map, first pixel centre (0.5, 0.5)
+) -> Tensor:  # [V, C, ...]
+    """Sample each map bilinearly at its own points; outside of the image, the border's value.
+
+    Which points are outside is the caller's to know: see `inside`.
+    """
+    num_views, channels, height, width = maps.shape
+    size = torch.tensor([width, height], dtype=uv.dtype, device=uv.device)
+    grid = (2 * uv / size - 1).reshape(num_views, 1, -1, 2)
+    out = F.grid_sample(maps, grid.to(maps.dtype), mode="bilinear", padding_mode="border", align_corners=False)
+    return out.reshape(num_views, channels, *uv.shape[1:-1])
+
+
+def inside(uv: Tensor, width: int, height: int) -> Tensor:
+    """True where `uv` [..., 2], in pixels, is on an image of this size; NaN is not."""
+    return (uv[..., 0] >= 0) & (uv[..., 0] <= width) & (uv[..., 1] >= 0) & (uv[..., 1] <= height)

@@ -1,0 +1,83 @@
+"""The scene: what every loader returns, whatever the format on disk. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lift3d_cli.geometry.cameras import Camera
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """How the photo on disk differs from the pinhole image of its `Camera`, which has the same K and size.
+
+    Args:
+        model: "opencv" (coeffs k1 k2 p1 p2 [k3 k4 k5 k6]) or "opencv_fisheye" (k1 k2 k3 k4), as OpenCV defines them.
+        coeffs: the coefficients.
+    """
+
+    model: str
+    coeffs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """One posed photo.
+
+    Args:
+        name: the photo's path relative to the scene, with slashes; unique, and the order that views are sorted by.
+        image_path: the photo.
+        camera: the pinhole camera of the undistorted photo, in the photo's full size.
+        distortion: what `read_photo` has to undo, or None.
+        mask_path: an image that is 0 where the photo must not be used, or None.
+        depth_range: (near, far) z-depth that the scene's file states for this view, or None.
+    """
+
+    name: str
+    image_path: Path
+    camera: Camera
+    distortion: Distortion | None = None
+    mask_path: Path | None = None
+    depth_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Photo:
+    """The pixels of one view, undistorted.
+
+    Args:
+        image: [H, W, 3] uint8 sRGB; transparent pixels are composited on white.
+        valid: [H, W] bool, True where the pixel may be used: not masked, not an undistortion border.
+        opaque: [H, W] bool, True where the photo is not transparent.
+    """
+
+    image: np.ndarray
+    valid: np.ndarray
+    opaque: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Posed photos. Views are sorted by name.
+
+    Args:
+        root: the folder.
+        format: "nerfstudio", "blender", "colmap" or "llff".
+        views: at least one.
+        points: [N, 3] world points on surfaces (COLMAP), or None where the format has none.
+        warnings: lines for the user, such as the number of photos that are listed but absent.
+    """
+
+    root: Path
+    format: str
+    views: tuple[View, ...]
+    points: np.ndarray | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def cameras(self) -> list[Camera]:
+        """The views' cameras, in their order."""
+        return [view.camera for view in self.views]
