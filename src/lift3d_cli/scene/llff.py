@@ -1,0 +1,70 @@
+"""Reader of LLFF scenes: `poses_bounds.npy` beside `images`, `images_4`, ..."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lift3d_cli.errors import SceneError
+from lift3d_cli.scene.assemble import Intrinsics, SceneBuilder, list_photos, w2c_from_c2w
+from lift3d_cli.scene.scene import Scene
+
+POSES_FILE = "poses_bounds.npy"
+
+
+def load_llff(root: Path) -> Scene:
+    """Read an LLFF scene: poses are in the order of the photos' names.
+
+    Raises:
+        SceneError: if the file is broken or no folder has as many photos as it has poses.
+    """
+    path = root / POSES_FILE
+    table = _read_table(path)
+    photos = _matching_photos(root, len(table))
+    builder = SceneBuilder(root, path, "llff")
+    for row, photo in zip(table, photos, strict=True):
+        where = f"{path}: view {photo.name}"
+        matrix = row[:15].reshape(3, 5)
+        height, width, focal = matrix[:, 4]
+        near, far = row[15:]
+        if not (np.isfinite(row).all() and min(height, width, focal) > 0):
+            raise SceneError(f"{where}: the pose has a NaN, or a size or focal length that is not positive")
+        if not 0 < near < far:
+            raise SceneError(f"{where}: its depth bounds are {near:g} and {far:g}, not 0 < near < far")
+        # The columns are the camera's down, right and backwards axes.
+        c2w = np.stack([matrix[:, 1], matrix[:, 0], -matrix[:, 2], matrix[:, 3]], axis=1)
+        intrinsics = Intrinsics(focal, focal, width / 2, height / 2, width, height)
+        builder.add(photo.name, photo, intrinsics, w2c_from_c2w(c2w, where), depth_range=(float(near), float(far)))
+    return builder.scene()
+
+
+def _read_table(path: Path) -> np.ndarray:  # [V, 17]: 3x5 [R | t | height, width, focal] and near, far
+    try:
+        table = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e:
+        raise SceneError(f"{path}: cannot be read as a numpy array ({e})") from e
+    if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] != 17 or not len(table):
+        shape = getattr(table, "shape", None)
+        raise SceneError(f"{path}: has shape {shape}, needs (photos, 17). hint: write it again with LLFF's imgs2poses")
+    try:
+        return table.astype(np.float64)
+    except (TypeError, ValueError) as e:
+        raise SceneError(f"{path}: does not hold numbers ({e})") from e
+
+
+def _matching_photos(root: Path, count: int) -> list[Path]:
+    """The photos of the least reduced folder (images, images_2, ...) that has one per pose."""
+    reduced = [folder for folder in root.glob("images_*") if folder.name[7:].isdigit()]
+    folders = [root / "images", *sorted(reduced, key=lambda folder: int(folder.name[7:]))]
+    found = []
+    for folder in folders:
+        photos = list_photos(folder)
+        if len(photos) == count:
+            return photos
+        if photos:
+            found.append(f"{folder.name}/ has {len(photos)}")
+    raise SceneError(
+        f"{root / POSES_FILE}: has {count} poses, but {', '.join(found) or 'there are no photos in images/'}. "
+        "hint: poses and photos must be the same, in the order of the names"
+    )

@@ -1,0 +1,159 @@
+"""Photos: read one, undistort it, resize it. Pixels only; which photo belongs to which camera is the loaders' work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lift3d_cli.errors import SceneError
+from lift3d_cli.scene.distortion import undistortion_map
+from lift3d_cli.scene.scene import Photo, View
+
+PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+_EXIF_ORIENTATION = 0x0112
+# EXIF orientations that turn the photo by a quarter, so that its width and height change places.
+_QUARTER_TURNS = (5, 6, 7, 8)
+
+
+def photo_size(path: Path, width: float | None = None, height: float | None = None) -> tuple[int, int]:
+    """Read a photo's (width, height) from its header, in the orientation that its camera was calibrated in.
+
+    The stored orientation counts, as in COLMAP, and an EXIF rotation is ignored. Only if the EXIF rotation turns the
+    photo by a quarter, and the scene's `width` x `height` has the turned shape and not the stored one, the photo is
+    taken as turned; `read_photo` then turns the pixels.
+
+    Raises:
+        SceneError: if it is not an image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            size = image.size
+            turned = _is_quarter_turned(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise _unreadable(path, e) from e
+    if turned and width and height and (width > height) != (size[0] > size[1]):
+        return size[1], size[0]
+    return size
+
+
+def read_photo(view: View) -> Photo:
+    """Read a view's photo as 8-bit sRGB, put transparent pixels on white, and undo the lens distortion.
+
+    Raises:
+        SceneError: if the photo or its mask cannot be read, or the photo has not the size of its camera.
+    """
+    size = (view.camera.width, view.camera.height)
+    image, opaque = _read_pixels(view.image_path, size)
+    if image.shape[:2] != size[::-1]:
+        raise SceneError(
+            f"{view.image_path}: is {image.shape[1]}x{image.shape[0]}, its camera is for {size[0]}x{size[1]}. "
+            "hint: the photo changed after the scene was loaded; run the command again"
+        )
+    valid = np.ones(opaque.shape, dtype=bool) if view.mask_path is None else _read_mask(view.mask_path, size)
+    if view.distortion is None:
+        return Photo(image, valid, opaque)
+    import cv2
+
+    source_x, source_y, has_source = undistortion_map(view.camera, view.distortion)
+    # BORDER_REPLICATE: the outer half of an edge pixel has the colour of that pixel.
+    image = cv2.remap(image, source_x, source_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    valid = _remap_mask(valid, source_x, source_y) & has_source
+    opaque = _remap_mask(opaque, source_x, source_y)
+    return Photo(image, valid, opaque)
+
+
+def resize_photo(photo: Photo, width: int, height: int) -> Photo:
+    """Resize to `width` x `height` pixels: each pixel is the mean of the area it covers, or bicubic if it grows.
+
+    `valid` and `opaque` are True only where everything that went into the pixel was.
+    """
+    import cv2
+
+    old_height, old_width = photo.valid.shape
+    if (width, height) == (old_width, old_height):
+        return photo
+    if width < 1 or height < 1:
+        raise SceneError(f"a photo cannot be resized to {width}x{height}. hint: sizes are in pixels, at least 1")
+    shrinks = width <= old_width and height <= old_height
+    image = cv2.resize(photo.image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+    def resize_mask(mask: np.ndarray) -> np.ndarray:
+        if mask.all():
+            return np.ones((height, width), dtype=bool)
+        way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        part = cv2.resize(mask.astype(np.float32), (width, height), interpolation=way)
+        return part > 1 - 1e-4  # float32 sums of ones end within 1e-6 of 1
+
+    return Photo(image, resize_mask(photo.valid), resize_mask(photo.opaque))
+
+
+def _read_pixels(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Decode to image [H, W, 3] uint8 and opaque [H, W]; `size` decides whether an EXIF quarter turn is applied."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            file.load()  # a truncated file fails here and not silently half-way down
+            photo: Image.Image = file
+            if file.size != size and file.size == size[::-1] and _is_quarter_turned(file):
+                photo = ImageOps.exif_transpose(file)
+            return _to_rgb(photo)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as e:
+        raise _unreadable(path, e) from e
+
+
+def _is_quarter_turned(image) -> bool:
+    # Asking a PNG for EXIF decodes all of it, and cameras do not write PNG.
+    return image.format != "PNG" and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+
+
+def _to_rgb(photo) -> tuple[np.ndarray, np.ndarray]:
+    """Any PIL image to [H, W, 3] uint8 on white, and opaque [H, W]: at least half of the pixel is covered."""
+    if photo.mode.startswith("I") or photo.mode == "F":  # gray of more than 8 bits
+        values = np.asarray(photo, dtype=np.float64)
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535 or photo.mode == "F":
+            raise ValueError(f"pixels of kind {photo.mode!r} have no known range")
+        gray = np.round(values / 257.0).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2), np.ones(gray.shape, dtype=bool)
+    if "A" in photo.mode or "a" in photo.mode or "transparency" in photo.info:
+        rgba = np.asarray(photo.convert("RGBA"))
+        alpha = rgba[..., 3:].astype(np.float32) / 255.0
+        image = np.round(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)).astype(np.uint8)
+        return image, rgba[..., 3] >= 128
+    image = np.array(photo.convert("RGB"))
+    return image, np.ones(image.shape[:2], dtype=bool)
+
+
+def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Read [H, W] bool at the photo's `size`: True where the mask is not 0. It may be stored in another size."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            file.load()
+            mask = file.convert("RGB") if file.mode == "P" else file
+            if mask.size != size:
+                mask = mask.resize(size, Image.Resampling.NEAREST)
+            values = np.asarray(mask)
+    except (OSError, ValueError, SyntaxError, EOFError) as e:
+        raise _unreadable(path, e) from e
+    if values.ndim == 3:  # the colour decides, alpha does not; LA and RGBA have alpha last
+        values = values[..., : 1 if values.shape[2] < 3 else 3].any(axis=2)
+    return values != 0
+
+
+def _remap_mask(mask: np.ndarray, source_x: np.ndarray, source_y: np.ndarray) -> np.ndarray:
+    """Undistort [H, W] bool: True where all pixels that are interpolated are True."""
+    import cv2
+
+    if mask.all():
+        return np.ones(source_x.shape, dtype=bool)
+    out = cv2.remap(mask.astype(np.uint8) * 255, source_x, source_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return out == 255
+
+
+def _unreadable(path: Path, cause: Exception) -> SceneError:
+    return SceneError(f"{path}: cannot be read as a photo ({cause}). hint: it may be cut off; copy it again")
