@@ -1,0 +1,146 @@
+"""Camera paths on disk: our `path.json` (docs/camera-paths.md), nerfstudio's camera paths and `transforms.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lift3d_cli.errors import SceneError
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.scene.pose_formats import PoseFileError, read_lift3d, read_nerfstudio_path, read_transforms
+
+FORMAT = "lift3d-path"
+VERSION = 1
+DEFAULT_FPS = 24.0
+# A pose takes about 700 bytes; the limit keeps a mistaken file (a video, a mesh) from filling the memory.
+_MAX_BYTES = 256 * 1024**2
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """Target cameras in the order to render them.
+
+    Args:
+        cameras: at least one.
+        names: one per camera, unique, usable as a relative file name without its ending.
+        fps: frames per second of a video of the path.
+    """
+
+    cameras: tuple[Camera, ...]
+    names: tuple[str, ...]
+    fps: float = DEFAULT_FPS
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+
+def write_path(
+    file: Path, cameras: Sequence[Camera], fps: float = DEFAULT_FPS, names: Sequence[str] | None = None
+) -> Path:
+    """Write cameras as `path.json`, whole or not at all; returns the file.
+
+    Args:
+        file: where to; its folder is made.
+        cameras: at least one, in the scene's world.
+        fps: frames per second.
+        names: one per camera, or None to leave them out (readers then number the poses).
+
+    Raises:
+        SceneError: if the file cannot be written or there is nothing to write.
+    """
+    if not cameras or (names is not None and len(names) != len(cameras)):
+        raise SceneError(f"{file}: {len(cameras)} cameras and {0 if names is None else len(names)} names make no path")
+    poses = []
+    for index, camera in enumerate(cameras):
+        pose: dict[str, Any] = {} if names is None else {"name": names[index]}
+        fx, fy, cx, cy = (float(camera.K[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
+        pose |= {"w": int(camera.width), "h": int(camera.height), "fx": fx, "fy": fy, "cx": cx, "cy": cy}
+        poses.append(json.dumps(pose | {"c2w": camera.c2w.tolist()}))
+    head = f'{{"format": "{FORMAT}", "version": {VERSION}, "fps": {json.dumps(float(fps))}, "poses": [\n'
+    _write_atomic(Path(file), head + ",\n".join(poses) + "\n]}\n")
+    return Path(file)
+
+
+def read_poses(file: Path, default_size: tuple[int, int] | None = None) -> CameraPath:
+    """Read a camera path of any of the three formats.
+
+    Args:
+        file: `path.json`, a nerfstudio camera path, or a `transforms.json` (its photos need not exist).
+        default_size: (width, height) in pixels for a file that states none.
+
+    Raises:
+        SceneError: naming the file, the pose and what is wrong with it.
+    """
+    try:
+        if os.path.getsize(file) > _MAX_BYTES:
+            raise SceneError(f"{file}: larger than {_MAX_BYTES // 1024**2} MiB, this is no camera path")
+        text = Path(file).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise SceneError(f"{file}: is not text. hint: give a camera path in JSON") from e
+    except OSError as e:
+        raise SceneError(f"{file}: cannot be read ({e.strerror or e})") from e
+    return parse_poses(text, str(file), default_size)
+
+
+def read_poses_stdin(text: str, default_size: tuple[int, int] | None = None) -> CameraPath:
+    """Read a camera path from the text of standard input: the JSON itself, or one line that is the path of a file.
+
+    `lift3d path` prints the path of the file that it wrote, so that it can be piped into `lift3d render --poses -`.
+    """
+    stripped = text.lstrip("\ufeff").strip()
+    if stripped.startswith(("{", "[")):
+        return parse_poses(stripped, "standard input", default_size)
+    if not stripped:
+        raise SceneError("standard input: is empty. hint: pipe the JSON of a camera path or the path of such a file")
+    if len(stripped.splitlines()) > 1 or "\0" in stripped:
+        raise SceneError("standard input: is neither JSON nor one line with the path of a JSON file")
+    return read_poses(Path(stripped), default_size)
+
+
+def parse_poses(text: str, label: str, default_size: tuple[int, int] | None = None) -> CameraPath:
+    """Parse the JSON text of a camera path; `label` names it in error messages."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        where = (
+            f"line {e.lineno} column {e.colno}: {e.msg}" if isinstance(e, json.JSONDecodeError) else type(e).__name__
+        )
+        raise SceneError(f"{label}: is not valid JSON ({where})") from e
+    try:
+        if not isinstance(data, dict):
+            raise PoseFileError(f"holds a JSON {type(data).__name__}, a camera path is an object")
+        if data.get("format") == FORMAT:
+            return CameraPath(*read_lift3d(data, VERSION, DEFAULT_FPS))
+        if "camera_path" in data:
+            return CameraPath(*read_nerfstudio_path(data, default_size, DEFAULT_FPS))
+        if "frames" in data:
+            return CameraPath(*read_transforms(data, default_size, DEFAULT_FPS))
+        raise PoseFileError(
+            f'is of no known format. hint: it needs "format": "{FORMAT}" with "poses", "camera_path" (nerfstudio) '
+            'or "frames" (transforms.json)'
+        )
+    except PoseFileError as e:
+        raise SceneError(f"{label}: {e}") from e
+
+
+def _write_atomic(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp makes it private to the user
+            os.replace(temporary, file)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as e:
+        raise SceneError(f"{file}: cannot be written ({e.strerror or e})") from e
