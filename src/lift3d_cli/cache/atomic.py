@@ -1,0 +1,103 @@
+"""Whole files or none: every write of the cache goes through here, so that a file that is there is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+import socket
+import time
+from functools import cache
+from pathlib import Path
+
+from lift3d_cli.errors import CacheError, Lift3dError, ResourceError
+
+_TEMP = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,7})-[0-9a-f]{8}\.tmp$")
+_DAY_S = 24 * 3600
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Put `data` at `path`, whole or not at all, making folders as needed. The last of two writers wins.
+
+    Raises:
+        ResourceError: if the disk is full.
+        CacheError: if the folder cannot be written.
+    """
+    try:
+        replace_file(path, data)
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """`write_atomic`, with the operating system's own errors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        # Not `tempfile`: its files are private to their user, and a cache may be shared; here the umask decides.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with open(os.open(temp, flags, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            # Without it, a power cut after the rename can leave a file of the right length full of zeros.
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+    except BaseException:  # Ctrl-C too
+        with contextlib.suppress(OSError):
+            temp.unlink()
+        raise
+
+
+def sweep(folder: Path) -> int:
+    """Remove what killed processes left of their writes in `folder` and below; returns the bytes freed."""
+    freed = 0
+    for temp in folder.rglob(".*.tmp"):
+        with contextlib.suppress(OSError):  # another process sweeps too, or the folder may not be written
+            if _is_stale(temp):
+                size = temp.lstat().st_size
+                temp.unlink()
+                freed += size
+    return freed
+
+
+def storage_error(path: Path, error: OSError) -> Lift3dError:
+    """The line that a user sees when `path` can be neither read nor written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError(f"{path.parent}: the disk is full. hint: free space, or --cache DIR on another disk")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return CacheError(f"{path.parent}: no permission for {path.name}. hint: --cache DIR or LIFT3D_CACHE=DIR")
+    return CacheError(f"{path}: {error.strerror or error}. hint: --cache DIR or LIFT3D_CACHE=DIR")
+
+
+def _is_stale(temp: Path) -> bool:
+    """True if the process that was writing `temp` is gone."""
+    match = _TEMP.search(temp.name)
+    if match is None:
+        return False
+    # A day is far beyond any write: it settles other machines' files, and process ids that are in use again.
+    if time.time() - temp.lstat().st_mtime > _DAY_S:
+        return True
+    if match["host"] != _host() or os.name != "posix":  # elsewhere, os.kill(pid, 0) would end the process
+        return False
+    try:
+        os.kill(int(match["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+@cache
+def _host() -> str:
+    """Names the machine, and the container on it, in which a process id means something."""
+    with contextlib.suppress(OSError):
+        return _short(socket.gethostname() + os.readlink("/proc/self/ns/pid"))
+    return _short(socket.gethostname())
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

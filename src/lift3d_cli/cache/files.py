@@ -1,0 +1,165 @@
+"""One file of the cache: written whole, and read only if it is what its reader asks for. Imports torch on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from safetensors import SafetensorError, safe_open
+
+from lift3d_cli.cache.atomic import storage_error, write_atomic
+from lift3d_cli.cache.format import check_map, file_metadata, grid_json, parse_file_metadata
+from lift3d_cli.errors import CacheError, ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from lift3d_cli.geometry.grids import FeatureGrid
+
+T = TypeVar("T")
+
+_MAX_TEXT_BYTES = 64 * 2**20
+"""A manifest holds some hundred bytes per frame; a larger file is not one of ours and is not read into memory."""
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """A safetensors file and what must be in it. Nothing is read until a method is called.
+
+    Args:
+        path: the file.
+        kind: "features", "frame", "photo", ...
+        keys: identity of what it was made from; a file with other keys is not read.
+        hint: the command that makes the file, for error messages.
+    """
+
+    path: Path
+    kind: str
+    keys: Mapping[str, object]
+    hint: str
+
+    def is_valid(self) -> bool:
+        """True if the file can be read: it has its full length and the right keys. Reads the header only."""
+        try:
+            with self._open("np"):
+                return True
+        except CacheError:
+            return False
+
+    def write_map(
+        self,
+        data: Tensor,  # [C, h, w]
+        grid: FeatureGrid,
+        dtype: str,
+        extra: Mapping[str, Tensor] | None = None,
+        **facts: object,
+    ) -> None:
+        """Write a feature map.
+
+        Args:
+            data: its cells.
+            grid: where they lie in the image.
+            dtype: to store the features as, a key of `DTYPES`.
+            extra: other tensors of the same image, stored as they are.
+            facts: JSON values for people and later versions; not part of the identity.
+
+        Raises:
+            ModelError: if a value does not fit `dtype`.
+        """
+        import torch
+        from safetensors.torch import save
+
+        target = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
+        features = data.detach().to("cpu", target)
+        if not torch.isfinite(features).all():
+            peak = float(data.detach().abs().max())
+            raise ModelError(f"features up to {peak:.3g} do not fit {dtype}. hint: --dtype bf16 or --dtype fp32")
+        tensors = {**(extra or {}), "features": features}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        metadata = file_metadata(self.kind, self.keys, dtype=dtype, grid=grid_json(grid), **facts)
+        write_atomic(self.path, save(tensors, metadata))
+
+    def read_map(self, device: str = "cpu") -> tuple[Tensor, FeatureGrid, dict[str, Tensor]]:
+        """The features as stored, their grid, and the other tensors of the file.
+
+        Raises:
+            CacheError: if the file is missing, damaged, or not the one asked for.
+        """
+        from lift3d_cli.geometry.grids import FeatureGrid
+
+        with self._open("pt", str(device)) as (file, grid):
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        return tensors.pop("features"), FeatureGrid(**grid), tensors
+
+    def write_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write named numpy arrays."""
+        import numpy as np
+        from safetensors.numpy import save
+
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        write_atomic(self.path, save(contiguous, file_metadata(self.kind, self.keys)))
+
+    def read_arrays(self) -> dict[str, np.ndarray]:
+        """Undo `write_arrays`.
+
+        Raises:
+            CacheError: if the file is missing, damaged, or not the one asked for.
+        """
+        with self._open("np") as (file, _):
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    @contextmanager
+    def _open(self, framework: str, device: str = "cpu") -> Iterator[tuple[Any, dict[str, Any]]]:
+        """The file, memory-mapped, and the arguments of the grid of its features, if it is a map; all checked.
+
+        safetensors itself refuses headers that lie: it wants offsets that cover the file exactly, without gaps.
+        """
+        with _cache_errors(self.path, self.hint):
+            if not self.path.is_file():  # a pipe of this name would be waited on for ever
+                raise FileNotFoundError
+            with safe_open(self.path, framework=framework, device=device) as file:
+                document = parse_file_metadata(file.metadata(), self.kind, self.keys)
+                grid: dict[str, Any] = {}
+                if self.kind in ("features", "frame"):
+                    if "features" not in file.keys():  # noqa: SIM118
+                        raise ValueError("damaged: has no features")
+                    features = file.get_slice("features")
+                    grid = check_map(document, features.get_dtype(), features.get_shape())
+                yield file, grid
+
+
+def read_document(path: Path, parse: Callable[[str], T], hint: str) -> T:
+    """`parse` of the text of a JSON file.
+
+    Raises:
+        CacheError: if the file cannot be read or `parse` raises ValueError.
+    """
+    with _cache_errors(path, hint):
+        if not path.is_file():
+            raise FileNotFoundError
+        if path.stat().st_size > _MAX_TEXT_BYTES:
+            raise ValueError("damaged: far larger than lift3d makes it")
+        return parse(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def _cache_errors(path: Path, hint: str) -> Iterator[None]:
+    """Turn what reading a file raises into one line with its path and the way out."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CacheError(f"{path}: not there. hint: {hint}") from error
+    except UnicodeDecodeError as error:
+        raise CacheError(f"{path}: damaged: not a text file. hint: {hint}") from error
+    except RecursionError as error:
+        raise CacheError(f"{path}: damaged: nested too deep. hint: {hint}") from error
+    except ValueError as error:
+        raise CacheError(f"{path}: {error}. hint: {hint}") from error
+    except SafetensorError as error:
+        raise CacheError(f"{path}: damaged or cut short ({str(error)[:100]}). hint: {hint}") from error
+    except OSError as error:
+        raise storage_error(path, error) from error

@@ -1,0 +1,102 @@
+"""What a cache holds, and removing what nothing explains any more. Needs no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lift3d_cli.cache.atomic import sweep
+from lift3d_cli.cache.files import read_document
+from lift3d_cli.cache.format import EncoderRecord
+from lift3d_cli.errors import CacheError
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One line of an inventory.
+
+    Args:
+        kind: "features", "photos", "arrays" or "render".
+        path: the folder, or the file of arrays.
+        num_files: how many photos, frames or arrays; a manifest is not counted.
+        num_bytes: on disk, everything in the folder.
+        encoder: of features.
+        problem: why it cannot be used, or None.
+    """
+
+    kind: str
+    path: Path
+    num_files: int
+    num_bytes: int
+    encoder: EncoderRecord | None = None
+    problem: str | None = None
+
+
+def inventory(root: Path) -> list[Holding]:
+    """Everything in a scene's cache: features by encoder, photos, arrays, renders. Reads no tensor."""
+    holdings = []
+    for folder in _folders(root / "feats"):
+        encoder, problem = None, None
+        try:
+            encoder = read_document(folder / "encoder.json", EncoderRecord.from_json, "lift3d encode SCENE")
+        except CacheError as error:
+            problem = str(error)
+        holdings.append(_holding("features", folder, encoder, problem))
+    holdings += [_holding("photos", folder) for folder in _folders(root) if folder.name == "photos"]
+    holdings += [_holding("arrays", path) for path in sorted(root.glob("*.safetensors"))]
+    holdings += [_holding("render", folder) for folder in _folders(root / "renders")]
+    return holdings
+
+
+def prune(root: Path, keep: Iterable[Path]) -> int:
+    """Remove features, photos, arrays and renders that are not in `keep`; returns the bytes freed.
+
+    Not while another process writes to this cache: what it just made may not be in `keep`.
+
+    Args:
+        root: the scene's cache; files in it that lift3d does not make stay, and so does what a link leads to.
+        keep: files and whole folders. An `encoder.json` stays as long as features do.
+    """
+    kept = {os.path.abspath(path) for path in keep}
+
+    def is_kept(path: Path) -> bool:
+        if not path.parent.resolve().is_relative_to(root.resolve()):
+            return True
+        absolute = Path(os.path.abspath(path))
+        return any(str(p) in kept for p in (absolute, *absolute.parents))
+
+    freed = sweep(root)
+    candidates = [*root.glob("*.safetensors"), *root.glob("photos/*.safetensors"), *root.glob("feats/*/*.safetensors")]
+    for pattern in ("frames/*.safetensors", "color/*.png", "manifest.json"):
+        candidates += root.glob(f"renders/*/{pattern}")
+    freed += sum(_remove(path) for path in candidates if not is_kept(path))
+    for record in root.glob("feats/*/encoder.json"):
+        if not is_kept(record) and not any(record.parent.glob("*.safetensors")):
+            freed += _remove(record)
+    for pattern in ("feats/*/", "renders/*/frames/", "renders/*/color/", "renders/*/", "photos/", "feats/", "renders/"):
+        for folder in root.glob(pattern):
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
+    return freed
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.glob("*") if path.is_dir())
+
+
+def _holding(kind: str, path: Path, encoder: EncoderRecord | None = None, problem: str | None = None) -> Holding:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    num_files = sum(file.suffix == ".safetensors" for file in files)
+    return Holding(kind, path, num_files, sum(file.lstat().st_size for file in files), encoder, problem)
+
+
+def _remove(path: Path) -> int:
+    """Delete one file; returns its size, 0 if it cannot be deleted."""
+    with contextlib.suppress(OSError):
+        size = path.lstat().st_size
+        path.unlink()
+        return size
+    return 0

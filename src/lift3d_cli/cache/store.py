@@ -1,0 +1,212 @@
+"""The cache of one scene: which file holds what. Imports torch on first use."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lift3d_cli.cache.atomic import sweep, write_atomic
+from lift3d_cli.cache.files import TensorFile, read_document
+from lift3d_cli.cache.format import EncoderRecord, PhotoRecord, photo_key, slug
+from lift3d_cli.errors import CacheError, SceneError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from lift3d_cli.geometry.grids import FeatureGrid
+
+
+def describe_photo(
+    name: str,
+    image_path: Path,
+    K: np.ndarray,  # [3, 3] pixels
+    width: int,
+    height: int,
+    distortion: tuple[str, Sequence[float]] | None = None,
+    mask_path: Path | None = None,
+    working_size: tuple[int, int] | None = None,
+) -> PhotoRecord:
+    """Identify a photo by its content; reads the files' bytes but does not decode them.
+
+    Args:
+        name: `View.name`.
+        image_path: the photo.
+        K, width, height: of the photo in its full size.
+        distortion: (model, coefficients) or None.
+        mask_path: or None.
+        working_size: (width, height) that the encoder gets; the full size if None.
+
+    Raises:
+        SceneError: if a file cannot be read.
+    """
+    size = (int(width), int(height)) if working_size is None else (int(working_size[0]), int(working_size[1]))
+    mask = None if mask_path is None else file_sha256(mask_path)
+    key = photo_key(file_sha256(image_path), mask, K.tolist(), width, height, distortion, size)
+    return PhotoRecord(name, key, size)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, as hex."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise SceneError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return digest.hexdigest()
+
+
+class SceneCache:
+    """Features, undistorted photos and other artefacts of one scene.
+
+    A file that is there is complete: writes are atomic, so any number of processes may share a cache. Two that make the
+    same file do the work twice, and the last one stays.
+
+    Args:
+        root: the folder, see `cache_dir`; made on the first write.
+        scene: what the user calls the scene, for hints.
+    """
+
+    def __init__(self, root: Path, scene: str = "SCENE") -> None:
+        self.root = root
+        self._hint = f"lift3d encode {scene}"
+        self._begun: set[str] = set()
+
+    def begin(self, encoder: EncoderRecord) -> None:
+        """Make this the latest encoder, and clean up after killed processes. Call it even if nothing is missing.
+
+        Raises:
+            ResourceError, CacheError: if the disk is full or the folder cannot be written.
+        """
+        sweep(self.root)
+        path = self.root / "feats" / encoder.folder / "encoder.json"
+        try:
+            is_there = read_document(path, EncoderRecord.from_json, self._hint).key == encoder.key
+        except CacheError:
+            is_there = False
+        if is_there:
+            with contextlib.suppress(OSError):  # a cache that cannot be written can still be read
+                os.utime(path)
+        else:
+            write_atomic(path, encoder.to_json().encode())
+        self._begun.add(encoder.key)
+
+    def encoders(self) -> list[EncoderRecord]:
+        """All encoders of features here, the last one used at the end; without those that cannot be read."""
+        found = []
+        for path in self._encoder_files():
+            try:
+                found.append(read_document(path, EncoderRecord.from_json, self._hint))
+            except CacheError:
+                continue
+        return found
+
+    def find_encoder(self, name: str) -> EncoderRecord:
+        """The last used encoder of this model name, to use its features without loading the model.
+
+        Raises:
+            CacheError: if there is none, or only one that cannot be read.
+        """
+        for record in reversed(self.encoders()):
+            if record.name == name:
+                return record
+        for path in self._encoder_files():
+            if path.parent.name.startswith(f"{slug(name, 'model')}-"):
+                read_document(path, EncoderRecord.from_json, self._hint)  # says what is wrong with it
+        raise CacheError(f"{self.root}: has no features of {name}. hint: {self._hint} --model {name}")
+
+    def features_path(self, encoder: EncoderRecord, photo: PhotoRecord) -> Path:
+        """Where the features of a photo are, or would be."""
+        return self.root / "feats" / encoder.folder / photo.file_name
+
+    def has_features(self, encoder: EncoderRecord, photo: PhotoRecord) -> bool:
+        """True if `read_features` would succeed; a damaged or foreign file counts as none."""
+        return self._features(encoder, photo).is_valid()
+
+    def missing(self, encoder: EncoderRecord, photos: Iterable[PhotoRecord]) -> list[PhotoRecord]:
+        """The photos that still have to be encoded."""
+        return [photo for photo in photos if not self.has_features(encoder, photo)]
+
+    def write_features(self, encoder: EncoderRecord, photo: PhotoRecord, data: Tensor, grid: FeatureGrid) -> None:
+        """Store the features [C, h, w] of a photo in the encoder's dtype.
+
+        Raises:
+            ModelError: if a value does not fit the dtype.
+            ResourceError, CacheError: if the disk is full or the folder cannot be written.
+        """
+        if encoder.key not in self._begun:  # features never lie there without the record of what made them
+            self.begin(encoder)
+        self._features(encoder, photo).write_map(data, grid, encoder.dtype, image=list(photo.size))
+
+    def read_features(
+        self, encoder: EncoderRecord, photo: PhotoRecord, device: str = "cpu"
+    ) -> tuple[Tensor, FeatureGrid]:
+        """The features [C, h, w] of a photo, in the stored dtype, and their grid.
+
+        Raises:
+            CacheError: if they are missing, damaged, or made from something else.
+        """
+        data, grid, _ = self._features(encoder, photo).read_map(device)
+        return data, grid
+
+    def has_photo(self, photo: PhotoRecord) -> bool:
+        """True if the undistorted photo is stored."""
+        return self._photo(photo).is_valid()
+
+    def write_photo(self, photo: PhotoRecord, image: np.ndarray, valid: np.ndarray, opaque: np.ndarray) -> None:
+        """Store the fields of a `Photo`: [H, W, 3] uint8 and two [H, W] bool."""
+        self._photo(photo).write_arrays({"image": image, "valid": valid, "opaque": opaque})
+
+    def read_photo(self, photo: PhotoRecord) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`image`, `valid` and `opaque` of `write_photo`.
+
+        Raises:
+            CacheError: if they are missing, damaged, or made from something else.
+        """
+        file = self._photo(photo)
+        arrays = file.read_arrays()
+        try:
+            return arrays["image"], arrays["valid"], arrays["opaque"]
+        except KeyError as error:
+            raise CacheError(f"{file.path}: damaged: has no {error.args[0]}. hint: {file.hint}") from error
+
+    def has_arrays(self, kind: str, key: str) -> bool:
+        """True if `read_arrays` would succeed."""
+        return self._arrays(kind, key).is_valid()
+
+    def write_arrays(self, kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Store something that the whole scene has once, such as surface points.
+
+        Args:
+            kind: such as "points"; names the file.
+            key: `key_of(kind, ...)` of everything it was made from.
+            arrays: by name.
+        """
+        self._arrays(kind, key).write_arrays(arrays)
+
+    def read_arrays(self, kind: str, key: str) -> dict[str, np.ndarray]:
+        """Undo `write_arrays`.
+
+        Raises:
+            CacheError: if they are missing, damaged, or made from something else.
+        """
+        return self._arrays(kind, key).read_arrays()
+
+    def _features(self, encoder: EncoderRecord, photo: PhotoRecord) -> TensorFile:
+        keys = {"encoder": encoder.key, "photo": photo.key}
+        return TensorFile(self.features_path(encoder, photo), "features", keys, self._hint)
+
+    def _photo(self, photo: PhotoRecord) -> TensorFile:
+        return TensorFile(self.root / "photos" / photo.file_name, "photo", {"photo": photo.key}, self._hint)
+
+    def _arrays(self, kind: str, key: str) -> TensorFile:
+        return TensorFile(self.root / f"{kind}-{key[:8]}.safetensors", kind, {kind: key}, self._hint)
+
+    def _encoder_files(self) -> list[Path]:
+        return sorted(self.root.glob("feats/*/encoder.json"), key=lambda path: (path.stat().st_mtime_ns, path))
