@@ -1,0 +1,105 @@
+"""Near and far: which depths a target camera has to search, from points on the scene's surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.scene.scene import Scene, View
+from lift3d_cli.scene.triangulation import triangulate_views
+
+# The nearest and farthest half percent are mostly wrong matches.
+_PERCENTILES = (0.5, 99.5)
+# Surfaces between the points may be nearer or farther than the points: most of it for the near side, where a wrong
+# bound cuts a surface off, and a scene's points thin out towards both ends.
+_NEAR_MARGIN, _FAR_MARGIN = 0.8, 1.25
+# Fewer points than this say little about a view; a wider set is taken instead.
+_MIN_POINTS = 20
+# Points right in front of a camera that moves through them must not draw near to 0: the samples are spread over
+# inverse depth, and most would be wasted there.
+_MAX_FAR_OVER_NEAR = 1000.0
+# Depth range around the place that the cameras look at, when there are no points: as parts of its distance.
+_LOOK_AT_NEAR, _LOOK_AT_FAR = 0.25, 4.0
+
+
+def surface_points(
+    scene: Scene, *, views: Sequence[View] | None = None, max_points: int = 100_000
+) -> np.ndarray:  # [N, 3] world
+    """Points on the scene's surfaces: those of its file, else triangulated from the photos (seconds, not cached).
+
+    Args:
+        scene: the scene.
+        views: triangulate from these only, so that held-out photos are not looked at; None for all of them.
+            Points that the file brings are used whatever the views, like its poses.
+        max_points: more are thinned out evenly.
+
+    Returns:
+        [N, 3]; N is 0 if the photos share nothing.
+
+    Raises:
+        SceneError: if a photo cannot be read.
+    """
+    points = scene.points
+    if points is None or not len(points):
+        points = triangulate_views(scene.views if views is None else views)
+    return points[:: max(1, -(-len(points) // max_points))]
+
+
+def depth_range(camera: Camera, points: np.ndarray | None, views: Sequence[View]) -> tuple[float, float]:
+    """Find the z-depths (near, far) between which a camera sees surfaces, with 0 < near < far, both finite.
+
+    The first of these that has enough to say: points in the image, points in an image three times as wide and high,
+    all points in front; the depth ranges of the nearest views' files; the place that the views look at.
+
+    Args:
+        camera: any camera, not necessarily one of the scene.
+        points: [N, 3] world, from `surface_points`, or None.
+        views: the views of the scene.
+    """
+    if points is not None and len(points):
+        uv, z = camera.project(points)
+        for widening in (0.0, 1.0, np.inf):
+            chosen = z[_is_inside(uv, z, camera, widening)]
+            if len(chosen) >= _MIN_POINTS:
+                low, high = np.percentile(chosen, _PERCENTILES)
+                return _ordered(low * _NEAR_MARGIN, high * _FAR_MARGIN)
+    stated = [view for view in views if view.depth_range is not None]
+    if stated:
+        near_views = sorted(stated, key=lambda v: float(np.linalg.norm(v.camera.position - camera.position)))[:4]
+        ranges = [view.depth_range for view in near_views if view.depth_range is not None]
+        return _ordered(min(r[0] for r in ranges) * _NEAR_MARGIN, max(r[1] for r in ranges) * _FAR_MARGIN)
+    distance = _look_at_distance(camera, [view.camera for view in views])
+    return _ordered(distance * _LOOK_AT_NEAR, distance * _LOOK_AT_FAR)
+
+
+def _is_inside(uv: np.ndarray, z: np.ndarray, camera: Camera, widening: float) -> np.ndarray:  # [N] bool
+    """True for points in front that project into the image, widened on each side by this many image sizes."""
+    inside = z > 0
+    if np.isfinite(widening):
+        size = np.array([camera.width, camera.height])
+        with np.errstate(invalid="ignore"):
+            inside &= ((uv >= -widening * size) & (uv <= (1 + widening) * size)).all(axis=1)
+    return inside
+
+
+def _ordered(near: float, far: float) -> tuple[float, float]:
+    near = max(near, far / _MAX_FAR_OVER_NEAR)
+    return float(near), float(max(far, near * 1.01))
+
+
+def _look_at_distance(camera: Camera, cameras: Sequence[Camera]) -> float:
+    """Depth of the place that all cameras look at; else the size of the camera path; else 1."""
+    positions = np.stack([c.position for c in cameras] or [camera.position])
+    forwards = np.stack([c.forward for c in cameras] or [camera.forward])
+    # The point nearest to all optical axes: sum of (I - d d^T) (x - o) = 0. Parallel axes have none.
+    across = np.eye(3) - forwards[:, :, None] * forwards[:, None, :]
+    normal = across.sum(axis=0)
+    if np.linalg.cond(normal) < 1e4:
+        target = np.linalg.solve(normal, np.einsum("nij,nj->i", across, positions))
+        _, z = camera.project(target[None])
+        if z[0] > 1e-9:
+            return float(z[0])
+    spread = float(np.linalg.norm(positions - positions.mean(axis=0), axis=1).max())
+    return spread * 2.0 if spread > 1e-9 else 1.0
