@@ -42,6 +42,9 @@ class Render:
     """
 
     def __init__(self, root: Path, content: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        frames = content.get("frames")
+        if type(frames) is not int or not 0 < frames <= _MAX_FRAMES or str(content.get("dtype")) not in DTYPES:
+            raise ValueError("damaged: it lacks the number of frames or their dtype")
         self.root = root
         self.content = content
         self.facts = facts
@@ -136,7 +139,4 @@ def _parse_manifest(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError("not a manifest of lift3d")
     if render_key(content) != document.get("key"):
         raise ValueError("damaged: its key is not that of its content")
-    frames = content.get("frames")
-    if type(frames) is not int or not 0 < frames <= _MAX_FRAMES or str(content.get("dtype")) not in DTYPES:
-        raise ValueError("damaged: it lacks the number of frames or their dtype")
     return content, facts
