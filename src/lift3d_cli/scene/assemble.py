@@ -71,6 +71,10 @@ class SceneBuilder:
         name = view_name(self.root, photo)
         if name in self.views:
             raise SceneError(f"{self.source}: lists {name} twice. hint: delete one of the two entries")
+        if not (intrinsics.width > 0 and intrinsics.height > 0):
+            raise SceneError(
+                f"{self.source}: view {name}: its camera is for {intrinsics.width:g}x{intrinsics.height:g} pixels"
+            )
         width, height = photo_size(photo, intrinsics.width, intrinsics.height)
         if abs(width / height * intrinsics.height / intrinsics.width - 1) > _ASPECT_TOLERANCE:
             self.reshaped.append(name)

@@ -12,9 +12,11 @@ from lift3d_cli.scene.triangulation import triangulate_views
 
 # The nearest and farthest half percent are mostly wrong matches.
 _PERCENTILES = (0.5, 99.5)
-# Surfaces between the points may be nearer or farther than the points: most of it for the near side, where a wrong
-# bound cuts a surface off, and a scene's points thin out towards both ends.
-_NEAR_MARGIN, _FAR_MARGIN = 0.8, 1.25
+# Surfaces without texture have no points: the ground in front of the camera, blurred things behind the last point.
+# In front a fifth of the depth is added. Behind, depth is cheap, as samples are spread over inverse depth: a quarter
+# of the inverse range is added, at least a quarter of the depth and at most as much again.
+_NEAR_MARGIN = 0.8
+_FAR_INVERSE_MARGIN, _FAR_MIN_MARGIN, _FAR_MAX_MARGIN = 0.25, 1.25, 2.0
 # Fewer points than this say little about a view; a wider set is taken instead.
 _MIN_POINTS = 20
 # Points right in front of a camera that moves through them must not draw near to 0: the samples are spread over
@@ -22,6 +24,8 @@ _MIN_POINTS = 20
 _MAX_FAR_OVER_NEAR = 1000.0
 # Depth range around the place that the cameras look at, when there are no points: as parts of its distance.
 _LOOK_AT_NEAR, _LOOK_AT_FAR = 0.25, 4.0
+# When they look at no common place, parts of the camera path's size: outward views of a room, or a far landscape.
+_SPREAD_NEAR, _SPREAD_FAR = 0.5, 50.0
 
 
 def surface_points(
@@ -63,15 +67,13 @@ def depth_range(camera: Camera, points: np.ndarray | None, views: Sequence[View]
         for widening in (0.0, 1.0, np.inf):
             chosen = z[_is_inside(uv, z, camera, widening)]
             if len(chosen) >= _MIN_POINTS:
-                low, high = np.percentile(chosen, _PERCENTILES)
-                return _ordered(low * _NEAR_MARGIN, high * _FAR_MARGIN)
+                return _with_margins(*np.percentile(chosen, _PERCENTILES))
     stated = [view for view in views if view.depth_range is not None]
     if stated:
         near_views = sorted(stated, key=lambda v: float(np.linalg.norm(v.camera.position - camera.position)))[:4]
         ranges = [view.depth_range for view in near_views if view.depth_range is not None]
-        return _ordered(min(r[0] for r in ranges) * _NEAR_MARGIN, max(r[1] for r in ranges) * _FAR_MARGIN)
-    distance = _look_at_distance(camera, [view.camera for view in views])
-    return _ordered(distance * _LOOK_AT_NEAR, distance * _LOOK_AT_FAR)
+        return _with_margins(min(r[0] for r in ranges), max(r[1] for r in ranges))
+    return _range_from_cameras(camera, [view.camera for view in views])
 
 
 def _is_inside(uv: np.ndarray, z: np.ndarray, camera: Camera, widening: float) -> np.ndarray:  # [N] bool
@@ -84,22 +86,28 @@ def _is_inside(uv: np.ndarray, z: np.ndarray, camera: Camera, widening: float) -
     return inside
 
 
-def _ordered(near: float, far: float) -> tuple[float, float]:
-    near = max(near, far / _MAX_FAR_OVER_NEAR)
-    return float(near), float(max(far, near * 1.01))
+def _with_margins(low: float, high: float) -> tuple[float, float]:
+    """Widen the range [low, high] of depths with surfaces, and keep it in order and away from 0."""
+    inverse_far = 1 / high - _FAR_INVERSE_MARGIN * (1 / low - 1 / high)
+    far = max(high * _FAR_MIN_MARGIN, 1 / max(inverse_far, 1 / (high * _FAR_MAX_MARGIN)))
+    near = max(low * _NEAR_MARGIN, far / _MAX_FAR_OVER_NEAR)
+    return float(near), float(far)
 
 
-def _look_at_distance(camera: Camera, cameras: Sequence[Camera]) -> float:
-    """Depth of the place that all cameras look at; else the size of the camera path; else 1."""
+def _range_from_cameras(camera: Camera, cameras: Sequence[Camera]) -> tuple[float, float]:
+    """Guess a range from where the cameras stand and look: wide, but it contains what they were pointed at."""
     positions = np.stack([c.position for c in cameras] or [camera.position])
     forwards = np.stack([c.forward for c in cameras] or [camera.forward])
+    spread = float(np.linalg.norm(positions - positions.mean(axis=0), axis=1).max())
     # The point nearest to all optical axes: sum of (I - d d^T) (x - o) = 0. Parallel axes have none.
     across = np.eye(3) - forwards[:, :, None] * forwards[:, None, :]
     normal = across.sum(axis=0)
     if np.linalg.cond(normal) < 1e4:
         target = np.linalg.solve(normal, np.einsum("nij,nj->i", across, positions))
-        _, z = camera.project(target[None])
-        if z[0] > 1e-9:
-            return float(z[0])
-    spread = float(np.linalg.norm(positions - positions.mean(axis=0), axis=1).max())
-    return spread * 2.0 if spread > 1e-9 else 1.0
+        # In a room that is photographed outwards, the axes meet among the cameras, behind half of them.
+        depths = ((target - positions) * forwards).sum(axis=1)
+        depth = float(camera.project(target[None])[1][0])
+        if depths.min() > 0 and depth > 0.1 * spread and depth > 1e-9:
+            return depth * _LOOK_AT_NEAR, depth * _LOOK_AT_FAR
+    spread = spread if spread > 1e-9 else 1.0
+    return spread * _SPREAD_NEAR, spread * _SPREAD_FAR

@@ -72,7 +72,10 @@ def read_cameras(folder: Path) -> dict[int, ColmapCamera]:
     for number, words in _text_rows(path):
         with _line(path, number):
             model = _checked_model(words[1], path)
-            params = dict(zip(CAMERA_MODELS[model], map(float, words[4:]), strict=True))
+            names = CAMERA_MODELS[model]
+            if len(words) != 4 + len(names):
+                raise ValueError(f"{model} has {len(names)} parameters, found {len(words) - 4}")
+            params = dict(zip(names, map(float, words[4:]), strict=True))
             cameras[int(words[0])] = ColmapCamera(model, int(words[2]), int(words[3]), params)
     return cameras
 

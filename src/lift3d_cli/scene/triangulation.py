@@ -47,6 +47,8 @@ def triangulate_views(views: Sequence[View]) -> np.ndarray:  # [N, 3] world
     Raises:
         SceneError: if a photo cannot be read.
     """
+    if len(views) < 2:
+        return np.zeros((0, 3))
     step = -(-len(views) // _MAX_VIEWS)
     views = list(views)[::step]
     features = [_detect(view) for view in views]
