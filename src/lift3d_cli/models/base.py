@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lift3d_cli.errors import ModelError
-from lift3d_cli.geometry.grids import FeatureGrid
+from lift3d_cli.geometry.grids import FeatureGrid, sample_map
+
+# Names become folder names and command-line words.
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,9 @@ class ModelSpec:
         version: changes whenever the features of the same photo change, so that cached ones are not reused.
         license: SPDX identifier of the weights' licence.
         summary: one line for `lift3d models`.
+
+    Raises:
+        ModelError: if one of these is not what it must be.
     """
 
     name: str
@@ -32,6 +39,21 @@ class ModelSpec:
     version: str = "1"
     license: str = "unknown"
     summary: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ModelError(f"model name {self.name!r} is not lower-case letters, digits and single hyphens")
+        for field in ("channels", "stride"):
+            value = getattr(self, field)
+            if type(value) is not int or value < 1:
+                raise ModelError(f"model {self.name}: spec has {field} {value!r}, needs a whole number above 0")
+        # A tuple by rule: tasks="rgb" would otherwise pass as the three tasks r, g and b.
+        named = isinstance(self.tasks, tuple) and all(isinstance(t, str) and _NAME.fullmatch(t) for t in self.tasks)
+        if not named or not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise ModelError(f"model {self.name}: spec has tasks {self.tasks!r}, needs names such as ('segment',)")
+        for field in ("version", "license", "summary"):
+            if not isinstance(getattr(self, field), str) or "\n" in getattr(self, field):
+                raise ModelError(f"model {self.name}: spec has {field} {getattr(self, field)!r}, needs a line of text")
 
 
 @dataclass(frozen=True)
@@ -45,6 +67,23 @@ class FeatureMap:
 
     data: Tensor
     grid: FeatureGrid
+
+    def at_pixels(self, width: int, height: int) -> Tensor:
+        """The features at each pixel centre of an image of this size, interpolated: [C, height, width].
+
+        Follows the grid exactly, so padding beyond the image is left out.
+        """
+        v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+        uv = torch.stack([u, v], -1) * torch.tensor(self.grid.scale) + torch.tensor(self.grid.offset)
+        # float32 positions: in half precision, pixels beyond 2048 have no centre.
+        return sample_map(self.data[None].float(), uv[None].to(self.data.device))[0].to(self.data.dtype)
+
+    def finer(self, data: Tensor) -> FeatureMap:
+        """`data` [c, n * h, n * w], made from this map by upsampling `n` times, with its own grid."""
+        times_x, times_y = data.shape[2] // self.grid.width, data.shape[1] // self.grid.height
+        scale = (self.grid.scale[0] * times_x, self.grid.scale[1] * times_y)
+        offset = (self.grid.offset[0] * times_x, self.grid.offset[1] * times_y)
+        return FeatureMap(data, FeatureGrid(data.shape[2], data.shape[1], scale, offset))
 
 
 @dataclass(frozen=True)
@@ -102,3 +141,20 @@ class Model(nn.Module):
         if not torch.isfinite(features.data).all():
             raise ModelError(f"model {self.spec.name}: encode() gave NaN or infinite features")
         return features
+
+
+def check_model_class(candidate: object, where: str) -> None:
+    """Refuse what is not a usable model class; `where` says which reference led to it.
+
+    Raises:
+        ModelError: if it is not a subclass of Model with a ModelSpec as its `spec`.
+    """
+    if not (isinstance(candidate, type) and issubclass(candidate, Model)):
+        raise ModelError(f"{where} is not a model: it must be a class derived from lift3d_cli.Model")
+    if not isinstance(getattr(candidate, "spec", None), ModelSpec):
+        raise ModelError(
+            f"{where} has no spec. hint: spec = ModelSpec(name=..., channels=..., stride=..., tasks=(...,))"
+        )
+    for method in ("encode", "decode"):
+        if getattr(candidate, method) is getattr(Model, method):
+            raise ModelError(f"{where} has no {method}(). hint: see docs/adding-a-model.md")
