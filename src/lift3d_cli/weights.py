@@ -1,0 +1,79 @@
+"""Find, verify and load the weights that ship with lift3d: safetensors files, listed in `manifest.json` beside them.
+
+The manifest is an object, file name -> facts: `sha256`, `bytes`, `license`, and how they were made: `command`, `data`,
+`scores`, `date`. `lift3d_cli.training.publish` writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lift3d_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PACKAGE = Path(__file__).resolve().parent
+# The wheel carries the folder as part of the package; a checkout has it beside `src`.
+WEIGHT_FOLDERS = (_PACKAGE / "_weights", _PACKAGE.parents[1] / "weights")
+MANIFEST = "manifest.json"
+
+
+def find_weights(name: str) -> Path:
+    """Where the shipped file `name` lies.
+
+    Raises:
+        ModelError: if it is in none of the folders.
+    """
+    for folder in WEIGHT_FOLDERS:
+        if (folder / name).is_file():
+            return folder / name
+    looked = " and ".join(str(folder) for folder in WEIGHT_FOLDERS)
+    raise ModelError(f"no weights {name} in {looked}. hint: the installation is incomplete; install lift3d-cli again")
+
+
+def load_weights(name: str, path: Path | None = None) -> dict[str, Tensor]:
+    """Load the shipped file `name`, verified against the manifest, or the file `path` as it is.
+
+    Raises:
+        ModelError: if the file is missing, is not the one that the manifest lists, or is not safetensors.
+    """
+    import safetensors.torch  # imports torch
+
+    shipped = path is None
+    path = find_weights(name) if path is None else Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise ModelError(f"weights {path} cannot be read: {e.strerror}") from e
+    if shipped:
+        want = read_manifest(path.parent).get(name, {}).get("sha256")
+        if want is None:
+            raise ModelError(f"weights {path} are not in {MANIFEST} beside them, so they cannot be verified")
+        if hashlib.sha256(content).hexdigest() != want:
+            raise ModelError(f"weights {path} are damaged or replaced: their sha256 is not the one in {MANIFEST}")
+    try:
+        return safetensors.torch.load(content)
+    except Exception as e:  # the library's own class, but also KeyError and ValueError for hostile headers
+        raise ModelError(f"weights {path} are not a readable safetensors file: {' '.join(str(e).split())}") from e
+
+
+def read_manifest(folder: Path) -> dict[str, dict]:
+    """The facts of each file in a weights folder; empty where there is no manifest.
+
+    Raises:
+        ModelError: if the manifest is not readable.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ModelError(f"{path} cannot be read: {' '.join(str(e).split())}") from e
+    if not isinstance(manifest, dict) or not all(isinstance(facts, dict) for facts in manifest.values()):
+        raise ModelError(f"{path} is not an object of objects, file name -> facts")
+    return manifest
