@@ -1,0 +1,136 @@
+"""What every 2D model must do, as checks that anyone can run: `check_model("./my_model.py:MyModel")`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lift3d_cli.errors import ModelError
+from lift3d_cli.models.base import FeatureMap, Model, RenderedView
+from lift3d_cli.models.fingerprint import fingerprint
+from lift3d_cli.registry import find_model
+
+# Width and height in pixels: whole strides for most networks, odd ones, and upright.
+SIZES = ((128, 96), (131, 93), (75, 110))
+# Features may lie this far from where the grid says, in cells. Trained filters are not symmetric (tiny-colorizer: 0.2);
+# a forgotten half pixel makes 0.25 in one 3x3 layer of stride 2, 0.38 in two, 0.44 in three.
+MAX_OFFSET_CELLS = 0.3
+
+
+def check_model(ref: str) -> None:
+    """Load the model that `--model REF` would load, and run every check on it.
+
+    Raises:
+        ModelError: that says which rule it breaks.
+    """
+    found = find_model(ref)
+    model = found.load()
+    if fingerprint(model, found) != fingerprint(found.load(), found):
+        raise ModelError(
+            f"model {found.name}: two instances differ; weights must not be random. hint: torch.manual_seed"
+        )
+    for check in CHECKS:
+        check(model)
+
+
+def check_features_match_declaration(model: Model) -> None:
+    """Channels and grid are those of the spec and `grid()`, at any size; values are finite floats."""
+    for image in sample_images():
+        features = model.checked_encode(image)
+        if not features.data.is_floating_point():
+            raise _broken(model, f"features are {features.data.dtype}, not floating point")
+
+
+def check_encode_is_repeatable(model: Model) -> None:
+    """The same photo has the same features, and is not changed by encoding it."""
+    for image in sample_images():
+        before = image.clone()
+        first = model.checked_encode(image).data.clone()
+        # Another size in between: nothing may be remembered of a previous photo.
+        model.checked_encode(image[:, :64, :64])
+        if not torch.equal(first, model.checked_encode(image).data):
+            raise _broken(model, "encode() gives other features the second time")
+        if not torch.equal(before, image):
+            raise _broken(model, "encode() changes its input")
+
+
+@torch.inference_mode()
+def check_decode_gives_images(model: Model) -> None:
+    """Each task gives a float image in [0, 1] of the view's size, twice the same, from features in any precision."""
+    for image in sample_images():
+        features = model.checked_encode(image)
+        stored = FeatureMap(features.data.half().float(), features.grid)  # as they come back from the cache
+        view = RenderedView(image, torch.ones(image.shape[1:]))
+        for task in model.spec.tasks:
+            out = model.decode(stored, view, task)
+            where = f"decode() of task {task}"
+            if out.shape != image.shape or not out.is_floating_point():
+                raise _broken(model, f"{where} gives {tuple(out.shape)} {out.dtype} for a view {tuple(image.shape)}")
+            if not (out.isfinite().all() and out.min() >= 0 and out.max() <= 1):
+                raise _broken(model, f"{where} gives values outside of [0, 1]")
+            if not torch.equal(out, model.decode(stored, view, task)):
+                raise _broken(model, f"{where} gives another image the second time")
+
+
+def check_features_lie_where_the_grid_says(model: Model) -> None:
+    """A spot in the photo changes the features around the cell that the grid says, on average over many places."""
+    offsets = feature_offsets(model)
+    mean = offsets.mean(0)
+    if mean.abs().max() > MAX_OFFSET_CELLS:
+        raise _broken(
+            model,
+            f"features lie ({mean[0]:+.2f}, {mean[1]:+.2f}) cells (x, y) beside the grid. hint: give grid() the offset "
+            "that the network's padding makes; see docs/adding-a-model.md",
+        )
+
+
+CHECKS = (
+    check_features_match_declaration,
+    check_encode_is_repeatable,
+    check_decode_gives_images,
+    check_features_lie_where_the_grid_says,
+)
+
+
+def feature_offsets(model: Model) -> Tensor:
+    """How far from a spot the change of the features is centred: [N, 2] cells (x, y), for spots at N places."""
+    stride = model.spec.stride
+    side = max(stride, 2)
+    size = max(24 * stride, 48)
+    spots = range(size // 3, 2 * size // 3, max(1, size // 10))
+    offsets = []
+    for level in (0.35, 0.65):
+        flat = torch.full((3, size, size), level)
+        background = model.checked_encode(flat)
+        for top in spots:
+            for left in spots:
+                image = flat.clone()
+                image[:, top : top + side, left : left + side] = 1 - level
+                change = (model.checked_encode(image).data - background.data).float().square().sum(0)
+                center = torch.tensor([left + side / 2, top + side / 2])
+                offsets.append(_offset_cells(change, center, background))
+    return torch.stack(offsets)
+
+
+def _offset_cells(change: Tensor, center: Tensor, features: FeatureMap) -> Tensor:
+    """From `center` (image pixels) to the centroid of `change` [h, w] near it: [2] cells (x, y)."""
+    scale = torch.tensor(features.grid.scale)
+    delta = (features.grid.cell_centers() - center) * scale
+    # Far away, networks with attention or normalisation change everywhere a little; the window is symmetric.
+    near = change.reshape(-1) * (delta.abs() <= 3).all(1)
+    return (delta * near[:, None]).sum(0) / near.sum().clamp_min(1e-20)
+
+
+def sample_images() -> Iterator[Tensor]:
+    """Images [3, H, W] with edges, slopes and noise, one per size; the same every time."""
+    for width, height in SIZES:
+        noise = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
+        v, u = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+        steps = ((u * 7).floor() + (v * 5).floor()) % 2
+        yield (0.3 * noise + 0.4 * torch.stack([u, v, steps]) + 0.3 * steps).clamp(0, 1)
+
+
+def _broken(model: Model, what: str) -> ModelError:
+    return ModelError(f"model {model.spec.name}: {what}")
