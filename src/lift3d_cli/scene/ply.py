@@ -26,12 +26,15 @@ def read_ply_points(path: Path) -> np.ndarray:  # [N, 3]
     end = data.find(b"end_header")
     if not data.startswith(b"ply") or end < 0:
         raise SceneError(f"{path}: is not a PLY file")
-    body = data[data.index(b"\n", end) + 1 :]
-    kind, count, fields = _parse_header(data[:end].decode("ascii", errors="replace"), path)
+    body = data[end:].partition(b"\n")[2]
+    try:
+        kind, count, fields = _parse_header(data[:end].decode("ascii", errors="replace"), path)
+    except (ValueError, IndexError) as e:
+        raise SceneError(f"{path}: its PLY header cannot be read ({e})") from e
     try:
         if kind == "ascii":
             rows = body.decode("ascii").split("\n")[:count]
-            table = np.array([row.split()[: len(fields)] for row in rows], dtype=np.float64).reshape(count, -1)
+            table = np.array([row.split()[: len(fields)] for row in rows], dtype=np.float64).reshape(count, len(fields))
             names = [name for name, _ in fields]
             xyz = table[:, [names.index(axis) for axis in "xyz"]]
         else:

@@ -29,7 +29,7 @@ _MIN_ANGLE_DEG = 1.0
 
 
 @dataclass(frozen=True)
-class _Features:
+class Features:
     """SIFT of one shrunk photo: `uv` [M, 2] pixels of `P`'s image, unit `descriptors` [M, 128], `P` [3, 4] K w2c."""
 
     uv: np.ndarray
@@ -51,8 +51,8 @@ def triangulate_views(views: Sequence[View]) -> np.ndarray:  # [N, 3] world
         return np.zeros((0, 3))
     step = -(-len(views) // _MAX_VIEWS)
     views = list(views)[::step]
-    features = [_detect(view) for view in views]
-    matches = [(a, b, _match(features[a], features[b])) for a, b in _neighbour_pairs(views)]
+    features = [detect_features(view) for view in views]
+    matches = [(a, b, _match_along_epipolar_lines(features[a], features[b])) for a, b in neighbour_pairs(views)]
     tracks, observed_by, keypoints = _tracks(matches, [len(f.uv) for f in features])
     if not len(tracks):
         return np.zeros((0, 3))
@@ -62,7 +62,8 @@ def triangulate_views(views: Sequence[View]) -> np.ndarray:  # [N, 3] world
     return _triangulate(tracks, P, uv, centres)
 
 
-def _detect(view: View) -> _Features:
+def detect_features(view: View) -> Features:
+    """Find SIFT keypoints in a view's photo, undistorted and shrunk, where it is valid and opaque."""
     import cv2
 
     photo = read_photo(view)
@@ -74,17 +75,17 @@ def _detect(view: View) -> _Features:
     keypoints, descriptors = cv2.SIFT_create(nfeatures=_MAX_FEATURES).detectAndCompute(gray, mask)
     P = camera.K @ camera.w2c[:3]
     if descriptors is None or not len(keypoints):
-        return _Features(np.zeros((0, 2)), np.zeros((0, 128), np.float32), P, camera.position)
+        return Features(np.zeros((0, 2)), np.zeros((0, 128), np.float32), P, camera.position)
     uv = corner_from_opencv_pixels(np.array([k.pt for k in keypoints], dtype=np.float64))
     # OpenCV finds keypoints in several threads; sorting makes their order, and so the result, always the same.
     order = np.lexsort(
         (descriptors[:, 0], [k.angle for k in keypoints], [k.size for k in keypoints], uv[:, 1], uv[:, 0])
     )
     root = np.sqrt(descriptors[order] / np.maximum(descriptors[order].sum(axis=1, keepdims=True), 1e-9))
-    return _Features(uv[order], root.astype(np.float32), P, camera.position)
+    return Features(uv[order], root.astype(np.float32), P, camera.position)
 
 
-def _neighbour_pairs(views: Sequence[View]) -> list[tuple[int, int]]:
+def neighbour_pairs(views: Sequence[View]) -> list[tuple[int, int]]:
     """Pairs of views that look at the same thing from places that differ enough to triangulate."""
     positions = np.stack([view.camera.position for view in views])
     forwards = np.stack([view.camera.forward for view in views])
@@ -102,8 +103,8 @@ def _neighbour_pairs(views: Sequence[View]) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-def _match(a: _Features, b: _Features) -> np.ndarray:  # [M, 2] indices of keypoints in a and b
-    """Mutual nearest neighbours that pass the ratio test both ways and lie on each other's epipolar lines."""
+def match_features(a: Features, b: Features) -> np.ndarray:  # [M, 2] indices of keypoints in a and b
+    """Mutual nearest neighbours that pass the ratio test both ways, whatever the poses."""
     if min(len(a.uv), len(b.uv)) < 2:
         return np.zeros((0, 2), dtype=np.int64)
     similarity = a.descriptors @ b.descriptors.T
@@ -111,9 +112,12 @@ def _match(a: _Features, b: _Features) -> np.ndarray:  # [M, 2] indices of keypo
     best_a, passes_b = _nearest(similarity.T)
     index = np.arange(len(a.uv))
     mutual = (best_a[best_b] == index) & passes_a & passes_b[best_b]
-    pairs = np.stack([index[mutual], best_b[mutual]], axis=1)
-    error = epipolar_distance(a.P, b.P, a.uv[pairs[:, 0]], b.uv[pairs[:, 1]])
-    return pairs[error < _MAX_EPIPOLAR_PX]
+    return np.stack([index[mutual], best_b[mutual]], axis=1)
+
+
+def _match_along_epipolar_lines(a: Features, b: Features) -> np.ndarray:  # [M, 2]
+    pairs = match_features(a, b)
+    return pairs[epipolar_distance(a.P, b.P, a.uv[pairs[:, 0]], b.uv[pairs[:, 1]]) < _MAX_EPIPOLAR_PX]
 
 
 def _nearest(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
