@@ -35,9 +35,13 @@ class FeatureGrid:
 
     def cell_centers(self) -> Tensor:
         """Image pixels of the cell centres: [height * width, 2], row by row, float32."""
-        v, u = torch.meshgrid(torch.arange(self.height) + 0.5, torch.arange(self.width) + 0.5, indexing="ij")
-        uv = torch.stack([u, v], -1).reshape(-1, 2)
-        return (uv - torch.tensor(self.offset)) / torch.tensor(self.scale)
+        return (pixel_centers(self.width, self.height) - torch.tensor(self.offset)) / torch.tensor(self.scale)
+
+
+def pixel_centers(width: int, height: int, device: torch.device | str = "cpu") -> Tensor:
+    """Centres of the pixels of an image: [height * width, 2], row by row, float32."""
+    u, v = (torch.arange(n, device=device) + 0.5 for n in (width, height))
+    return torch.stack(torch.meshgrid(u, v, indexing="xy"), -1).reshape(-1, 2)
 
 
 def sample_map(
@@ -46,11 +50,12 @@ def sample_map(
 ) -> Tensor:  # [V, C, ...]
     """Sample each map bilinearly at its own points; outside of the image, the border's value.
 
-    Which points are outside is the caller's to know: see `inside`.
+    Which points are outside is the caller's to know: see `inside`. A NaN point gets some finite value of the map.
     """
     num_views, channels, height, width = maps.shape
     size = torch.tensor([width, height], dtype=uv.dtype, device=uv.device)
-    grid = (2 * uv / size - 1).reshape(num_views, 1, -1, 2)
+    # A NaN point, behind its camera, would make a NaN sample, and that times a weight of 0 is still NaN.
+    grid = (2 * torch.nan_to_num(uv) / size - 1).reshape(num_views, 1, -1, 2)
     out = F.grid_sample(maps, grid.to(maps.dtype), mode="bilinear", padding_mode="border", align_corners=False)
     return out.reshape(num_views, channels, *uv.shape[1:-1])
 

@@ -1,0 +1,78 @@
+"""Where a target ray runs in the source photos: the epipolar geometry, as one affine form per source view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lift3d_cli.geometry.cameras import Camera
+
+
+@dataclass(frozen=True)
+class EpipolarLines:
+    """All epipolar lines of one target camera in V source views.
+
+    The target pixel (u, v) at z-depth t is seen by source view i at the homogeneous pixel `t * H_i (u, v, 1) + e_i`:
+    `H` is the homography of the plane at infinity and `e` the epipole (Hartley & Zisserman 2004, eq. 9.7).
+
+    Args:
+        H: [V, 3, 3].
+        e: [V, 3].
+        tgt_rays: [3, 3], inverse of the target's K: pixel (u, v, 1) to the ray with unit camera-z.
+        centers: [V, 3] source camera centres in the target's camera frame.
+    """
+
+    H: Tensor
+    e: Tensor
+    tgt_rays: Tensor
+    centers: Tensor
+
+    @classmethod
+    def between(cls, target: Camera, sources: Sequence[Camera], device: torch.device | str = "cpu") -> EpipolarLines:
+        """The lines of `target` in `sources`.
+
+        Computed in float64 and relative to the target, so that a scene far from its world's origin loses no precision.
+        """
+        rays = np.linalg.inv(target.K)
+        src_from_tgt = [source.w2c @ target.c2w for source in sources]
+        H = np.stack([s.K @ m[:3, :3] @ rays for s, m in zip(sources, src_from_tgt, strict=True)])
+        e = np.stack([s.K @ m[:3, 3] for s, m in zip(sources, src_from_tgt, strict=True)])
+        centers = np.stack([-m[:3, :3].T @ m[:3, 3] for m in src_from_tgt])
+        return cls(*(torch.from_numpy(x).to(device, torch.float32) for x in (H, e, rays, centers)))
+
+    def project(
+        self,
+        uv: Tensor,  # [R, 2] target pixels
+        t: Tensor,  # [R, S] z-depth in the target camera
+    ) -> tuple[Tensor, Tensor]:  # [V, R, S, 2] source pixels, [V, R, S] z-depth in the source camera
+        """Project the points at depths `t` on the target rays into every source view.
+
+        Points at or behind a source camera get NaN pixels, never a mirrored one; their z tells.
+        """
+        direction = homogeneous(uv) @ self.H.transpose(1, 2)  # [V, R, 3]
+        p = direction[:, :, None] * t[..., None] + self.e[:, None, None]
+        z = p[..., 2]
+        # K's last row is (0, 0, 1), so the third homogeneous coordinate is the z-depth itself.
+        return p[..., :2] / torch.where(z > 0, z, torch.nan)[..., None], z
+
+
+def ray_angles(
+    lines: EpipolarLines,
+    uv: Tensor,  # [R, 2] target pixels
+    t: Tensor,  # [R, S] z-depth in the target camera
+) -> Tensor:  # [V, R, S] radians, 0 to pi
+    """Angle at each point between its line of sight from the target and the one from each source view."""
+    xyz = (homogeneous(uv) @ lines.tgt_rays.T)[:, None] * t[..., None]  # [R, S, 3], target camera frame
+    to_source = xyz - lines.centers[:, None, None]
+    # atan2 of the cross and dot products: arccos loses small angles, which are the ones that matter.
+    cross = torch.linalg.vector_norm(torch.linalg.cross(xyz.expand_as(to_source), to_source), dim=-1)
+    return torch.atan2(cross, (xyz * to_source).sum(-1))
+
+
+def homogeneous(uv: Tensor) -> Tensor:
+    """Pixels [..., 2] to [..., 3] with a 1."""
+    return torch.cat([uv, torch.ones_like(uv[..., :1])], -1)
