@@ -149,6 +149,14 @@ def write_llff(root: Path, rows: list, photos=2, folder="images", size=(12, 8)) 
 # ---- photos of a plane ----------------------------------------------------------------------------------------------
 
 
+# Principal point off the centre and fx != fy, so that swapped or shifted axes show.
+LENS_K = np.array([[110.0, 0, 66.3], [0, 104.0, 47.8], [0, 0, 1]])
+
+
+def lens_camera(width=128, height=96, w2c=None) -> Camera:
+    return Camera(LENS_K, np.eye(4) if w2c is None else w2c, width, height)
+
+
 def smooth_texture(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """[..., 3] uint8 colours on the plane, smooth at the scale of the test photos' pixels."""
     colour = [np.sin(5 * x + 1) * np.cos(4 * y), np.sin(3 * x - 6 * y), np.cos(7 * x + 2 * y)]

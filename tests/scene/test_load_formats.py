@@ -267,7 +267,7 @@ def test_cut_off_llff_file_is_refused(tmp_path):
     write_llff(tmp_path, [llff_row(np.eye(4))] * 2)
     path = tmp_path / "poses_bounds.npy"
     whole = path.read_bytes()
-    for length in (0, 5, 60, len(whole) - 1):
-        path.write_bytes(whole[:length])
+    for broken in [whole[:length] for length in (0, 5, 60, len(whole) - 1)] + [whole.replace(b"(", b"[")]:
+        path.write_bytes(broken)
         with pytest.raises(SceneError, match=r"poses_bounds\.npy: cannot be read"):
             load_scene(tmp_path)

@@ -124,9 +124,10 @@ def w2c_from_c2w(c2w: np.ndarray, where: str) -> np.ndarray:
     if not np.isfinite(c2w).all():
         raise SceneError(f"{where}: the pose has a NaN or infinite number")
     axes = c2w[:3, :3]
-    det = np.linalg.det(axes)
-    scale = np.cbrt(det)
-    if det <= 0 or np.abs(axes @ axes.T / scale**2 - np.eye(3)).max() > _RIGID_TOLERANCE:
+    with np.errstate(all="ignore"):  # absurd numbers overflow, and are then not rigid
+        det = np.linalg.det(axes)
+        unscaled = axes @ axes.T / np.cbrt(det) ** 2
+    if not (det > 0 and np.abs(unscaled - np.eye(3)).max() <= _RIGID_TOLERANCE):
         raise SceneError(
             f"{where}: the pose is not a rotation and a translation (its 3x3 part is singular, mirrored or sheared, "
             f"determinant {det:.3g}). hint: export the poses again"

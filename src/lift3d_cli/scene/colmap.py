@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lift3d_cli.errors import SceneError
-from lift3d_cli.scene.assemble import Intrinsics, SceneBuilder, list_photos
+from lift3d_cli.scene.assemble import Intrinsics, SceneBuilder
 from lift3d_cli.scene.colmap_files import ColmapCamera, ColmapPoints, read_cameras, read_images, read_points
 from lift3d_cli.scene.distortion import distortion_from_coeffs
 from lift3d_cli.scene.scene import Scene
@@ -52,7 +52,7 @@ def load_colmap(root: Path) -> Scene:
 
 def _photo_folder(root: Path) -> Path:
     for name in PHOTO_FOLDERS:
-        if (root / name).is_dir() and (list_photos(root / name) or any((root / name).iterdir())):
+        if (root / name).is_dir() and any((root / name).iterdir()):
             return root / name
     raise SceneError(f"{root}: has no photos. hint: looked for {_listed(PHOTO_FOLDERS)}")
 

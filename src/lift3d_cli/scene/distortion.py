@@ -115,13 +115,6 @@ def corner_from_opencv_pixels(uv: np.ndarray) -> np.ndarray:
     return uv + 0.5
 
 
-def opencv_from_corner_intrinsics(K: np.ndarray) -> np.ndarray:
-    """Convert [3, 3] intrinsics for cv2 calls: the principal point moves by half a pixel."""
-    out = K.copy()
-    out[:2, 2] -= 0.5
-    return out
-
-
 def _radial_factor(coeffs: tuple[float, ...], r2: np.ndarray) -> np.ndarray:
     k1, k2 = coeffs[:2]
     k3, k4, k5, k6 = coeffs[4:] if len(coeffs) > 4 else (0.0, 0.0, 0.0, 0.0)

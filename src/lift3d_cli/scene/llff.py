@@ -42,7 +42,7 @@ def load_llff(root: Path) -> Scene:
 def _read_table(path: Path) -> np.ndarray:  # [V, 17]: 3x5 [R | t | height, width, focal] and near, far
     try:
         table = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as e:
+    except Exception as e:  # numpy parses the header as Python source and lets out whatever that raises
         raise SceneError(f"{path}: cannot be read as a numpy array ({e})") from e
     if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] != 17 or not len(table):
         shape = getattr(table, "shape", None)
