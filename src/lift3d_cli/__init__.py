@@ -21,7 +21,7 @@ _PUBLIC = {
     "Scene": "lift3d_cli.scene.scene",
     "load_scene": "lift3d_cli.scene.load",
 }
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

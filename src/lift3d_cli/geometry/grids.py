@@ -33,6 +33,10 @@ class FeatureGrid:
         """The grid of a network that pads an image of `width` x `height` at right and bottom to whole strides."""
         return cls(math.ceil(width / stride), math.ceil(height / stride), (1 / stride, 1 / stride))
 
+    def rescaled(self, x: float, y: float) -> FeatureGrid:
+        """The same cells, where the image's pixels are now `x`, `y` times as many: the image was resized."""
+        return FeatureGrid(self.width, self.height, (self.scale[0] / x, self.scale[1] / y), self.offset)
+
     def cell_centers(self) -> Tensor:
         """Image pixels of the cell centres: [height * width, 2], row by row, float32."""
         return (pixel_centers(self.width, self.height) - torch.tensor(self.offset)) / torch.tensor(self.scale)

@@ -39,6 +39,7 @@ class ModelSpec:
     version: str = "1"
     license: str = "unknown"
     summary: str = ""
+    max_size: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -116,7 +117,11 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """Decode features of a view to an image [3, H, W] in [0, 1], H x W being the size of `view.image`."""
+        """Decode features of a view to an image [3, H, W] in [0, 1], H x W being the size of `view.image`.
+
+        `features.grid` is in pixels of `view.image`. They need not be `spec.stride` pixels a cell: a large view keeps
+        the cells that photos of `spec.max_size` have. `features.at_pixels` follows the grid whatever it is.
+        """
         raise NotImplementedError
 
     def preprocessing(self) -> dict[str, object]:

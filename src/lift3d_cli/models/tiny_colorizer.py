@@ -135,6 +135,7 @@ class TinyColorizer(Model):
         version="1",
         license="Apache-2.0",
         summary="colorizes grey photos; ships with lift3d, no download",
+        max_size=640,
     )
 
     def __init__(self, weights: Path | None = None) -> None:

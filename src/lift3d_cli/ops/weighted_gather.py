@@ -1,6 +1,6 @@
 """The weighted gather: every rendered value is a sum of bilinear samples of source maps, times scalar weights.
 
-    out(r) = sum over views i and samples k of  omega[i, r, k] * map_i(uv[i, r, k])
+out(r) = sum over views i and samples k of  omega[i, r, k] * map_i(uv[i, r, k])
 """
 
 from __future__ import annotations

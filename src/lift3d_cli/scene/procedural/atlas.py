@@ -55,7 +55,7 @@ class TextureAtlas:
     def _bilinear(self, texture: Tensor, uv: Tensor, level: Tensor, mirrored: Tensor) -> Tensor:
         side = self.size >> level
         # Row 0 is the top of the picture, and texel centres are at half-integers.
-        x = torch.stack([uv[:, 0], -uv[:, 1]]) * side - 0.5
+        x = torch.stack([uv[:, 0], 1 - uv[:, 1]]) * side - 0.5
         low = x.floor()
         fraction = (x - low)[:, :, None]
         low = low.long()

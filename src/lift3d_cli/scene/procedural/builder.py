@@ -10,7 +10,7 @@ import torch
 from lift3d_cli.scene.procedural.library import PHOTO, TextureLibrary
 from lift3d_cli.scene.procedural.solids import BOX, ELLIPSOID, Solids
 
-_FLAGS = ("hollow", "emissive", "mirrored")
+_FLAGS = ("hollow", "emissive", "wrapped", "mirrored")
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 
@@ -22,6 +22,7 @@ class Material:
     tile: float = 0.5
     shift: tuple[float, float] = (0.5, 0.5)
     face_shift: float = 0.0
+    wrapped: bool = False
     mirrored: bool = False
     tint: np.ndarray | None = None
     base: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -131,6 +132,7 @@ def random_material(rng: np.random.Generator, library: TextureLibrary, scale: fl
         tile=float(scale * np.exp(rng.uniform(np.log(0.7), np.log(4.0)))),
         shift=tuple(rng.uniform(0, 1, 2)),
         face_shift=float(rng.uniform(0, 1)),
+        wrapped=bool(rng.random() < 0.4),
         mirrored=library.kinds[texture] == PHOTO,
         tint=_random_tint(rng),
         gloss=_random_gloss(rng),

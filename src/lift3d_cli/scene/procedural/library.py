@@ -55,6 +55,16 @@ class TextureLibrary:
         self.size = size
         self.atlas = TextureAtlas(torch.stack([self._make(kind) for kind in self.kinds]))
 
+    @classmethod
+    def of(cls, pictures: dict[str, Tensor]) -> TextureLibrary:
+        """A stock of just these pictures [3, S, S] in [0, 1], with their names as kinds."""
+        library = cls.__new__(cls)
+        first = next(iter(pictures.values()))
+        library._generator, library._photos = torch.Generator(first.device), list(pictures.values())
+        library.kinds, library.size = list(pictures), first.shape[-1]
+        library.atlas = TextureAtlas(torch.stack(list(pictures.values())))
+        return library
+
     def indices(self, *kinds: str) -> list[int]:
         """Places of the textures of these kinds."""
         return [index for index, kind in enumerate(self.kinds) if kind in kinds]

@@ -166,17 +166,19 @@ def _albedo(
     u = torch.where(axis == 0, metric[:, 1], metric[:, 0]) * torch.where(turned, -1.0, 1.0) / tile
     v = torch.where(axis == 2, metric[:, 1], metric[:, 2]) / tile
     azimuth = torch.atan2(unit[:, 1], unit[:, 0]) / (2 * math.pi)
-    around = faces == 6
-    girth = math.pi * half[:, 0] * (1 + solids.taper[index])
-    u = torch.where(around, azimuth * (girth / tile).round().clamp_min(1), u)
-    v = torch.where(around, metric[:, 2] / tile, v)
-    size = surface.pixel / tile / facing.clamp_min(0.1).sqrt()
-    sky = solids.hollow[index] & (solids.kind[index] == ELLIPSOID)
     elevation = torch.asin(F.normalize(metric, dim=1)[:, 2].clamp(-1, 1))
+    ball = solids.kind[index] == ELLIPSOID
+    wrapped = ball & solids.wrapped[index]
+    around = wrapped | (faces == 6)
+    girth = math.pi * half[:, 0] * torch.where(ball, 2.0, 1 + solids.taper[index])
+    u = torch.where(around, azimuth * (girth / tile).round().clamp_min(1), u)
+    v = torch.where(around, torch.where(ball, elevation * half[:, 2], metric[:, 2]) / tile, v)
+    size = surface.pixel / tile / facing.clamp_min(0.1).sqrt()
+    sky = solids.hollow[index] & ball
     u = torch.where(sky, azimuth * _PANORAMA_REPEATS, u)
     v = torch.where(sky, 0.5 + elevation / (math.pi / 2), v)
     size = torch.where(sky, surface.angle * _PANORAMA_REPEATS / (2 * math.pi), size)
-    shift = solids.shift[index] + (faces * solids.face_shift[index])[:, None]
+    shift = solids.shift[index] + (torch.where(wrapped, 0, faces) * solids.face_shift[index])[:, None]
     uv = torch.stack([u, v], 1) + torch.where(sky[:, None], shift * torch.tensor([1.0, 0.0]).to(shift), shift)
     colours = atlas.sample(solids.texture[index], uv, size, solids.mirrored[index])
     return (torch.einsum("pij,pj->pi", solids.tint[index], colours) + solids.base[index]).clamp(0.005, 0.95)

@@ -37,6 +37,7 @@ class Solids:
         tile: [N] world length that one repeat of the texture covers.
         shift: [N, 2] where in the texture the middle of a face lies, in repeats.
         face_shift: [N] shift from one face to the next, in repeats; 0 shows the same picture on all faces.
+        wrapped: [N] bool: an ellipsoid's texture runs around its z axis instead of lying on six faces.
         mirrored: [N] bool: every other repeat is mirrored, for pictures that do not tile.
         tint: [N, 3, 3] and base [N, 3]: linear colour = tint @ texture + base.
         gloss: [N] strength of mirror-like reflection: 0 matt, 1 lacquer, 10 nearly a mirror.
@@ -54,6 +55,7 @@ class Solids:
     tile: Tensor
     shift: Tensor
     face_shift: Tensor
+    wrapped: Tensor
     mirrored: Tensor
     tint: Tensor
     base: Tensor

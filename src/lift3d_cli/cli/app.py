@@ -1,0 +1,107 @@
+"""The command line: one typer app, and the one place where errors become lines and exit codes.
+
+Nothing here or in the command files imports torch, numpy or rich at the top: `lift3d --help` must answer at once.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+import lift3d_cli
+from lift3d_cli.cli import console, decode, encode, evaluate, info, models, path, render
+from lift3d_cli.errors import Lift3dError, ResourceError
+
+_BUG = "this is a bug in lift3d: please report it with the lines above"
+
+
+class ErrorBoundary(TyperGroup):
+    """Turns what a command raises into one line on standard error and the error's exit code."""
+
+    def invoke(self, ctx: object) -> object:
+        try:
+            return super().invoke(ctx)
+        except Lift3dError as error:
+            raise _exit(error) from error
+        except KeyboardInterrupt as error:
+            console.line("interrupted: what was done is kept, the same command goes on from there")
+            raise typer.Exit(130) from error
+        except (typer.Exit, typer.Abort):  # RuntimeErrors, both
+            raise
+        except (MemoryError, OSError, RuntimeError) as error:
+            resource = _as_resource_error(error)
+            if resource is None:
+                raise _bug(error) from error
+            raise _exit(resource) from error
+        except Exception as error:
+            if type(error).__module__.startswith("typer"):  # its own usage errors and exits, which it handles itself
+                raise
+            raise _bug(error) from error
+
+
+def _bug(error: BaseException) -> typer.Exit:
+    import traceback
+
+    traceback.print_exception(error)
+    console.line(_BUG)
+    return typer.Exit(1)
+
+
+def _exit(error: Lift3dError) -> typer.Exit:
+    console.line(f"error: {error}")
+    if console.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    return typer.Exit(error.exit_code)
+
+
+def _as_resource_error(error: BaseException) -> ResourceError | None:
+    """Memory and disk that ran out in a library; None for anything else."""
+    text = str(error)
+    # torch.OutOfMemoryError, by name so that torch is not imported for it; on CPU it is a RuntimeError with this text.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return ResourceError("out of memory. hint: smaller --memory, --views or --max-size")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError(f"{error.filename or 'disk'}: no space left. hint: free some, or --cache DIR elsewhere")
+    return None
+
+
+app = typer.Typer(
+    cls=ErrorBoundary,
+    name="lift3d",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    # Plain help: rich would take longer to import than everything else here.
+    rich_markup_mode=None,
+    help="Make any 2D vision model 3D-consistent: encode posed photos once, render the model's features at new camera "
+    "poses, decode them with the model's own decoder.",
+    epilog="In one folder, each step finds the scene and render of the one before: lift3d encode scene/ ; lift3d path "
+    "scene/ orbit ; lift3d render --poses path.json ; lift3d decode --task colorize",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"lift3d {lift3d_cli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, messages or warnings.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    console.quiet, console.debug = quiet, debug
+
+
+for _command in (encode.encode, path.path, render.render, decode.decode, info.info, models.models):
+    app.command()(_command)
+app.command("eval")(evaluate.evaluate)

@@ -1,0 +1,65 @@
+"""Standard output and standard error. Standard output carries results only; all else goes to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+quiet = False
+debug = False
+
+
+def result(path: Path) -> None:
+    """An artefact's path, on standard output."""
+    print(path, flush=True)  # noqa: T201
+
+
+def text(value: str) -> None:
+    """A report that was asked for, on standard output."""
+    print(value, flush=True)  # noqa: T201
+
+
+def as_json(value: object) -> None:
+    """JSON, on standard output."""
+    print(json.dumps(value, indent=2), flush=True)  # noqa: T201
+
+
+def line(value: str) -> None:
+    """One line on standard error, whatever the value contains."""
+    print(" ".join(value.split()), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def warn(value: str | None) -> None:
+    """A warning on standard error, also where that is no terminal; nothing for None or an empty one."""
+    if value and not quiet:
+        line(f"warning: {value}")
+
+
+def say(value: str) -> None:
+    """A message for somebody who is watching: only if standard error is a terminal."""
+    if not quiet and sys.stderr.isatty():
+        line(value)
+
+
+def progress(items: Iterable[T], description: str, total: int) -> Iterable[T]:
+    """A progress bar around `items`, only if standard error is a terminal."""
+    if quiet or total == 0 or not sys.stderr.isatty():
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, description, total, console=Console(stderr=True))
+
+
+def human_bytes(count: float) -> str:
+    """`12.3 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,0 +1,86 @@
+"""lift3d decode."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lift3d_cli.cli import console, options
+from lift3d_cli.config import DecodeConfig
+from lift3d_cli.errors import CacheError
+
+
+def decode(
+    render: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of a render, or a scene to take its latest one. Without it: the path on standard input if that "
+            "is a pipe, else the last render in this folder."
+        ),
+    ] = None,
+    task: Annotated[str, typer.Option(help="What to decode to, see lift3d models. [the model's first]")] = "",
+    model: Annotated[str, typer.Option(help="Model whose features to decode. [the one that can do the task]")] = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the results. [lift3d-out/RENDER]")
+    ] = None,
+    video: Annotated[bool, typer.Option(help="Write an MP4 beside the frames.")] = DecodeConfig.video,
+    fps: Annotated[float, typer.Option(help="Of the video; 0 takes the path's.", min=0)] = DecodeConfig.fps,
+    device: options.Device = DecodeConfig.device,
+    seed: options.Seed = DecodeConfig.seed,
+    cache: options.CacheOption = None,
+    json: options.Json = False,
+) -> None:
+    """Decode rendered features with their model's own decoder, to PNG frames and an MP4.
+
+    Prints the folder of the frames and the video. Example: lift3d decode --task colorize
+    """
+    folder = _find_render(render, cache)
+    from lift3d_cli.stages.decode import decode as run
+
+    config = DecodeConfig(task, model, device, video, fps, seed)
+    done = run(folder, output or Path("lift3d-out") / folder.name, config, console.progress)
+    console.warn(done.note)
+    paths = [p for p in (done.frames, done.video) if p is not None]
+    if json:
+        console.as_json({"frames": str(done.frames), "video": str(done.video) if done.video else None})
+        return
+    for p in paths:
+        console.result(p)
+
+
+def _find_render(given: Path | None, cache: Path | None) -> Path:
+    """The render to decode; see the help of the argument."""
+    from lift3d_cli.cache.session import recall
+
+    if given is None and (piped := _piped_path()):
+        given = piped
+    if given is None:
+        session = recall()
+        if session is None:
+            raise CacheError("no render named, and none made in this folder before. hint: lift3d render SCENE")
+        return session.require_render()
+    if (given / "manifest.json").exists():
+        return given
+    if not given.exists():
+        raise CacheError(f"{given}: no such folder. hint: name a render's folder, or a scene")
+    scene = options.open_scene(given)
+    renders = options.open_cache(scene, cache).root.glob("renders/*/manifest.json")
+    latest = max(renders, key=lambda path: path.stat().st_mtime, default=None)
+    if latest is None:
+        raise CacheError(f"{given}: nothing is rendered yet. hint: lift3d render {given} --poses path.json")
+    return latest.parent
+
+
+def _piped_path() -> Path | None:
+    """The line that `lift3d render` writes to a pipe into this command; None if there is no pipe or nothing in it."""
+    try:
+        is_pipe = stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode)
+    except (OSError, ValueError, AttributeError):  # no standard input at all
+        return None
+    text = sys.stdin.readline().strip() if is_pipe else ""
+    return Path(text) if text else None

@@ -1,0 +1,57 @@
+"""lift3d encode."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lift3d_cli.cli import console, options
+from lift3d_cli.config import EncodeConfig
+
+
+def encode(
+    scene: options.SceneArgument,
+    model: Annotated[
+        list[str] | None, typer.Option(help="2D model by name, or ./file.py:Class; may be repeated. [tiny-colorizer]")
+    ] = None,
+    max_size: Annotated[int | None, typer.Option(help="Shrink photos to this longest side first.", min=16)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Encode again what is there.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Then delete features that no photo or model explains.")
+    ] = False,
+    device: options.Device = EncodeConfig.device,
+    dtype: options.Dtype = EncodeConfig.dtype,
+    seed: options.Seed = EncodeConfig.seed,
+    cache: options.CacheOption = None,
+    json: options.Json = False,
+) -> None:
+    """Encode every photo of a scene with 2D models, once; only what is missing or stale is done again.
+
+    Prints the folder of each model's features. Example: lift3d encode scene/ --model tiny-colorizer
+    """
+    from lift3d_cli.cache.session import remember
+
+    options.check_dtype(dtype)
+    loaded = options.open_scene(scene)
+    store = options.open_cache(loaded, cache)
+    from lift3d_cli.stages.encode import encode as run
+    from lift3d_cli.stages.photos import ScenePhotos
+
+    models = tuple(model or EncodeConfig.models)
+    config = EncodeConfig(models, device, dtype, max_size, force, seed)
+    done = run(ScenePhotos(loaded, store), config, console.progress)
+    console.warn(remember(scene, cache))
+    if prune:
+        from lift3d_cli.stages.prune import prune_features
+
+        console.say(f"pruned {console.human_bytes(prune_features(loaded, store))}")
+    if json:
+        console.as_json(
+            [{"model": d.model, "path": str(d.folder), "encoded": d.num_encoded, "reused": d.num_reused} for d in done]
+        )
+        return
+    for d in done:
+        console.say(f"{d.model}: {d.num_encoded} photos encoded, {d.num_reused} were there")
+        console.result(d.folder)
+    console.say("next: lift3d path SCENE orbit, then lift3d render --poses path.json")

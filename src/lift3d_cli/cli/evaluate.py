@@ -1,0 +1,42 @@
+"""lift3d eval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lift3d_cli.cli import console, options
+from lift3d_cli.config import EvalConfig
+
+
+def evaluate(
+    scene: options.SceneArgument,
+    every: Annotated[int, typer.Option(help="Leave out every n-th photo, by name, from the first.")] = EvalConfig.every,
+    height: Annotated[int, typer.Option(help="Resize photos to this height; 0 keeps their size.")] = EvalConfig.height,
+    views: Annotated[int, typer.Option(help="Source photos per left-out photo.", min=1)] = EvalConfig.views,
+    model: Annotated[str, typer.Option(help="Also compare lifted features of this 2D model.")] = EvalConfig.model,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for pictures: photo, render and depth side by side.")
+    ] = None,
+    device: options.Device = EvalConfig.device,
+    memory: options.Memory = EvalConfig.memory,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure quality: leave photos out, render them from the others, compare.
+
+    Example: lift3d eval scene/ --every 8 --height 320 --views 8 --json
+    """
+    loaded = options.open_scene(scene)
+    from lift3d_cli.evaluation.protocols import evaluate as run
+
+    result = run(loaded, EvalConfig(every, height, views, model, device, memory), save, console.progress)
+    if json:
+        console.as_json(result)
+        return
+    keys = list(result["mean"])
+    lines = [f"{'photo':32}" + "".join(f"{key:>22}" for key in keys)]
+    for row in [*result["views"], {"name": "mean", **result["mean"]}]:
+        lines.append(f"{row['name']:32}" + "".join(f"{row[key]:>22.4f}" for key in keys))
+    console.text("\n".join(lines))

@@ -1,0 +1,91 @@
+"""lift3d path."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lift3d_cli.cli import console, options
+from lift3d_cli.errors import SceneError
+
+
+class Kind(str, Enum):
+    """Kinds of camera path."""
+
+    orbit = "orbit"
+    spiral = "spiral"
+    interpolate = "interpolate"
+    views = "views"
+
+
+def path(
+    scene: options.SceneArgument,
+    kind: Annotated[
+        Kind,
+        typer.Argument(
+            help="orbit: around what the photos look at. spiral: small circles in front of it. interpolate: from photo "
+            "to photo. views: the photos' own poses."
+        ),
+    ],
+    frames: Annotated[int, typer.Option("--frames", "-n", help="Number of poses; not for views.", min=1)] = 60,
+    fps: Annotated[float, typer.Option(help="Frames per second of a video of the path.", min=0.1)] = 24.0,
+    every: Annotated[int, typer.Option(help="For views: every n-th photo.", min=1)] = 1,
+    max_size: Annotated[
+        int, typer.Option(help="Longest side of the frames, in pixels; the photos' own at most.", min=16)
+    ] = 960,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("path.json"),
+    cache: options.CacheOption = None,
+) -> None:
+    """Write a camera path through a scene as path.json, and print its name.
+
+    Example: lift3d path scene/ orbit --frames 90
+    """
+    from lift3d_cli.geometry import trajectories
+    from lift3d_cli.scene.paths import write_path
+
+    _refuse_foreign(output)
+    loaded = options.open_scene(scene)
+    cameras = loaded.cameras
+    names = None
+    middle = sorted(cameras, key=lambda c: c.width * c.height)[len(cameras) // 2]
+    width, height = shrunk(middle.width, middle.height, max_size)
+    if kind is Kind.views:
+        poses = [c.resized(*shrunk(c.width, c.height, max_size)) for c in trajectories.views(cameras, every)]
+        names = [Path(view.name).with_suffix("").as_posix() for view in loaded.views[::every]]
+    elif kind is Kind.interpolate:
+        poses = trajectories.interpolate(cameras, frames, width, height)
+    else:
+        make = trajectories.orbit if kind is Kind.orbit else trajectories.spiral
+        poses = make(cameras, frames, width, height, focus_depth(loaded))
+    console.result(write_path(output, poses, fps, names))
+    console.say(f"{len(poses)} poses of {width}x{height}. next: lift3d render --poses {output}")
+
+
+def shrunk(width: int, height: int, max_size: int) -> tuple[int, int]:
+    """The size with its longer side at most `max_size`, and even, as videos want it."""
+    factor = min(1.0, max_size / max(width, height))
+    return tuple(max(2, round(side * factor / 2) * 2) for side in (width, height))
+
+
+def focus_depth(scene) -> float | None:
+    """Median z-depth of the scene's points in its photos, or None where it has no points."""
+    import numpy as np
+
+    if scene.points is None or len(scene.points) < 20:
+        return None
+    depths = [camera.project(scene.points[:: len(scene.points) // 5000 + 1])[1] for camera in scene.cameras]
+    front = np.concatenate(depths)
+    return float(np.median(front[front > 0])) if (front > 0).any() else None
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Only a file that this command could have written is overwritten."""
+    from lift3d_cli.scene.paths import FORMAT
+
+    if output.exists() and (
+        output.is_dir() or FORMAT.strip('"') not in output.read_bytes()[:100].decode("utf-8", "replace")
+    ):
+        raise SceneError(f"{output}: exists and is no camera path of lift3d. hint: --output another.json")

@@ -1,0 +1,66 @@
+"""lift3d render."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lift3d_cli.cli import console, options
+from lift3d_cli.config import RenderConfig
+
+
+def render(
+    scene: Annotated[
+        Path | None, typer.Argument(help="The scene; without it, that of the last command in this folder.")
+    ] = None,
+    poses: Annotated[
+        str,
+        typer.Option(
+            help="path.json, a nerfstudio camera path or a transforms.json; - reads the JSON or the file's name from "
+            "standard input."
+        ),
+    ] = "path.json",
+    model: Annotated[
+        list[str] | None, typer.Option(help="Encoded model to lift; may be repeated. [all that are encoded]")
+    ] = None,
+    views: Annotated[int, typer.Option(help="Source photos per pose.", min=1)] = RenderConfig.views,
+    planes: Annotated[int, typer.Option(help="Depth planes of Stage I.", min=2)] = RenderConfig.planes,
+    samples: Annotated[int, typer.Option(help="Samples per ray of Stage II.", min=1)] = RenderConfig.samples,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the render, instead of one in the cache.")
+    ] = None,
+    device: options.Device = RenderConfig.device,
+    dtype: options.Dtype = RenderConfig.dtype,
+    memory: options.Memory = RenderConfig.memory,
+    cache: options.CacheOption = None,
+    json: options.Json = False,
+) -> None:
+    """Render colour, depth and the encoded models' features at every pose of a camera path.
+
+    Prints the folder of the render. An interrupted render goes on where it was. Example: lift3d render --poses path.json
+    """
+    from lift3d_cli.cache.session import forget_render, remember
+    from lift3d_cli.scene.paths import read_poses, read_poses_stdin
+
+    forget_render()  # if this fails, a decode after it must not take the render before
+    options.check_dtype(dtype)
+    path = read_poses_stdin(sys.stdin.read()) if poses == "-" else read_poses(Path(poses))
+    scene, cache = options.recalled_scene(scene, cache)
+    loaded = options.open_scene(scene)
+    store = options.open_cache(loaded, cache)
+    from lift3d_cli.stages.photos import ScenePhotos
+    from lift3d_cli.stages.render import render as run
+
+    config = RenderConfig(tuple(model or ()), views, planes, samples, device, dtype, memory)
+    name = "path" if poses == "-" else Path(poses).stem
+    photos = ScenePhotos(loaded, store, keep=3 * views)
+    folder = run(photos, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress)
+    console.warn(remember(scene, cache, folder))
+    if json:
+        console.as_json({"path": str(folder), "frames": len(path)})
+    else:
+        console.result(folder)
+    console.say("next: lift3d decode --task TASK")

@@ -1,0 +1,59 @@
+"""Image metrics over the pixels that have ground truth."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Wang et al. 2004, "Image quality assessment": 11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, range 1.
+_WINDOW, _SIGMA, _C1, _C2 = 11, 1.5, 0.01**2, 0.03**2
+
+
+def psnr(
+    image: Tensor,  # [3, H, W] in [0, 1]
+    truth: Tensor,  # [3, H, W] in [0, 1]
+    counts: Tensor,  # [H, W] bool: the pixels that have ground truth
+) -> float:
+    """Peak signal-to-noise ratio in dB over the pixels that count; infinite for equal images."""
+    return float(-10 * torch.log10(((image - truth) ** 2)[:, counts].mean()))
+
+
+def ssim(image: Tensor, truth: Tensor, counts: Tensor) -> float:
+    """Structural similarity, mean over channels and over the windows that lie in the image and count entirely.
+
+    If no window counts entirely, those whose centre counts do. Source: Wang et al. 2004, equation 13.
+    """
+    offset = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
+    kernel = torch.exp(-(offset**2) / (2 * _SIGMA**2))
+    kernel = (kernel / kernel.sum()).to(image.device)
+
+    def blur(x: Tensor) -> Tensor:  # [C, H, W] to [C, H - 10, W - 10]
+        x = F.conv2d(x[:, None], kernel.view(1, 1, -1, 1))
+        return F.conv2d(x, kernel.view(1, 1, 1, -1))[:, 0]
+
+    # float64: the variances below are small differences of large numbers.
+    x, y = image.double(), truth.double()
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y, cov = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
+    values = (2 * mean_x * mean_y + _C1) * (2 * cov + _C2) / ((mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2))
+    whole = -F.max_pool2d(-counts[None, None].double(), _WINDOW, stride=1)[0, 0] > 0
+    if not whole.any():
+        margin = _WINDOW // 2
+        whole = counts[margin:-margin, margin:-margin]
+    return float(values[:, whole].mean())
+
+
+def feature_mse(
+    features: Tensor,  # [C, h, w]
+    truth: Tensor,  # [C, h, w]
+    counts: Tensor,  # [h, w] bool
+) -> tuple[float, float]:
+    """Mean squared error in the features' own units, and relative to the truth's variance.
+
+    The variance is per channel over the cells that count, then averaged: 1 is what the mean feature would score.
+    """
+    x, y = features[:, counts].double(), truth[:, counts].double()
+    mse = float(((x - y) ** 2).mean())
+    variance = float(y.var(dim=1, correction=0).mean())
+    return mse, mse / variance if variance > 0 else float("nan")

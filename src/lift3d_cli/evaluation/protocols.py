@@ -1,0 +1,174 @@
+"""eval: leave photos out, render them from the others, compare."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lift3d_cli.cache.atomic import write_atomic
+from lift3d_cli.config import EvalConfig, RenderConfig
+from lift3d_cli.errors import ModelError, SceneError
+from lift3d_cli.evaluation.metrics import feature_mse, psnr, ssim
+from lift3d_cli.geometry.grids import FeatureGrid
+from lift3d_cli.models.base import FeatureMap, Model
+from lift3d_cli.registry import find_model
+from lift3d_cli.scene.photos import resize_photo
+from lift3d_cli.scene.scene import Photo, Scene
+from lift3d_cli.stages.device import resolve_device
+from lift3d_cli.stages.encode import Progress, no_progress, to_image
+from lift3d_cli.stages.lift import LiftedView, SceneLifter
+from lift3d_cli.stages.photos import Recent, ScenePhotos
+from lift3d_cli.stages.render import encode_png, make_renderer, to_uint8
+
+
+class EncodedOnTheSpot:
+    """Features of photos as they are evaluated, made when asked for: a `FeatureSource`."""
+
+    def __init__(self, photos: ScenePhotos, model: Model, device: torch.device, keep: int) -> None:
+        self.model = model.to(device)
+        self._photos = photos
+        self._device = device
+        self._recent: Recent[FeatureMap] = Recent(keep)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """See `FeatureSource`."""
+        camera = self._photos.scene.views[index].camera
+        return camera.width, camera.height
+
+    def read(self, index: int) -> FeatureMap:
+        """See `FeatureSource`."""
+        return self._recent.get(index, lambda: self._encode(index))
+
+    def _encode(self, index: int) -> FeatureMap:
+        return self.model.checked_encode(to_image(self._photos.resized(index, *self.size(index)), self._device))
+
+
+def evaluate(
+    scene: Scene, config: EvalConfig, save: Path | None = None, progress: Progress = no_progress
+) -> dict[str, object]:
+    """Render left-out photos from the others and measure; a left-out photo is never a source.
+
+    Pixels without ground truth (undistortion borders, masked or transparent ones) do not count.
+
+    Args:
+        scene: at least two photos, one of which stays.
+        config: settings.
+        save: folder for photo | render | depth of each, or None.
+
+    Returns:
+        JSON values: settings, `views` with the metrics of each, and `mean`.
+
+    Raises:
+        SceneError, ModelError, ResourceError: in one line.
+    """
+    device = resolve_device(config.device)
+    held_out = list(range(0, len(scene.views), max(1, config.every)))
+    candidates = [i for i in range(len(scene.views)) if i not in held_out]
+    if config.every < 2 or not candidates:
+        raise SceneError(f"{scene.root}: --every {config.every} leaves no photo to render from. hint: 2 or more")
+    photos = EvalPhotos(scene, config.height, keep=8 * config.views)
+    renderer = make_renderer(RenderConfig(memory=config.memory))
+    lifter = SceneLifter(photos, photos.points(candidates), renderer, config.views, device, candidates)
+    features = {}
+    if config.model:
+        model = find_model(config.model).load()
+        features[model.spec.name] = EncodedOnTheSpot(photos, model, device, 3 * config.views)
+    rows = []
+    for i in progress(held_out, f"eval {scene.root.name}", len(held_out)):
+        camera = photos.scene.views[i].camera
+        view = lifter.lift(camera, features)
+        photo = photos.resized(i, camera.width, camera.height)
+        rows.append(_measure(scene.views[i].name, view, photo, features, i))
+        rows[-1]["sources"] = [scene.views[j].name for j in view.sources]
+        if save is not None:
+            name = Path(scene.views[i].name).with_suffix("").as_posix().replace("/", "-")
+            write_atomic(save / f"{name}.png", encode_png(side_by_side(view, photo)))
+    metrics = [key for key, value in rows[0].items() if isinstance(value, float)]
+    return {
+        "scene": scene.root.name,
+        "every": config.every,
+        "height": config.height,
+        "num_views": config.views,
+        "model": config.model or None,
+        "mean": {key: statistics.fmean(row[key] for row in rows) for key in metrics},
+        "views": rows,
+    }
+
+
+class EvalPhotos(ScenePhotos):
+    """A scene whose photos, with their cameras, are all resized to one height; nothing is kept on disk."""
+
+    def __init__(self, scene: Scene, height: int, keep: int) -> None:
+        super().__init__(_resized_scene(scene, height), None, keep)
+        self._full = ScenePhotos(scene, None)
+
+    def resized(self, index: int, width: int, height: int) -> Photo:
+        """See `ScenePhotos`; from the photo in full size, so that it is resampled once."""
+        return self._recent.get((index, width, height), lambda: resize_photo(self._full.photo(index), width, height))
+
+    def points(self, indices: list[int] | None = None) -> np.ndarray:
+        """See `ScenePhotos`."""
+        return self._full.points(indices)
+
+
+def _resized_scene(scene: Scene, height: int) -> Scene:
+    if height == 0:
+        return scene
+    if height < 16:
+        raise SceneError(f"--height {height}: too small to compare. hint: 320")
+    views = []
+    for view in scene.views:
+        width = max(1, round(view.camera.width * height / view.camera.height))
+        views.append(replace(view, camera=view.camera.resized(width, height)))
+    return replace(scene, views=tuple(views))
+
+
+def _measure(
+    name: str, view: LiftedView, photo: Photo, features: Mapping[str, EncodedOnTheSpot], index: int
+) -> dict[str, object]:
+    truth = to_image(photo, view.frame.image.device)
+    counts = torch.from_numpy(photo.valid & photo.opaque).to(truth.device)
+    if not counts.any():
+        raise SceneError(f"{name}: no pixel of it has ground truth, all are masked or transparent")
+    row: dict[str, object] = {
+        "name": name,
+        "psnr": psnr(view.frame.image, truth, counts),
+        "ssim": ssim(view.frame.image, truth, counts),
+        "coverage": float(view.frame.coverage.mean()),
+    }
+    for model, source in features.items():
+        truth_features = source.read(index)
+        if truth_features.grid != view.grids[model]:
+            raise ModelError(f"model {model}: its features of {name} lie on another grid than the lifted ones")
+        cells = _cells_that_count(counts, truth_features.grid)
+        row["feature_mse"], row["feature_mse_relative"] = feature_mse(
+            view.frame.features[model], truth_features.data.float(), cells
+        )
+    return row
+
+
+def _cells_that_count(counts: Tensor, grid: FeatureGrid) -> Tensor:  # [h, w] bool
+    """Cells whose centre pixel has ground truth; all cells if none has."""
+    uv = grid.cell_centers().to(counts.device).long()
+    height, width = counts.shape
+    inside = (uv >= 0).all(1) & (uv[:, 0] < width) & (uv[:, 1] < height)
+    cells = inside & counts[uv[:, 1].clamp(0, height - 1), uv[:, 0].clamp(0, width - 1)]
+    cells = cells.reshape(grid.height, grid.width)
+    return cells if cells.any() else torch.ones_like(cells)
+
+
+def side_by_side(view: LiftedView, photo: Photo) -> np.ndarray:
+    """photo | render | depth as one [H, 3 W, 3] uint8 picture; near is red, far is blue, evenly in 1/z."""
+    import cv2
+
+    near, far = (1 / z for z in view.depth_range)
+    shade = ((1 / view.frame.depth - far) / (near - far)).clamp(0, 1)
+    gray = (shade.cpu().numpy() * 255).astype(np.uint8)
+    depth = cv2.cvtColor(cv2.applyColorMap(gray, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
+    return np.concatenate([photo.image, to_uint8(view.frame.image), depth], 1)

@@ -1,0 +1,106 @@
+"""encode: every photo through each model's encoder, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from lift3d_cli.cache.format import EncoderRecord
+from lift3d_cli.config import EncodeConfig
+from lift3d_cli.errors import ModelError
+from lift3d_cli.models.base import Model
+from lift3d_cli.models.fingerprint import fingerprint
+from lift3d_cli.registry import ModelRef, find_model
+from lift3d_cli.scene.scene import Photo
+from lift3d_cli.stages.device import resolve_device
+from lift3d_cli.stages.photos import ScenePhotos, shrunk_size
+
+T = TypeVar("T")
+Progress = Callable[[Iterable[T], str, int], Iterable[T]]
+"""Wraps an iterable to show how far it is: (iterable, what is done, how many there are)."""
+
+
+def no_progress(items: Iterable[T], description: str, total: int) -> Iterable[T]:
+    """A `Progress` that shows nothing."""
+    return items
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What `encode` did for one model.
+
+    Args:
+        model: its name.
+        folder: where the features are.
+        num_encoded: photos encoded now.
+        num_reused: photos whose features were there.
+    """
+
+    model: str
+    folder: Path
+    num_encoded: int
+    num_reused: int
+
+
+def encode(photos: ScenePhotos, config: EncodeConfig, progress: Progress = no_progress) -> list[Encoded]:
+    """Encode all photos of a scene that are missing in its cache; what is done stays done when this is interrupted.
+
+    Raises:
+        SceneError, CacheError, ModelError, ResourceError: with the photo or model at fault.
+    """
+    if photos.cache is None:
+        raise ValueError("encode needs a cache")
+    device = resolve_device(config.device)
+    return [_encode_model(photos, find_model(name), config, device, progress) for name in config.models]
+
+
+def _encode_model(
+    photos: ScenePhotos, ref: ModelRef, config: EncodeConfig, device: torch.device, progress: Progress
+) -> Encoded:
+    cache = photos.cache
+    model = ref.load()
+    max_size = config.max_size or model.spec.max_size
+    # max_size is not in the fingerprint: the key of each photo has its size.
+    spec = {**asdict(model.spec), "max_size": max_size}
+    made_by = fingerprint(model, ref) | ({"seed": config.seed} if config.seed else {})
+    encoder = EncoderRecord(model.spec.name, ref.ref, config.dtype, made_by, spec)
+    cache.begin(encoder)
+    views = range(len(photos.scene.views))
+    records = {i: photos.record(i, shrunk_size(photos.scene.views[i].camera, max_size)) for i in views}
+    todo = [i for i in views if config.force or not cache.has_features(encoder, records[i])]
+    if todo:
+        model.to(device)
+    for i in progress(todo, f"encode {model.spec.name}", len(todo)):
+        # Another process may have made it meanwhile.
+        if not config.force and cache.has_features(encoder, records[i]):
+            continue
+        torch.manual_seed(config.seed)  # per photo, so that the order and what was there before do not matter
+        features = model.checked_encode(to_image(photos.resized(i, *records[i].size), device))
+        cache.write_features(encoder, records[i], features.data, features.grid)
+    folder = cache.root / "feats" / encoder.folder
+    return Encoded(model.spec.name, folder, len(todo), len(views) - len(todo))
+
+
+def to_image(photo: Photo, device: torch.device | str = "cpu") -> torch.Tensor:
+    """A photo's pixels as [3, H, W] float32 in [0, 1]."""
+    return torch.from_numpy(photo.image).to(device).permute(2, 0, 1).float().div_(255)
+
+
+def model_of(encoder: EncoderRecord) -> Model:
+    """The model that made an encoder's features, to ask for its grid or to decode with.
+
+    Raises:
+        ModelError: if it is gone, or it is not the same any more.
+    """
+    ref = find_model(encoder.ref)
+    model = ref.load()
+    if not fingerprint(model, ref).items() <= dict(encoder.fingerprint).items():  # which may have a seed too
+        raise ModelError(
+            f"model {encoder.name}: changed since the photos were encoded with it. "
+            f"hint: lift3d encode SCENE --model {encoder.ref}"
+        )
+    return model

@@ -1,0 +1,147 @@
+"""Lift one target view: choose its source photos, bring them and their features together, render."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.geometry.grids import FeatureGrid
+from lift3d_cli.lifting.renderer import RenderedFrame, Renderer, SourceFeatures
+from lift3d_cli.lifting.sources import SourceViews, select_sources
+from lift3d_cli.models.base import FeatureMap, Model
+from lift3d_cli.scene.bounds import depth_range
+from lift3d_cli.stages.encode import to_image
+from lift3d_cli.stages.photos import ScenePhotos
+
+# A target that has within a tenth the pixels per angle of the encoded photos gets the model's own grid of its size.
+_SAME_SCALE = 0.1
+
+
+class FeatureSource(Protocol):
+    """Features of the scene's photos, from the cache or made on the spot."""
+
+    model: Model
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) of the image that photo `index` was encoded from."""
+
+    def read(self, index: int) -> FeatureMap:
+        """Features of photo `index`; the grid is in pixels of that image."""
+
+
+@dataclass(frozen=True)
+class LiftedView:
+    """A rendered target.
+
+    Args:
+        frame: colour, depth, coverage and features.
+        grids: by model name, where the cells of its features lie in the target.
+        sources: indices of the photos it was made from, best first.
+        depth_range: (near, far).
+    """
+
+    frame: RenderedFrame
+    grids: Mapping[str, FeatureGrid]
+    sources: Sequence[int]
+    depth_range: tuple[float, float]
+
+
+class SceneLifter:
+    """Renders any number of targets from one scene; memory depends on the source views of a target only.
+
+    Args:
+        photos: the scene's photos.
+        points: [N, 3] points on its surfaces, or none.
+        renderer: the two stages.
+        num_views: source photos per target.
+        device: where to render.
+        candidates: indices of the photos that may be sources; None for all.
+    """
+
+    def __init__(
+        self,
+        photos: ScenePhotos,
+        points: np.ndarray,
+        renderer: Renderer,
+        num_views: int,
+        device: torch.device,
+        candidates: Sequence[int] | None = None,
+    ) -> None:
+        self._photos = photos
+        self._points = points
+        self._renderer = renderer
+        self._num_views = num_views
+        self._device = device
+        self._candidates = range(len(photos.scene.views)) if candidates is None else candidates
+
+    def choose(self, target: Camera) -> tuple[tuple[float, float], list[int]]:
+        """(near, far) of a target, and the indices of its source photos."""
+        views = [self._photos.scene.views[i] for i in self._candidates]
+        near_far = depth_range(target, self._points, views)
+        cameras = [view.camera for view in views]
+        chosen = select_sources(target, cameras, self._num_views, near_far, self._points)
+        return near_far, [self._candidates[i] for i in chosen]
+
+    def lift(self, target: Camera, features: Mapping[str, FeatureSource] | None = None) -> LiftedView:
+        """Render colour and features at `target`.
+
+        Args:
+            target: the camera.
+            features: by model name.
+        """
+        near_far, chosen = self.choose(target)
+        cameras = [self._source_camera(i, target) for i in chosen]
+        photos = [self._photos.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
+        sources = SourceViews.stack(
+            cameras,
+            [to_image(photo) for photo in photos],
+            [torch.from_numpy(photo.valid) for photo in photos],
+            self._device,
+        )
+        model_features = {
+            name: self._gather_features(source, target, chosen, cameras) for name, source in (features or {}).items()
+        }
+        frame = self._renderer.render(target, sources, near_far, model_features)
+        return LiftedView(frame, {name: f.target for name, f in model_features.items()}, chosen, near_far)
+
+    def _source_camera(self, index: int, target: Camera) -> Camera:
+        """The photo's camera, at a size where its pixels are as fine as the target's: finer ones would alias."""
+        camera = self._photos.scene.views[index].camera
+        factor = min(1.0, target.K[0, 0] / camera.K[0, 0])
+        if factor > 1 - 1e-3:  # not worth a resampling
+            return camera
+        return camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
+
+    def _gather_features(
+        self, source: FeatureSource, target: Camera, chosen: Sequence[int], cameras: Sequence[Camera]
+    ) -> SourceFeatures:
+        """The chosen photos' features, with grids in pixels of `cameras`, and the grid to render."""
+        maps, grids, focals = [], [], []
+        for index, camera in zip(chosen, cameras, strict=True):
+            features, (width, height) = source.read(index), source.size(index)
+            maps.append(features.data.float())
+            grids.append(features.grid.rescaled(camera.width / width, camera.height / height))
+            focals.append(camera.K[0, 0] * width / camera.width)
+        return SourceFeatures(maps, grids, target_grid(source.model, target, float(np.median(focals))))
+
+
+def target_grid(model: Model, target: Camera, encoded_focal: float) -> FeatureGrid:
+    """The model's grid for a target: as many cells per angle as the photos' features have.
+
+    A decoder was trained on cells of one size; a target of other resolution must not change what a cell spans.
+
+    Args:
+        model: the model.
+        target: its camera.
+        encoded_focal: focal length, in pixels, of the images that the features were made from.
+    """
+    factor = encoded_focal / target.K[0, 0]
+    if abs(factor - 1) < _SAME_SCALE:
+        return model.grid(target.width, target.height)
+    width, height = max(1, round(target.width * factor)), max(1, round(target.height * factor))
+    return model.grid(width, height).rescaled(target.width / width, target.height / height)

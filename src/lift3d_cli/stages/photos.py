@@ -1,0 +1,107 @@
+"""The photos of a scene as the stages need them: identified, undistorted once, resized, a few kept in memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from lift3d_cli.cache.format import PhotoRecord, key_of
+from lift3d_cli.cache.store import SceneCache, describe_photo
+from lift3d_cli.errors import CacheError
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.scene.bounds import surface_points
+from lift3d_cli.scene.photos import read_photo, resize_photo
+from lift3d_cli.scene.scene import Photo, Scene
+
+T = TypeVar("T")
+
+
+class Recent(Generic[T]):
+    """The last `size` values made, by key: what is made for one pose is mostly used for the next one too."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The value of `key`, made if it is not there."""
+        if key in self._values:
+            self._values.move_to_end(key)
+        else:
+            self._values[key] = make()
+            if len(self._values) > self._size:
+                self._values.popitem(last=False)
+        return self._values[key]
+
+
+class ScenePhotos:
+    """Photos of a scene by index.
+
+    Args:
+        scene: the scene.
+        cache: where undistorted photos are kept, or None to keep nothing on disk.
+        keep: how many resized photos to hold in memory.
+    """
+
+    def __init__(self, scene: Scene, cache: SceneCache | None, keep: int = 16) -> None:
+        self.scene = scene
+        self.cache = cache
+        self._records: dict[tuple[int, tuple[int, int] | None], PhotoRecord] = {}
+        self._recent: Recent[Photo] = Recent(keep)
+
+    def record(self, index: int, size: tuple[int, int] | None = None) -> PhotoRecord:
+        """The identity of a photo, shrunk to `size` (width, height); reads the file's bytes the first time."""
+        view = self.scene.views[index]
+        camera, distortion = view.camera, view.distortion
+        if (index, size) not in self._records:
+            self._records[index, size] = describe_photo(
+                view.name,
+                view.image_path,
+                camera.K,
+                camera.width,
+                camera.height,
+                None if distortion is None else (distortion.model, distortion.coeffs),
+                view.mask_path,
+                size,
+            )
+        return self._records[index, size]
+
+    def photo(self, index: int) -> Photo:
+        """A photo in full size, undistorted; if it was distorted, from the cache or into it."""
+        view = self.scene.views[index]
+        if self.cache is None or view.distortion is None:
+            return read_photo(view)
+        record = self.record(index)
+        if self.cache.has_photo(record):
+            return Photo(*self.cache.read_photo(record))
+        photo = read_photo(view)
+        self.cache.write_photo(record, photo.image, photo.valid, photo.opaque)
+        return photo
+
+    def resized(self, index: int, width: int, height: int) -> Photo:
+        """A photo at another size."""
+        return self._recent.get((index, width, height), lambda: resize_photo(self.photo(index), width, height))
+
+    def points(self, indices: list[int] | None = None) -> np.ndarray:
+        """[N, 3] points on surfaces, from the file or from the photos `indices` (all); kept in the cache."""
+        views = self.scene.views if indices is None else [self.scene.views[i] for i in indices]
+        if self.cache is None or self.scene.points is not None:
+            return surface_points(self.scene, views=views)
+        chosen = range(len(self.scene.views)) if indices is None else indices
+        ingredients = [[self.record(i).key, self.scene.views[i].camera.w2c.tolist()] for i in chosen]
+        key = key_of("points", {"photos": ingredients})
+        try:
+            return self.cache.read_arrays("points", key)["xyz"]
+        except (CacheError, KeyError):
+            points = surface_points(self.scene, views=views)
+            self.cache.write_arrays("points", key, {"xyz": points})
+            return points
+
+
+def shrunk_size(camera: Camera, max_size: int | None) -> tuple[int, int]:
+    """(width, height) of a camera's image with its longer side at most `max_size`."""
+    factor = 1.0 if max_size is None else min(1.0, max_size / max(camera.width, camera.height))
+    return max(1, round(camera.width * factor)), max(1, round(camera.height * factor))

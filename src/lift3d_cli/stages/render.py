@@ -1,0 +1,169 @@
+"""render: colour, depth and features at every pose of a camera path, into a folder that can be gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import lift3d_cli
+from lift3d_cli.cache.atomic import write_atomic
+from lift3d_cli.cache.format import EncoderRecord
+from lift3d_cli.cache.renders import Render, render_dir
+from lift3d_cli.config import RenderConfig
+from lift3d_cli.errors import CacheError
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.geometry.grids import FeatureGrid
+from lift3d_cli.lifting.proposal import PlaneSweepProposal
+from lift3d_cli.lifting.renderer import Renderer
+from lift3d_cli.models.base import FeatureMap, Model
+from lift3d_cli.scene.paths import CameraPath
+from lift3d_cli.stages.device import parse_bytes, resolve_device
+from lift3d_cli.stages.encode import Progress, model_of, no_progress
+from lift3d_cli.stages.lift import LiftedView, SceneLifter
+from lift3d_cli.stages.photos import Recent, ScenePhotos, shrunk_size
+
+
+def make_renderer(config: RenderConfig) -> Renderer:
+    """The renderer that settings describe."""
+    proposal = PlaneSweepProposal(num_planes=config.planes)
+    return Renderer(proposal, num_samples=config.samples, memory_bytes=parse_bytes(config.memory))
+
+
+class CachedFeatures:
+    """Features of one encoder from the scene cache: a `FeatureSource`."""
+
+    def __init__(self, photos: ScenePhotos, encoder: EncoderRecord, keep: int) -> None:
+        self.encoder = encoder
+        self.model: Model = model_of(encoder)
+        self._photos = photos
+        self._recent: Recent[FeatureMap] = Recent(keep)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """See `FeatureSource`."""
+        return shrunk_size(self._photos.scene.views[index].camera, self.encoder.spec.get("max_size"))
+
+    def read(self, index: int) -> FeatureMap:
+        """See `FeatureSource`."""
+        record = self._photos.record(index, self.size(index))
+        return self._recent.get(index, lambda: FeatureMap(*self._photos.cache.read_features(self.encoder, record)))
+
+
+def render(
+    photos: ScenePhotos,
+    path: CameraPath,
+    name: str,
+    config: RenderConfig,
+    output: Path | None = None,
+    progress: Progress = no_progress,
+) -> Path:
+    """Render every pose of a path that is not rendered yet; returns the render's folder.
+
+    Args:
+        photos: the scene's photos, with a cache.
+        path: the poses.
+        name: of the render, for people.
+        config: settings.
+        output: folder instead of one in the cache.
+
+    Raises:
+        SceneError, CacheError, ModelError, ResourceError: in one line.
+    """
+    device = resolve_device(config.device)
+    features = {e.name: CachedFeatures(photos, e, 2 * config.views) for e in _encoders(photos, config)}
+    lifter = SceneLifter(photos, photos.points(), make_renderer(config), config.views, device)
+    content = _content(photos, path, lifter, config)
+    facts = {"scene": str(photos.scene.root.resolve()), "fps": path.fps, "names": list(path.names)}
+    root = output or render_dir(photos.cache.root, name, content)
+    colors = Render.create(root, content, facts)
+    # A model that is encoded later is rendered into the same folder, beside the others.
+    lifted = {
+        name: Render.create(
+            features_dir(root, source.encoder),
+            {"frames": len(path), "dtype": config.dtype, "render": colors.key, "encoder": source.encoder.key},
+            {"ref": source.encoder.ref, "model": name, "fingerprint": dict(source.encoder.fingerprint)},
+        )
+        for name, source in features.items()
+    }
+    missing = {name: set(r.missing()) for name, r in {"": colors, **lifted}.items()}
+    todo = sorted(set().union(*missing.values()))
+    for index in progress(todo, "render", len(todo)):
+        wanted = {name: source for name, source in features.items() if index in missing[name]}
+        _write(colors, lifted, index, lifter.lift(path.cameras[index], wanted))
+    return root
+
+
+def features_dir(render: Path, encoder: EncoderRecord) -> Path:
+    """Where a render keeps the lifted features of an encoder."""
+    return render / "feats" / encoder.folder
+
+
+def _encoders(photos: ScenePhotos, config: RenderConfig) -> list[EncoderRecord]:
+    """The encoders to lift, and a clear word now if a photo that may be needed is not encoded."""
+    cache = photos.cache
+    if config.models:
+        encoders = [cache.find_encoder(name) for name in config.models]
+    else:
+        encoders = list({e.name: e for e in cache.encoders()}.values())
+    for encoder in encoders:
+        sizes = [shrunk_size(view.camera, encoder.spec.get("max_size")) for view in photos.scene.views]
+        records = [photos.record(i, size) for i, size in enumerate(sizes)]
+        missing = cache.missing(encoder, records)
+        if missing:
+            raise CacheError(
+                f"{cache.root}: {len(missing)} of {len(records)} photos are not encoded with {encoder.name} "
+                f"(first: {missing[0].name}). hint: lift3d encode {photos.scene.root} --model {encoder.ref}"
+            )
+    return encoders
+
+
+def _content(photos: ScenePhotos, path: CameraPath, lifter: SceneLifter, config: RenderConfig) -> dict[str, object]:
+    """Everything that the rendered colours depend on."""
+    used = sorted({i for camera in path.cameras for i in lifter.choose(camera)[1]})
+    sources = [[photos.record(i).key, photos.scene.views[i].camera.w2c.tolist()] for i in used]
+    settings = asdict(make_renderer(config))
+    del settings["memory_bytes"]  # how the work is cut up changes nothing
+    return {
+        "version": lift3d_cli.__version__,
+        "frames": len(path),
+        "dtype": "fp32",  # of the depth
+        "cameras": [camera_json(camera) for camera in path.cameras],
+        "sources": sources,
+        "views": config.views,
+        "renderer": settings,
+    }
+
+
+def camera_json(camera: Camera) -> dict[str, object]:
+    """A camera as JSON values."""
+    return {"K": camera.K.tolist(), "w2c": camera.w2c.tolist(), "width": camera.width, "height": camera.height}
+
+
+def _write(colors: Render, lifted: Mapping[str, Render], index: int, view: LiftedView) -> None:
+    frame = view.frame
+    write_atomic(colors.color_path(index), encode_png(to_uint8(frame.image)))
+    height, width = frame.depth.shape
+    coverage = (frame.coverage * 255).round().to(torch.uint8).cpu()
+    colors.write_frame(
+        index,
+        frame.depth[None].cpu(),
+        FeatureGrid(width, height, (1.0, 1.0)),
+        {"coverage": coverage, "sources": torch.tensor(list(view.sources), dtype=torch.int32)},
+    )
+    for name, data in frame.features.items():
+        lifted[name].write_frame(index, data.cpu(), view.grids[name])
+
+
+def to_uint8(image: torch.Tensor) -> np.ndarray:
+    """[3, H, W] in [0, 1] to [H, W, 3] uint8."""
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """[H, W, 3] uint8 RGB as the bytes of a PNG file."""
+    import cv2
+
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
