@@ -10,7 +10,9 @@ import torch
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.rigs import look_at
+from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.procedural import ProceduralScene, Quality, StreamSpec, TextureLibrary, stream, vary_photos
+from lift3d_cli.scene.procedural.__main__ import main
 from lift3d_cli.scene.procedural.atlas import TextureAtlas
 from lift3d_cli.scene.procedural.builder import Material, SceneBuilder, plain, random_rotation
 from lift3d_cli.scene.procedural.layouts import RIGS, Stage
@@ -18,6 +20,7 @@ from lift3d_cli.scene.procedural.library import _PATTERNS
 from lift3d_cli.scene.procedural.lighting import Light
 from lift3d_cli.scene.procedural.scene import tone_map
 from lift3d_cli.scene.procedural.solids import BOX, ELLIPSOID, FRUSTUM, unit_intervals, unit_normals
+from lift3d_cli.scene.procedural.tabletop import tabletop_cameras
 
 K = np.array([[100.0, 0, 70], [0, 100.0, 50], [0, 0, 1]])
 NO_STAGE = Stage(np.zeros(3), np.array([[-9.0] * 3, [9.0] * 3]), (0.0, np.pi), indoors=False)
@@ -270,3 +273,39 @@ def test_photo_variation_of_zero_changes_nothing():
     assert torch.allclose(vary_photos(images, generator, 0.0), images, atol=1e-5)
     varied = vary_photos(images, generator, 1.0)
     assert 0.005 < (varied - images).abs().mean() < 0.2
+
+
+def test_sky_is_above_the_horizon():
+    picture = torch.zeros(3, 16, 16)
+    picture[:, :8] = 1
+    stock = TextureLibrary.of({"sky": picture})
+    builder = SceneBuilder()
+    builder.add(ELLIPSOID, (0, 0, 0), (30, 30, 30), Material(mirrored=True, emissive=True), hollow=True)
+    scene = ProceduralScene(builder.build("cpu"), stock, sunlight(), NO_STAGE)
+    image, _ = scene.render(camera_at([0, 0, 0], [1, 2, 0]))
+    assert image[:, :30].min() > 0.8
+    assert image[:, 70:].max() < 0.3
+
+
+def test_example_scene_is_written_as_two_scenes_that_load(tmp_path, capsys):
+    sizes = ["--width", "48", "--height", "36", "--views", "3", "--held-out", "1", "--draft"]
+    assert main(["--output", str(tmp_path / "out"), "--seed", "2", *sizes]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out'}\n"
+    scene, held_out = load_scene(tmp_path / "out"), load_scene(tmp_path / "out" / "held_out")
+    assert [view.name for view in scene.views] == [f"images/00{i}.jpg" for i in range(3)]
+    assert len(held_out.views) == 1
+    expected = tabletop_cameras(3, 48, 36, seed=2)
+    for camera, other in zip(scene.cameras, expected, strict=True):
+        assert np.allclose(camera.w2c, other.w2c, atol=1e-9)
+        assert np.allclose(camera.K, other.K)
+    again = main(["--output", str(tmp_path / "again"), "--seed", "2", *sizes])
+    assert again == 0
+    for file in ("images/002.jpg", "transforms.json", "held_out/images/000.jpg"):
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+def test_example_scene_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    code = main(["--output", str(tmp_path / "file"), "--width", "16", "--height", "12", "--draft"])
+    assert code == 3
+    assert capsys.readouterr().err == f"error: {tmp_path / 'file'}: cannot be written (Not a directory)\n"
