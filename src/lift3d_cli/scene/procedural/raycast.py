@@ -15,6 +15,8 @@ from lift3d_cli.scene.procedural.solids import Solids, unit_intervals
 
 # Ray-solid tests held at once: keeps the working set near a CPU's cache, and bounds the memory.
 _PAIRS_AT_ONCE = 4_000_000
+# Points on a CPU that are tested for shadow together: few enough to lie close together, enough to be worth a call.
+_POINTS_AT_ONCE = 4096
 # Spheres are inflated by this share of their distance, for the rounding of the float32 test.
 _SPHERE_SLACK = 2e-3
 # A shadow starts this far from the surface (world units; scenes are about 1 in size).
@@ -73,17 +75,22 @@ def is_shadowed(solids: Solids, points: Tensor, own: Tensor, direction: Tensor) 
     """
     blocked = torch.zeros(len(points), dtype=torch.bool, device=points.device)
     step = max(1, _PAIRS_AT_ONCE // max(1, len(solids)))
-    bound = solids.bound
-    reach = ((bound * (1 + _SPHERE_SLACK) + _SPHERE_SLACK) ** 2)[:, None]
+    if points.device.type == "cpu":
+        step = min(step, _POINTS_AT_ONCE)
+    reach = solids.bound * (1 + _SPHERE_SLACK) + _SPHERE_SLACK
     across = _plane_across(direction)  # [2, 3]
-    centres, centres_along = solids.centre @ across.T, solids.centre @ direction + bound
+    centres, ends = solids.centre @ across.T, solids.centre @ direction + solids.bound
     for start in range(0, len(points), step):
         part = points[start : start + step]
-        flat = part @ across.T
+        flat, along = part @ across.T, part @ direction
+        # Neighbouring points share a small box across the light, which most solids are outside of.
+        apart = torch.maximum(flat.amin(0) - centres, centres - flat.amax(0)).amax(1)
+        near = ((apart <= reach) & (ends > along.min()) & ~solids.hollow).nonzero()[:, 0]
         # Two explicit squares: the expanded form would lose the small spheres to rounding.
-        apart = (centres[:, :1] - flat[None, :, 0]) ** 2 + (centres[:, 1:] - flat[None, :, 1]) ** 2
-        ahead = centres_along[:, None] > (part @ direction)[None]
-        index, point = ((apart <= reach) & ahead & ~solids.hollow[:, None]).nonzero().unbind(1)
+        x, y = (centres[near, axis, None] - flat[None, :, axis] for axis in (0, 1))
+        meets = (x * x + y * y <= reach[near, None] ** 2) & (ends[near, None] > along[None])
+        index, point = meets.nonzero().unbind(1)
+        index = near[index]
         other = index != own[start + point]
         index, point = index[other], point[other]
         o = part[point]
