@@ -161,7 +161,10 @@ class SceneCache:
 
     def write_photo(self, photo: PhotoRecord, image: np.ndarray, valid: np.ndarray, opaque: np.ndarray) -> None:
         """Store the fields of a `Photo`: [H, W, 3] uint8 and two [H, W] bool."""
-        self._photo(photo).write_arrays({"image": image, "valid": valid, "opaque": opaque})
+        import numpy as np
+
+        packed = {name: np.packbits(mask, axis=1) for name, mask in (("valid", valid), ("opaque", opaque))}
+        self._photo(photo).write_arrays({"image": image, **packed})
 
     def read_photo(self, photo: PhotoRecord) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`image`, `valid` and `opaque` of `write_photo`.
@@ -171,10 +174,16 @@ class SceneCache:
         """
         file = self._photo(photo)
         arrays = file.read_arrays()
+        import numpy as np
+
         try:
-            return arrays["image"], arrays["valid"], arrays["opaque"]
+            image = arrays["image"]
+            valid, opaque = (
+                np.unpackbits(arrays[name], axis=1, count=image.shape[1]).astype(bool) for name in ("valid", "opaque")
+            )
         except KeyError as error:
             raise CacheError(f"{file.path}: damaged: has no {error.args[0]}. hint: {file.hint}") from error
+        return image, valid, opaque
 
     def has_arrays(self, kind: str, key: str) -> bool:
         """True if `read_arrays` would succeed."""

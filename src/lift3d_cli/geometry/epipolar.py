@@ -65,12 +65,15 @@ def ray_angles(
     uv: Tensor,  # [R, 2] target pixels
     t: Tensor,  # [R, S] z-depth in the target camera
 ) -> Tensor:  # [V, R, S] radians, 0 to pi
-    """Angle at each point between its line of sight from the target and the one from each source view."""
-    xyz = (homogeneous(uv) @ lines.tgt_rays.T)[:, None] * t[..., None]  # [R, S, 3], target camera frame
-    to_source = xyz - lines.centers[:, None, None]
-    # atan2 of the cross and dot products: arccos loses small angles, which are the ones that matter.
-    cross = torch.linalg.vector_norm(torch.linalg.cross(xyz.expand_as(to_source), to_source), dim=-1)
-    return torch.atan2(cross, (xyz * to_source).sum(-1))
+    """Angle at each point between its line of sight from the target and the one from each source view.
+
+    With the ray r and a source centre c, the two lines run along t r and t r - c; the cross and dot products of the
+    two, divided by t, are |r x c| and t |r|^2 - r.c. atan2 keeps small angles, which matter most; arccos loses them.
+    """
+    r, c = homogeneous(uv) @ lines.tgt_rays.T, lines.centers[:, None]  # [R, 3], [V, 1, 3], target camera frame
+    cross = torch.linalg.vector_norm(torch.linalg.cross(r.expand(len(c), -1, -1), c.expand(-1, len(r), -1)), dim=-1)
+    dot = t * (r * r).sum(-1, keepdim=True) - (r * c).sum(-1)[..., None]  # [V, R, S]
+    return torch.atan2(cross[..., None].expand_as(dot), dot)
 
 
 def homogeneous(uv: Tensor) -> Tensor:
