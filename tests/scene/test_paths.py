@@ -229,3 +229,11 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         paths.write_path(file, cameras[:1])
     assert file.read_text() == before
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_names_that_could_not_be_read_back_are_not_written(tmp_path):
+    cameras = paths.parse_poses(json.dumps(ours()), "x").cameras
+    for names in (("a", "a"), ("a", "../b"), ("a", "")):
+        with pytest.raises(SceneError, match=r"path\.json: pose 1: "):
+            paths.write_path(tmp_path / "path.json", cameras, names=names)
+    assert paths.read_poses(paths.write_path(tmp_path / "p.json", cameras, names=("a: b", "ü/c"))).names[0] == "a: b"

@@ -12,7 +12,7 @@ from typing import Any
 
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.scene.pose_formats import PoseFileError, read_lift3d, read_nerfstudio_path, read_transforms
+from lift3d_cli.scene.pose_formats import PoseFileError, check_names, read_lift3d, read_nerfstudio_path, read_transforms
 
 FORMAT = "lift3d-path"
 VERSION = 1
@@ -51,10 +51,14 @@ def write_path(
         names: one per camera, or None to leave them out (readers then number the poses).
 
     Raises:
-        SceneError: if the file cannot be written or there is nothing to write.
+        SceneError: if the file cannot be written, there is nothing to write, or a name could not be read back.
     """
     if not cameras or (names is not None and len(names) != len(cameras)):
         raise SceneError(f"{file}: {len(cameras)} cameras and {0 if names is None else len(names)} names make no path")
+    try:
+        check_names(names or ())
+    except PoseFileError as e:
+        raise SceneError(f"{file}: {e}") from e
     poses = []
     for index, camera in enumerate(cameras):
         pose: dict[str, Any] = {} if names is None else {"name": names[index]}

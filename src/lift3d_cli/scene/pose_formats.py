@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import posixpath
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -205,12 +206,19 @@ def _is_safe_name(name: str) -> bool:
     return (
         0 < len(name) <= 255
         and name.isprintable()
-        and not set(name) & set('\\:*?"<>|')
+        and "\\" not in name
         and not any(part in ("", ".", "..") for part in parts)
     )
 
 
-def _check_unique(names: list[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that a reader would refuse."""
+    for index, name in enumerate(names):
+        _stated_name({"name": name}, index, f"pose {index}")
+    _check_unique(names)
+
+
+def _check_unique(names: Sequence[str]) -> None:
     first: dict[str, int] = {}
     for index, name in enumerate(names):
         if name in first:
