@@ -19,7 +19,8 @@ from lift3d_cli.errors import Lift3dError, SceneError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.scene.procedural.lighting import Quality
 from lift3d_cli.scene.procedural.scene import ProceduralScene
-from lift3d_cli.scene.procedural.tabletop import tabletop, tabletop_cameras
+from lift3d_cli.scene.procedural.tabletop import tabletop
+from lift3d_cli.scene.procedural.tabletop_cameras import tabletop_cameras
 
 # 4 samples per pixel, which together test 32 directions of the sun and 64 of the sky.
 _QUALITY = Quality(supersample=2, shadow_rays=8, sky_rays=16)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.geometry.rigs import look_at
 from lift3d_cli.scene.procedural.builder import Material, SceneBuilder, plain, turn_x, turn_z
 from lift3d_cli.scene.procedural.layouts import Stage
 from lift3d_cli.scene.procedural.library import TextureLibrary
 from lift3d_cli.scene.procedural.lighting import Light
 from lift3d_cli.scene.procedural.scene import ProceduralScene
 from lift3d_cli.scene.procedural.solids import BOX, ELLIPSOID, FRUSTUM
+from lift3d_cli.scene.procedural.tabletop_cameras import ARC, FOCUS
 from lift3d_cli.scene.procedural.tabletop_textures import tabletop_textures
 
-ARC = np.radians(120.0)
-_FOCUS = np.array([0.0, 0.12, 0.25])
 _ORIGIN = np.zeros(3)
 
 
@@ -257,36 +254,10 @@ def tabletop(seed: int, device: torch.device | str = "cpu") -> ProceduralScene:
     garden.builder.rest(
         ELLIPSOID, (1.05, 0.55), 0.0, (0.16, 0.16, 0.16), garden.skin("ball", 0.5, gloss=0.6, wrapped=True), turn_x(0.5)
     )
-    stage = Stage(_FOCUS, np.array([[-3.0, -3.0, 0.1], [3.0, 3.0, 3.0]]), (-np.pi / 2, ARC / 2), indoors=False)
+    stage = Stage(FOCUS, np.array([[-3.0, -3.0, 0.1], [3.0, 3.0, 3.0]]), (-np.pi / 2, ARC / 2), indoors=False)
     scene = ProceduralScene(garden.builder.build(device), library, _afternoon(device), stage)
     scene.exposure = 1.1
     return scene
-
-
-def tabletop_cameras(num_views: int, width: int, height: int, seed: int, held_out: bool = False) -> list[Camera]:
-    """Hand-held cameras on an arc of 120 degrees around the table, 9 degrees apart for 14 views.
-
-    Args:
-        num_views: number of cameras.
-        width, height: of their pictures, in pixels.
-        seed: of the hand's unsteadiness.
-        held_out: cameras well inside of the arc instead of from end to end.
-    """
-    rng = np.random.default_rng((seed, int(held_out)))
-    share = np.linspace(-0.5, 0.5, num_views) if not held_out else (np.arange(num_views) + 0.5) / num_views - 0.5
-    focal = 0.95 * width
-    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    cameras = []
-    for number, along in enumerate(share):
-        azimuth = -np.pi / 2 + along * ARC
-        # Two heights in turn give the vertical parallax that one row of photos lacks.
-        elevation = np.radians(14 + (0 if held_out else 4 * (-1) ** number)) + rng.normal(0, 0.015)
-        radius = 2.55 + rng.normal(0, 0.04)
-        level = radius * np.cos(elevation)
-        position = _FOCUS + _xyz(level * np.cos(azimuth), level * np.sin(azimuth), radius * np.sin(elevation))
-        target = _FOCUS + rng.normal(0, 0.015, 3)
-        cameras.append(Camera(K, look_at(position, target, np.array([0.0, 0.0, 1.0])), width, height))
-    return cameras
 
 
 def _afternoon(device: torch.device | str) -> Light:
