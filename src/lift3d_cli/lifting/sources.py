@@ -38,16 +38,17 @@ class SourceViews:
     ) -> SourceViews:
         """Put photos [3, H_i, W_i] and validity [H_i, W_i] of any sizes on `device` as one batch."""
         masks = [mask[None].to(torch.float32) for mask in valid]
-        return cls(cameras, pad_maps(images).to(device), pad_maps(masks).to(device))
+        return cls(cameras, pad_maps(images).to(device), pad_maps(masks, "constant").to(device))
 
 
-def pad_maps(maps: Sequence[Tensor]) -> Tensor:
-    """Stack maps [C, h_i, w_i] of different sizes as [V, C, h, w], with zeros at right and bottom.
+def pad_maps(maps: Sequence[Tensor], mode: str = "replicate") -> Tensor:
+    """Stack maps [C, h_i, w_i] of different sizes as [V, C, h, w], padded at right and bottom.
 
-    Points on a map keep their pixel coordinates.
+    Points on a map keep their pixel coordinates. The border is repeated, unless `mode` is "constant" (zeros): a point
+    in the outer half of a border cell is interpolated with what lies beyond it.
     """
     height, width = (max(m.shape[axis] for m in maps) for axis in (1, 2))
-    return torch.stack([F.pad(m, (0, width - m.shape[2], 0, height - m.shape[1])) for m in maps])
+    return torch.stack([F.pad(m, (0, width - m.shape[2], 0, height - m.shape[1]), mode=mode) for m in maps])
 
 
 def select_sources(
