@@ -19,8 +19,8 @@ def decode(
     render: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of a render, or a scene to take its latest one. Without it: the path on standard input if that "
-            "is a pipe, else the last render in this folder."
+            help="Folder of a render, or a scene to take its latest one. Without it: the path on standard input if "
+            "that is a pipe, else the last render in this folder."
         ),
     ] = None,
     task: Annotated[str, typer.Option(help="What to decode to, see lift3d models. [the model's first]")] = "",
@@ -35,9 +35,11 @@ def decode(
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:
-    """Decode rendered features with their model's own decoder, to PNG frames and an MP4.
+    """Decode rendered features to frames and a video.
 
-    Prints the folder of the frames and the video. Example: lift3d decode --task colorize
+    The model's own decoder makes PNG frames and an MP4. Prints the folder of the frames and the video.
+
+    Example: lift3d decode --task colorize
     """
     folder = _find_render(render, cache)
     from lift3d_cli.stages.decode import decode as run

@@ -26,9 +26,11 @@ def encode(
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:
-    """Encode every photo of a scene with 2D models, once; only what is missing or stale is done again.
+    """Encode each photo with 2D models, once.
 
-    Prints the folder of each model's features. Example: lift3d encode scene/ --model tiny-colorizer
+    Only what is missing or stale is done again. Prints the folder of each model's features.
+
+    Example: lift3d encode scene/ --model tiny-colorizer
     """
     from lift3d_cli.cache.session import remember
 

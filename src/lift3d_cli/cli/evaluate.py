@@ -24,7 +24,9 @@ def evaluate(
     memory: options.Memory = EvalConfig.memory,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Measure quality: leave photos out, render them from the others, compare.
+    """Measure quality on left-out photos.
+
+    Each is rendered from the others and compared.
 
     Example: lift3d eval scene/ --every 8 --height 320 --views 8 --json
     """

@@ -10,7 +10,7 @@ def info(
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:
-    """Say what is in a scene and in its cache, with sizes."""
+    """Say what is in a scene and its cache."""
     from lift3d_cli.cache.inventory import inventory
 
     loaded = options.open_scene(scene)

@@ -9,12 +9,14 @@ import typer
 from lift3d_cli.cli import console, options
 from lift3d_cli.errors import Lift3dError
 
+_LINE = "{:18}{:14}{:>7}{:>9}  {:12}{}"
+
 
 def models(
     name: Annotated[str | None, typer.Argument(help="Say all of one model.")] = None,
     json: options.Json = False,
 ) -> None:
-    """List the 2D models that can be lifted, and what they can do."""
+    """List the 2D models that can be lifted."""
     from lift3d_cli.registry import find_model, list_models
 
     rows = [_facts(ref) for ref in ([find_model(name)] if name else list_models())]
@@ -24,15 +26,13 @@ def models(
     if name:
         console.text("\n".join(f"{key:10} {value}" for key, value in rows[0].items() if value not in ("", None)))
         return
-    lines = [f"{'model':18}{'tasks':14}{'stride':>7}{'channels':>9}  {'licence':12}{'from':12}"]
+    lines = [_LINE.format("model", "tasks", "stride", "channels", "licence", "from")]
     for row in rows:
         if row["problem"]:
             lines.append(f"{row['name']:18}cannot be used: {row['problem']}")
         else:
-            tasks = ",".join(row["tasks"])
-            lines.append(
-                f"{row['name']:18}{tasks:14}{row['stride']:>7}{row['channels']:>9}  {row['license']:12}{row['origin']:12}"
-            )
+            facts = (row[key] for key in ("stride", "channels", "license", "origin"))
+            lines.append(_LINE.format(row["name"], ",".join(row["tasks"]), *facts).rstrip())
     console.text("\n".join(lines))
 
 

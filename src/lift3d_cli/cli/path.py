@@ -39,9 +39,9 @@ def path(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("path.json"),
     cache: options.CacheOption = None,
 ) -> None:
-    """Write a camera path through a scene as path.json, and print its name.
+    """Write a camera path as path.json.
 
-    Example: lift3d path scene/ orbit --frames 90
+    Prints the name of the file. Example: lift3d path scene/ orbit --frames 90
     """
     from lift3d_cli.geometry import trajectories
     from lift3d_cli.scene.paths import write_path

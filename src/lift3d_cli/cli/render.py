@@ -38,9 +38,10 @@ def render(
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:
-    """Render colour, depth and the encoded models' features at every pose of a camera path.
+    """Render colour, depth and features at new poses.
 
-    Prints the folder of the render. An interrupted render goes on where it was. Example: lift3d render --poses path.json
+    All models that are encoded are lifted in one pass. Prints the folder of the render; an interrupted render goes on
+    where it was. Example: lift3d render --poses path.json
     """
     from lift3d_cli.cache.session import forget_render, remember
     from lift3d_cli.scene.paths import read_poses, read_poses_stdin

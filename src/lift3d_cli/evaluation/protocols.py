@@ -82,10 +82,10 @@ def evaluate(
     rows = []
     for i in progress(held_out, f"eval {scene.root.name}", len(held_out)):
         camera = photos.scene.views[i].camera
-        view = lifter.lift(camera, features)
+        view = lifter.lift(camera, lifter.choose(camera), features)
         photo = photos.resized(i, camera.width, camera.height)
         rows.append(_measure(scene.views[i].name, view, photo, features, i))
-        rows[-1]["sources"] = [scene.views[j].name for j in view.sources]
+        rows[-1]["sources"] = [scene.views[j].name for j in view.choice.sources]
         if save is not None:
             name = Path(scene.views[i].name).with_suffix("").as_posix().replace("/", "-")
             write_atomic(save / f"{name}.png", encode_png(side_by_side(view, photo)))
@@ -167,7 +167,7 @@ def side_by_side(view: LiftedView, photo: Photo) -> np.ndarray:
     """photo | render | depth as one [H, 3 W, 3] uint8 picture; near is red, far is blue, evenly in 1/z."""
     import cv2
 
-    near, far = (1 / z for z in view.depth_range)
+    near, far = (1 / z for z in view.choice.depth_range)
     shade = ((1 / view.frame.depth - far) / (near - far)).clamp(0, 1)
     gray = (shade.cpu().numpy() * 255).astype(np.uint8)
     depth = cv2.cvtColor(cv2.applyColorMap(gray, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)

@@ -19,7 +19,7 @@ from lift3d_cli.lifting.fill import fill_unseen
 from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal, Proposal
 from lift3d_cli.lifting.sampling import sample_depths
 from lift3d_cli.lifting.sources import SourceViews, pad_maps
-from lift3d_cli.ops.weighted_gather import weighted_gather
+from lift3d_cli.ops.weighted_gather import WeightedGather
 
 # Bytes of temporaries per ray, sample and view, measured: positions, colours, angles, weights and their copies.
 _BYTES_PER_SAMPLE = 4 * 40
@@ -111,14 +111,15 @@ class Renderer:
         """Gather maps at the rays through the cells of the target grid, in chunks."""
         rays = target_grid.cell_centers().to(maps.device)
         chunk = self._rays_per_chunk(len(lines.H), maps.shape[1])
+        gather = WeightedGather(maps)
         values, depths, coverages = [], [], []
         for start in range(0, len(rays), chunk):
             uv = rays[start : start + chunk]
             t = sample_depths(distribution, uv, self.num_samples)
             weights = self.blending(sources, lines, uv, t)
-            values.append(weighted_gather(maps, _on_maps(weights, grids), weights.omega))
             coverage = weights.coverage
-            values[-1] = values[-1] / coverage.clamp(min=1e-6)[:, None]
+            # 1e-6 guards rays that nothing sees; the least other coverage is 1/S.
+            values.append(gather(_on_maps(weights, grids), weights.omega) / coverage.clamp(min=1e-6)[:, None])
             depths.append(1 / (1 / t).mean(1))
             coverages.append(coverage)
         shape = (target_grid.height, target_grid.width)

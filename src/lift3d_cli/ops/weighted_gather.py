@@ -24,17 +24,36 @@ def weighted_gather_ref(
     return torch.einsum("vcrs,vrs->rc", sample_map(maps, uv), omega.to(maps.dtype))
 
 
-def weighted_gather(maps: Tensor, uv: Tensor, omega: Tensor) -> Tensor:
-    """The same without ever holding [V, R, S, C], for many channels; accumulates in float32.
+class WeightedGather:
+    """The same for many batches of rays from the same maps, and without ever holding [V, R, S, C] for many channels.
 
     `torch.nn.functional.embedding_bag` over the channels-last maps is a fused weighted gather: the four taps of each
-    sample are four rows of one table.
+    sample are four rows of one table, which is made once. Accumulates in float32.
+
+    Args:
+        maps: [V, C, h, w].
     """
-    num_views, channels, height, width = maps.shape
-    if channels < _MIN_TABLE_CHANNELS:
-        return weighted_gather_ref(maps.float(), uv, omega)
-    table = maps.permute(0, 2, 3, 1).reshape(-1, channels).float()
-    return gather_rows(table, uv, omega, height, width)
+
+    def __init__(self, maps: Tensor) -> None:
+        self._maps = maps.float()
+        self._table: Tensor | None = None
+        if maps.shape[1] >= _MIN_TABLE_CHANNELS:
+            self._table = self._maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+    def __call__(
+        self,
+        uv: Tensor,  # [V, R, S, 2] pixels of the maps
+        omega: Tensor,  # [V, R, S]
+    ) -> Tensor:  # [R, C] float32
+        """Gather one batch of rays."""
+        if self._table is None:
+            return weighted_gather_ref(self._maps, uv, omega)
+        return gather_rows(self._table, uv, omega, *self._maps.shape[2:])
+
+
+def weighted_gather(maps: Tensor, uv: Tensor, omega: Tensor) -> Tensor:
+    """`WeightedGather` for one batch of rays."""
+    return WeightedGather(maps)(uv, omega)
 
 
 def gather_rows(
@@ -44,7 +63,6 @@ def gather_rows(
     height: int,
     width: int,
 ) -> Tensor:  # [R, C]
-    """`weighted_gather` from maps that lie channels-last already, to build the table once for many chunks of rays."""
     num_views, num_rays = uv.shape[:2]
     # A NaN point lies behind its view and has no weight; 0 is as good a place to not read it as any.
     point = torch.nan_to_num(uv) - 0.5

@@ -12,6 +12,7 @@ import torch
 from lift3d_cli.cache.format import EncoderRecord
 from lift3d_cli.config import EncodeConfig
 from lift3d_cli.errors import ModelError
+from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.models.base import Model
 from lift3d_cli.models.fingerprint import fingerprint
 from lift3d_cli.registry import ModelRef, find_model
@@ -64,13 +65,11 @@ def _encode_model(
     cache = photos.cache
     model = ref.load()
     max_size = config.max_size or model.spec.max_size
-    # max_size is not in the fingerprint: the key of each photo has its size.
-    spec = {**asdict(model.spec), "max_size": max_size}
-    made_by = fingerprint(model, ref) | ({"seed": config.seed} if config.seed else {})
-    encoder = EncoderRecord(model.spec.name, ref.ref, config.dtype, made_by, spec)
+    made_by = fingerprint(model, ref) | {"max_size": max_size, "seed": config.seed}
+    encoder = EncoderRecord(model.spec.name, ref.ref, config.dtype, made_by, asdict(model.spec))
     cache.begin(encoder)
     views = range(len(photos.scene.views))
-    records = {i: photos.record(i, shrunk_size(photos.scene.views[i].camera, max_size)) for i in views}
+    records = {i: photos.record(i, encoded_size(encoder, photos.scene.views[i].camera)) for i in views}
     todo = [i for i in views if config.force or not cache.has_features(encoder, records[i])]
     if todo:
         model.to(device)
@@ -83,6 +82,11 @@ def _encode_model(
         cache.write_features(encoder, records[i], features.data, features.grid)
     folder = cache.root / "feats" / encoder.folder
     return Encoded(model.spec.name, folder, len(todo), len(views) - len(todo))
+
+
+def encoded_size(encoder: EncoderRecord, camera: Camera) -> tuple[int, int]:
+    """(width, height) of the image that an encoder gets for a photo of this camera."""
+    return shrunk_size(camera, encoder.fingerprint["max_size"])
 
 
 def to_image(photo: Photo, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -98,7 +102,7 @@ def model_of(encoder: EncoderRecord) -> Model:
     """
     ref = find_model(encoder.ref)
     model = ref.load()
-    if not fingerprint(model, ref).items() <= dict(encoder.fingerprint).items():  # which may have a seed too
+    if not fingerprint(model, ref).items() <= dict(encoder.fingerprint).items():  # it has settings of encode too
         raise ModelError(
             f"model {encoder.name}: changed since the photos were encoded with it. "
             f"hint: lift3d encode SCENE --model {encoder.ref}"

@@ -35,20 +35,31 @@ class FeatureSource(Protocol):
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a target is rendered from.
+
+    Args:
+        depth_range: (near, far) z-depth of the target.
+        sources: indices of the photos, best first.
+    """
+
+    depth_range: tuple[float, float]
+    sources: Sequence[int]
+
+
+@dataclass(frozen=True)
 class LiftedView:
     """A rendered target.
 
     Args:
         frame: colour, depth, coverage and features.
         grids: by model name, where the cells of its features lie in the target.
-        sources: indices of the photos it was made from, best first.
-        depth_range: (near, far).
+        choice: what it was rendered from.
     """
 
     frame: RenderedFrame
     grids: Mapping[str, FeatureGrid]
-    sources: Sequence[int]
-    depth_range: tuple[float, float]
+    choice: Choice
 
 
 class SceneLifter:
@@ -79,22 +90,23 @@ class SceneLifter:
         self._device = device
         self._candidates = range(len(photos.scene.views)) if candidates is None else candidates
 
-    def choose(self, target: Camera) -> tuple[tuple[float, float], list[int]]:
-        """(near, far) of a target, and the indices of its source photos."""
+    def choose(self, target: Camera) -> Choice:
+        """Decide what a target is rendered from; cheap, no photo is read."""
         views = [self._photos.scene.views[i] for i in self._candidates]
         near_far = depth_range(target, self._points, views)
         cameras = [view.camera for view in views]
         chosen = select_sources(target, cameras, self._num_views, near_far, self._points)
-        return near_far, [self._candidates[i] for i in chosen]
+        return Choice(near_far, [self._candidates[i] for i in chosen])
 
-    def lift(self, target: Camera, features: Mapping[str, FeatureSource] | None = None) -> LiftedView:
+    def lift(self, target: Camera, choice: Choice, features: Mapping[str, FeatureSource] | None = None) -> LiftedView:
         """Render colour and features at `target`.
 
         Args:
             target: the camera.
+            choice: of `choose`.
             features: by model name.
         """
-        near_far, chosen = self.choose(target)
+        chosen = choice.sources
         cameras = [self._source_camera(i, target) for i in chosen]
         photos = [self._photos.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
         sources = SourceViews.stack(
@@ -106,8 +118,8 @@ class SceneLifter:
         model_features = {
             name: self._gather_features(source, target, chosen, cameras) for name, source in (features or {}).items()
         }
-        frame = self._renderer.render(target, sources, near_far, model_features)
-        return LiftedView(frame, {name: f.target for name, f in model_features.items()}, chosen, near_far)
+        frame = self._renderer.render(target, sources, choice.depth_range, model_features)
+        return LiftedView(frame, {name: f.target for name, f in model_features.items()}, choice)
 
     def _source_camera(self, index: int, target: Camera) -> Camera:
         """The photo's camera, at a size where its pixels are as fine as the target's: finer ones would alias."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from lift3d_cli.cache.inventory import prune
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.scene.scene import Scene
-from lift3d_cli.stages.photos import ScenePhotos, shrunk_size
+from lift3d_cli.stages.encode import encoded_size
+from lift3d_cli.stages.photos import ScenePhotos
 
 
 def prune_features(scene: Scene, cache: SceneCache) -> int:
@@ -19,6 +20,6 @@ def prune_features(scene: Scene, cache: SceneCache) -> int:
     for index, view in enumerate(scene.views):
         keep.append(cache.root / "photos" / photos.record(index).file_name)
         for encoder in latest:
-            record = photos.record(index, shrunk_size(view.camera, encoder.spec.get("max_size")))
+            record = photos.record(index, encoded_size(encoder, view.camera))
             keep.append(cache.features_path(encoder, record))
     return prune(cache.root, keep)

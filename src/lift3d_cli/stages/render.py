@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,9 +22,9 @@ from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.scene.paths import CameraPath
 from lift3d_cli.stages.device import parse_bytes, resolve_device
-from lift3d_cli.stages.encode import Progress, model_of, no_progress
+from lift3d_cli.stages.encode import Progress, encoded_size, model_of, no_progress
 from lift3d_cli.stages.lift import LiftedView, SceneLifter
-from lift3d_cli.stages.photos import Recent, ScenePhotos, shrunk_size
+from lift3d_cli.stages.photos import Recent, ScenePhotos
 
 
 def make_renderer(config: RenderConfig) -> Renderer:
@@ -44,7 +44,7 @@ class CachedFeatures:
 
     def size(self, index: int) -> tuple[int, int]:
         """See `FeatureSource`."""
-        return shrunk_size(self._photos.scene.views[index].camera, self.encoder.spec.get("max_size"))
+        return encoded_size(self.encoder, self._photos.scene.views[index].camera)
 
     def read(self, index: int) -> FeatureMap:
         """See `FeatureSource`."""
@@ -73,9 +73,11 @@ def render(
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
     device = resolve_device(config.device)
-    features = {e.name: CachedFeatures(photos, e, 2 * config.views) for e in _encoders(photos, config)}
     lifter = SceneLifter(photos, photos.points(), make_renderer(config), config.views, device)
-    content = _content(photos, path, lifter, config)
+    choices = [lifter.choose(camera) for camera in path.cameras]
+    used = sorted({i for choice in choices for i in choice.sources})
+    features = {e.name: CachedFeatures(photos, e, 2 * config.views) for e in _encoders(photos, used, config)}
+    content = _content(photos, path, used, config)
     facts = {"scene": str(photos.scene.root.resolve()), "fps": path.fps, "names": list(path.names)}
     root = output or render_dir(photos.cache.root, name, content)
     colors = Render.create(root, content, facts)
@@ -92,7 +94,7 @@ def render(
     todo = sorted(set().union(*missing.values()))
     for index in progress(todo, "render", len(todo)):
         wanted = {name: source for name, source in features.items() if index in missing[name]}
-        _write(colors, lifted, index, lifter.lift(path.cameras[index], wanted))
+        _write(colors, lifted, index, lifter.lift(path.cameras[index], choices[index], wanted))
     return root
 
 
@@ -101,16 +103,15 @@ def features_dir(render: Path, encoder: EncoderRecord) -> Path:
     return render / "feats" / encoder.folder
 
 
-def _encoders(photos: ScenePhotos, config: RenderConfig) -> list[EncoderRecord]:
-    """The encoders to lift, and a clear word now if a photo that may be needed is not encoded."""
+def _encoders(photos: ScenePhotos, used: Sequence[int], config: RenderConfig) -> list[EncoderRecord]:
+    """The encoders to lift, and a clear word now if a photo that is needed is not encoded."""
     cache = photos.cache
     if config.models:
         encoders = [cache.find_encoder(name) for name in config.models]
     else:
         encoders = list({e.name: e for e in cache.encoders()}.values())
     for encoder in encoders:
-        sizes = [shrunk_size(view.camera, encoder.spec.get("max_size")) for view in photos.scene.views]
-        records = [photos.record(i, size) for i, size in enumerate(sizes)]
+        records = [photos.record(i, encoded_size(encoder, photos.scene.views[i].camera)) for i in used]
         missing = cache.missing(encoder, records)
         if missing:
             raise CacheError(
@@ -120,9 +121,8 @@ def _encoders(photos: ScenePhotos, config: RenderConfig) -> list[EncoderRecord]:
     return encoders
 
 
-def _content(photos: ScenePhotos, path: CameraPath, lifter: SceneLifter, config: RenderConfig) -> dict[str, object]:
+def _content(photos: ScenePhotos, path: CameraPath, used: Sequence[int], config: RenderConfig) -> dict[str, object]:
     """Everything that the rendered colours depend on."""
-    used = sorted({i for camera in path.cameras for i in lifter.choose(camera)[1]})
     sources = [[photos.record(i).key, photos.scene.views[i].camera.w2c.tolist()] for i in used]
     settings = asdict(make_renderer(config))
     del settings["memory_bytes"]  # how the work is cut up changes nothing
@@ -151,7 +151,7 @@ def _write(colors: Render, lifted: Mapping[str, Render], index: int, view: Lifte
         index,
         frame.depth[None].cpu(),
         FeatureGrid(width, height, (1.0, 1.0)),
-        {"coverage": coverage, "sources": torch.tensor(list(view.sources), dtype=torch.int32)},
+        {"coverage": coverage, "sources": torch.tensor(list(view.choice.sources), dtype=torch.int32)},
     )
     for name, data in frame.features.items():
         lifted[name].write_frame(index, data.cpu(), view.grids[name])
