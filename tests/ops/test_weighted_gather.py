@@ -22,7 +22,7 @@ def problem(views: int, channels: int, height: int, width: int, rays: int = 11, 
 
 def by_formula(maps: torch.Tensor, uv: torch.Tensor, omega: torch.Tensor) -> torch.Tensor:
     """The sum, tap by tap, in float64."""
-    views, channels, height, width = maps.shape
+    _, channels, height, width = maps.shape
     out = torch.zeros(uv.shape[1], channels, dtype=torch.float64)
     for i, r, k in torch.cartesian_prod(*(torch.arange(n) for n in omega.shape)).tolist():
         if omega[i, r, k] == 0:

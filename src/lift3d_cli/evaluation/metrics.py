@@ -22,26 +22,31 @@ def psnr(
 def ssim(image: Tensor, truth: Tensor, counts: Tensor) -> float:
     """Structural similarity, mean over channels and over the windows that lie in the image and count entirely.
 
-    If no window counts entirely, those whose centre counts do. Source: Wang et al. 2004, equation 13.
+    If no window does, those whose centre counts, in pictures continued by their border.
     """
+    # float64: the variances are small differences of large numbers.
+    x, y = image.double(), truth.double()
+    if min(counts.shape) >= _WINDOW:
+        whole = -F.max_pool2d(-counts[None, None].double(), _WINDOW, stride=1)[0, 0] > 0
+        if whole.any():
+            return float(_ssim_of_windows(x, y)[:, whole].mean())
+    x, y = (F.pad(picture, (_WINDOW // 2,) * 4, mode="replicate") for picture in (x, y))
+    return float(_ssim_of_windows(x, y)[:, counts].mean())
+
+
+def _ssim_of_windows(x: Tensor, y: Tensor) -> Tensor:  # [C, H, W] float64 to [C, H - 10, W - 10]
+    """Wang et al. 2004, equation 13, of each window."""
     offset = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
     kernel = torch.exp(-(offset**2) / (2 * _SIGMA**2))
-    kernel = (kernel / kernel.sum()).to(image.device)
+    kernel = (kernel / kernel.sum()).to(x.device)
 
-    def blur(x: Tensor) -> Tensor:  # [C, H, W] to [C, H - 10, W - 10]
-        x = F.conv2d(x[:, None], kernel.view(1, 1, -1, 1))
-        return F.conv2d(x, kernel.view(1, 1, 1, -1))[:, 0]
+    def blur(picture: Tensor) -> Tensor:
+        picture = F.conv2d(picture[:, None], kernel.view(1, 1, -1, 1))
+        return F.conv2d(picture, kernel.view(1, 1, 1, -1))[:, 0]
 
-    # float64: the variances below are small differences of large numbers.
-    x, y = image.double(), truth.double()
     mean_x, mean_y = blur(x), blur(y)
     var_x, var_y, cov = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
-    values = (2 * mean_x * mean_y + _C1) * (2 * cov + _C2) / ((mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2))
-    whole = -F.max_pool2d(-counts[None, None].double(), _WINDOW, stride=1)[0, 0] > 0
-    if not whole.any():
-        margin = _WINDOW // 2
-        whole = counts[margin:-margin, margin:-margin]
-    return float(values[:, whole].mean())
+    return (2 * mean_x * mean_y + _C1) * (2 * cov + _C2) / ((mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2))
 
 
 def feature_mse(

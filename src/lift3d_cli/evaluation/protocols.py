@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lift3d_cli.cache.atomic import write_atomic
 from lift3d_cli.config import EvalConfig, RenderConfig
-from lift3d_cli.errors import ModelError, SceneError
+from lift3d_cli.errors import SceneError
 from lift3d_cli.evaluation.metrics import feature_mse, psnr, ssim
-from lift3d_cli.geometry.grids import FeatureGrid
+from lift3d_cli.geometry.grids import FeatureGrid, sample_map
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.registry import find_model
 from lift3d_cli.scene.photos import resize_photo
@@ -143,14 +143,20 @@ def _measure(
         "coverage": float(view.frame.coverage.mean()),
     }
     for model, source in features.items():
-        truth_features = source.read(index)
-        if truth_features.grid != view.grids[model]:
-            raise ModelError(f"model {model}: its features of {name} lie on another grid than the lifted ones")
-        cells = _cells_that_count(counts, truth_features.grid)
+        grid = view.grids[model]
         row["feature_mse"], row["feature_mse_relative"] = feature_mse(
-            view.frame.features[model], truth_features.data.float(), cells
+            view.frame.features[model], _on_grid(source.read(index), grid), _cells_that_count(counts, grid)
         )
     return row
+
+
+def _on_grid(features: FeatureMap, grid: FeatureGrid) -> Tensor:  # [C, h, w] float32
+    """A photo's features at the cells of `grid`, which is another one where the sources are of other focal length."""
+    if features.grid == grid:
+        return features.data.float()
+    scale, offset = (torch.tensor(x) for x in (features.grid.scale, features.grid.offset))
+    uv = (grid.cell_centers() * scale + offset).to(features.data.device)
+    return sample_map(features.data[None].float(), uv[None])[0].reshape(-1, grid.height, grid.width)
 
 
 def _cells_that_count(counts: Tensor, grid: FeatureGrid) -> Tensor:  # [h, w] bool
