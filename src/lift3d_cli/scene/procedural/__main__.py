@@ -14,21 +14,27 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from torch import Generator
 
 from lift3d_cli.errors import Lift3dError, SceneError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.scene.procedural.lighting import Quality
 from lift3d_cli.scene.procedural.scene import ProceduralScene
+from lift3d_cli.scene.procedural.stream import vary_photos
 from lift3d_cli.scene.procedural.tabletop import tabletop
 from lift3d_cli.scene.procedural.tabletop_cameras import tabletop_cameras
 
 # 4 samples per pixel, which together test 32 directions of the sun and 64 of the sky.
 _QUALITY = Quality(supersample=2, shadow_rays=8, sky_rays=16)
+# A quarter of what a phone does: seen as grain and a breath of exposure, and no bar to a first try.
+_LENS_NOISE = 0.25
 _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
-def write_scene(scene: ProceduralScene, cameras: Sequence[Camera], folder: Path, quality: Quality, jpeg: int) -> None:
-    """Render the photos of one scene folder and write them with their poses.
+def write_scene(
+    scene: ProceduralScene, cameras: Sequence[Camera], folder: Path, quality: Quality, jpeg: int, generator: Generator
+) -> None:
+    """Render the photos of one scene folder, with slight lens noise, and write them with their poses.
 
     Args:
         scene: what to photograph.
@@ -36,6 +42,7 @@ def write_scene(scene: ProceduralScene, cameras: Sequence[Camera], folder: Path,
         folder: gets `images/` and `transforms.json`.
         quality: of the pictures.
         jpeg: JPEG quality, 0 to 100.
+        generator: of the noise.
 
     Raises:
         SceneError: if a file cannot be written.
@@ -56,6 +63,7 @@ def write_scene(scene: ProceduralScene, cameras: Sequence[Camera], folder: Path,
         for number, camera in enumerate(cameras):
             name = f"images/{number:03d}.jpg"
             image, _ = scene.render(camera, quality)
+            image = vary_photos(image[None], generator, _LENS_NOISE)[0]
             pixels = (image.permute(1, 2, 0).cpu().numpy()[..., ::-1] * 255).round().astype(np.uint8)
             ok, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, jpeg])
             if not ok:
@@ -84,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     scene = tabletop(args.seed, args.device)
     quality = Quality() if args.draft else _QUALITY
+    generator = Generator(args.device).manual_seed(args.seed)
     try:
         for folder, count, held_out in (
             (args.output, args.views, False),
@@ -91,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ):
             if count > 0:
                 cameras = tabletop_cameras(count, args.width, args.height, args.seed, held_out)
-                write_scene(scene, cameras, folder, quality, args.jpeg_quality)
+                write_scene(scene, cameras, folder, quality, args.jpeg_quality, generator)
     except Lift3dError as e:
         sys.stderr.write(f"error: {e}\n")
         return e.exit_code
