@@ -98,9 +98,21 @@ def source_views(cameras: Sequence[Camera], planes: Sequence[Plane] = WALL) -> S
 
 
 def write_scene(
-    root: Path, cameras: Sequence[Camera], planes: Sequence[Plane] = WALL, masks: dict[int, np.ndarray] | None = None
+    root: Path,
+    cameras: Sequence[Camera],
+    planes: Sequence[Plane] = WALL,
+    masks: dict[int, np.ndarray] | None = None,
+    has_points: bool = True,
 ) -> Path:
-    """Write photos 00.png, 01.png, ... and a transforms.json; `masks` are uint8 images by number of the photo."""
+    """Write photos 00.png, 01.png, ... and a transforms.json.
+
+    Args:
+        root: a new folder.
+        cameras: one per photo.
+        planes: the world.
+        masks: uint8 images by number of the photo.
+        has_points: write a file of surface points too; without it they are triangulated, which takes a while.
+    """
     (root / "images").mkdir(parents=True)
     frames = []
     for i, camera in enumerate(cameras):
@@ -114,8 +126,21 @@ def write_scene(
             write_image(root / "masks" / f"{i:02d}.png", masks[i])
             frame["mask_path"] = f"masks/{i:02d}.png"
         frames.append(frame)
-    (root / "transforms.json").write_text(json.dumps({"frames": frames}, indent=1))
+    shared = {"ply_file_path": "points.ply"} if has_points else {}
+    (root / "transforms.json").write_text(json.dumps({**shared, "frames": frames}, indent=1))
+    if has_points:
+        spots = np.random.default_rng(0).uniform(-1, 1, (len(planes), 200, 2))
+        points = [
+            np.c_[at * min(plane.half, 2.5), np.full(200, plane.z)] for at, plane in zip(spots, planes, strict=True)
+        ]
+        write_points(root / "points.ply", np.concatenate(points))
     return root
+
+
+def write_points(path: Path, xyz: np.ndarray) -> None:
+    """[N, 3] points as an ASCII PLY."""
+    head = ["ply", "format ascii 1.0", f"element vertex {len(xyz)}", *(f"property float {axis}" for axis in "xyz")]
+    path.write_text("\n".join([*head, "end_header", *(" ".join(map(str, point)) for point in xyz), ""]))
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

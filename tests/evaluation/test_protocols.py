@@ -12,6 +12,7 @@ from plane_world import read_image, rig, write_image, write_scene
 
 from lift3d_cli.config import EvalConfig
 from lift3d_cli.errors import ModelError, SceneError
+from lift3d_cli.evaluation import protocols
 from lift3d_cli.evaluation.protocols import evaluate
 from lift3d_cli.scene.load import load_scene
 
@@ -116,6 +117,17 @@ def test_photo_without_any_ground_truth_is_refused(tmp_path):
     scene = write_scene(tmp_path / "scene", rig(4), masks={0: np.zeros((72, 96), np.uint8)})
     with pytest.raises(SceneError, match=r"images/00\.png: no pixel"):
         evaluate(load_scene(scene), CONFIG)
+
+
+def test_surface_points_of_a_scene_without_any_are_found_in_the_sources_alone(tmp_path, monkeypatch):
+    scene = load_scene(write_scene(tmp_path / "scene", rig(8), has_points=False))
+    used = []
+    real = protocols.ScenePhotos.points
+    monkeypatch.setattr(
+        protocols.ScenePhotos, "points", lambda self, indices: used.append(indices) or real(self, indices)
+    )
+    assert evaluate(scene, CONFIG)["mean"]["psnr"] > 25
+    assert used == [[1, 2, 3, 5, 6, 7]]
 
 
 def test_photos_are_resized_to_the_height(scene_dir, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +59,7 @@ class Render:
         Args:
             root: the folder; need not exist.
             content: see the class. The full key is compared, so a folder never mixes two renders.
-            facts: see the class; those of an earlier run stay.
+            facts: see the class; without any, those of an earlier run stay.
 
         Raises:
             CacheError: if another render is there, or the folder cannot be written.
@@ -70,7 +72,10 @@ class Render:
             if there.key != render.key:
                 raise CacheError(f"{root}: holds another render. hint: name another folder, or delete this one")
             sweep(root)
-            return there
+            if facts is None or there.facts == render.facts:
+                with contextlib.suppress(OSError):  # a render that cannot be written can still be read
+                    os.utime(manifest)  # the latest manifest is that of the last run
+                return there
         document = document_json("render", key=render.key, content=render.content, facts=render.facts)
         write_atomic(manifest, document.encode())
         return render

@@ -68,8 +68,10 @@ def decode(render: Path, output: Path, config: DecodeConfig, progress: Progress 
 
 
 def _choose(render: Path, config: DecodeConfig) -> tuple[Render, Model, str]:
-    """The lifted features to decode, their model, and the task."""
-    found = [Render.open(path.parent) for path in sorted(render.glob("feats/*/manifest.json"))]
+    """The lifted features to decode, of several of one model the ones rendered last; their model, and the task."""
+    manifests = sorted(render.glob("feats/*/manifest.json"), key=lambda path: (path.stat().st_mtime_ns, path))
+    latest = {r.facts["model"]: r for r in (Render.open(path.parent) for path in manifests)}
+    found = [r for _, r in sorted(latest.items())]
     names = [r.facts["model"] for r in found]
     hint = "hint: lift3d encode SCENE --model MODEL, then lift3d render again"
     if not found:

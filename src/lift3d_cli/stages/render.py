@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import torch
 
 import lift3d_cli
 from lift3d_cli.cache.atomic import write_atomic
-from lift3d_cli.cache.format import EncoderRecord
-from lift3d_cli.cache.renders import Render, render_dir
+from lift3d_cli.cache.format import EncoderRecord, slug
+from lift3d_cli.cache.renders import Render, render_dir, render_key
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
 from lift3d_cli.geometry.cameras import Camera
@@ -23,7 +23,7 @@ from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.scene.paths import CameraPath
 from lift3d_cli.stages.device import parse_bytes, resolve_device
 from lift3d_cli.stages.encode import Progress, encoded_size, model_of, no_progress
-from lift3d_cli.stages.lift import LiftedView, SceneLifter
+from lift3d_cli.stages.lift import Choice, LiftedView, SceneLifter
 from lift3d_cli.stages.photos import Recent, ScenePhotos
 
 
@@ -77,30 +77,31 @@ def render(
     choices = [lifter.choose(camera) for camera in path.cameras]
     used = sorted({i for choice in choices for i in choice.sources})
     features = {e.name: CachedFeatures(photos, e, 2 * config.views) for e in _encoders(photos, used, config)}
-    content = _content(photos, path, used, config)
+    content = _content(photos, path, choices, config)
     facts = {"scene": str(photos.scene.root.resolve()), "fps": path.fps, "names": list(path.names)}
     root = output or render_dir(photos.cache.root, name, content)
     colors = Render.create(root, content, facts)
-    # A model that is encoded later is rendered into the same folder, beside the others.
-    lifted = {
-        name: Render.create(
-            features_dir(root, source.encoder),
-            {"frames": len(path), "dtype": config.dtype, "render": colors.key, "encoder": source.encoder.key},
-            {"ref": source.encoder.ref, "model": name, "fingerprint": dict(source.encoder.fingerprint)},
-        )
-        for name, source in features.items()
-    }
-    missing = {name: set(r.missing()) for name, r in {"": colors, **lifted}.items()}
-    todo = sorted(set().union(*missing.values()))
+    lifted = {name: _features_render(colors, source.encoder, config.dtype) for name, source in features.items()}
+    todo_colors = set(colors.missing())
+    missing = {name: set(r.missing()) for name, r in lifted.items()}
+    todo = sorted(todo_colors.union(*missing.values()))
     for index in progress(todo, "render", len(todo)):
         wanted = {name: source for name, source in features.items() if index in missing[name]}
-        _write(colors, lifted, index, lifter.lift(path.cameras[index], choices[index], wanted))
+        view = lifter.lift(path.cameras[index], choices[index], wanted)
+        if index in todo_colors:
+            _write_colors(colors, index, view)
+        for name, data in view.frame.features.items():
+            lifted[name].write_frame(index, data.cpu(), view.grids[name])
     return root
 
 
-def features_dir(render: Path, encoder: EncoderRecord) -> Path:
-    """Where a render keeps the lifted features of an encoder."""
-    return render / "feats" / encoder.folder
+def _features_render(colors: Render, encoder: EncoderRecord, dtype: str) -> Render:
+    """An encoder's lifted features: they join the render of the colours, also when they are made later."""
+    content = {"frames": colors.content["frames"], "dtype": dtype, "render": colors.key, "encoder": encoder.key}
+    facts = {"ref": encoder.ref, "model": encoder.name, "fingerprint": dict(encoder.fingerprint)}
+    return Render.create(
+        colors.root / "feats" / f"{slug(encoder.name, 'model')}-{render_key(content)[:8]}", content, facts
+    )
 
 
 def _encoders(photos: ScenePhotos, used: Sequence[int], config: RenderConfig) -> list[EncoderRecord]:
@@ -121,9 +122,11 @@ def _encoders(photos: ScenePhotos, used: Sequence[int], config: RenderConfig) ->
     return encoders
 
 
-def _content(photos: ScenePhotos, path: CameraPath, used: Sequence[int], config: RenderConfig) -> dict[str, object]:
+def _content(
+    photos: ScenePhotos, path: CameraPath, choices: Sequence[Choice], config: RenderConfig
+) -> dict[str, object]:
     """Everything that the rendered colours depend on."""
-    sources = [[photos.record(i).key, photos.scene.views[i].camera.w2c.tolist()] for i in used]
+    used = sorted({i for choice in choices for i in choice.sources})
     settings = asdict(make_renderer(config))
     del settings["memory_bytes"]  # how the work is cut up changes nothing
     return {
@@ -131,7 +134,9 @@ def _content(photos: ScenePhotos, path: CameraPath, used: Sequence[int], config:
         "frames": len(path),
         "dtype": "fp32",  # of the depth
         "cameras": [camera_json(camera) for camera in path.cameras],
-        "sources": sources,
+        "sources": [[photos.record(i).key, photos.scene.views[i].camera.w2c.tolist()] for i in used],
+        # Per pose: near and far, and which of the sources. They follow from all photos, by the points of the surfaces.
+        "choices": [[*choice.depth_range, [used.index(i) for i in choice.sources]] for choice in choices],
         "views": config.views,
         "renderer": settings,
     }
@@ -142,7 +147,7 @@ def camera_json(camera: Camera) -> dict[str, object]:
     return {"K": camera.K.tolist(), "w2c": camera.w2c.tolist(), "width": camera.width, "height": camera.height}
 
 
-def _write(colors: Render, lifted: Mapping[str, Render], index: int, view: LiftedView) -> None:
+def _write_colors(colors: Render, index: int, view: LiftedView) -> None:
     frame = view.frame
     write_atomic(colors.color_path(index), encode_png(to_uint8(frame.image)))
     height, width = frame.depth.shape
@@ -153,8 +158,6 @@ def _write(colors: Render, lifted: Mapping[str, Render], index: int, view: Lifte
         FeatureGrid(width, height, (1.0, 1.0)),
         {"coverage": coverage, "sources": torch.tensor(list(view.choice.sources), dtype=torch.int32)},
     )
-    for name, data in frame.features.items():
-        lifted[name].write_frame(index, data.cpu(), view.grids[name])
 
 
 def to_uint8(image: torch.Tensor) -> np.ndarray:
