@@ -1,0 +1,95 @@
+# `make help` lists what can be made. Every target that needs Python installs it first, into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.setup
+# The torch to install instead of the one in constraints.txt: arguments of pip. Remembered until another one is given.
+installed_torch := $(shell cat $(VENV)/.torch 2>/dev/null)
+TORCH ?= $(installed_torch)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all test-gpu lint format docs picture wheel clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "Another torch: make setup TORCH='torch==2.9.1 --index-url https://download.pytorch.org/whl/cu126'"
+	@echo "Back to the one in constraints.txt: make setup TORCH="
+
+# --- setting up -------------------------------------------------------------------------------------------------------
+
+setup: $(STAMP) ## make .venv with lift3d in it; does nothing if it is up to date
+
+ifneq ($(strip $(TORCH)),$(strip $(installed_torch)))
+.PHONY: $(STAMP)
+endif
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON). hint: install Python 3.10 or newer, or make setup PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1), lift3d needs 3.10 or newer. hint: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv module. hint: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
+	@$(RUN) -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(RUN) -m ensurepip
+ifeq ($(strip $(TORCH)),)
+	$(RUN) -m pip install -c constraints.txt -e '.[dev]'
+else
+	$(RUN) -m pip install $(TORCH)
+	@grep -v '^torch' constraints.txt > $(VENV)/constraints.txt
+	$(RUN) -m pip install -c $(VENV)/constraints.txt -e '.[dev]'
+endif
+	@printf '%s\n' "$(TORCH)" > $(VENV)/.torch
+	@touch $@
+
+# --- trying it out ----------------------------------------------------------------------------------------------------
+
+# In demo/, so that a demo leaves nothing in the example; small enough for two slow cores. The scene goes from a table to
+# far mountains: it takes more planes than the default 64.
+DEMO := cd demo && LIFT3D_CACHE=cache PATH="$(CURDIR)/$(VENV)/bin:$$PATH" && export LIFT3D_CACHE PATH && set -x &&
+
+demo: $(STAMP) ## lift the colorizer over examples/tabletop: pictures and a video from new viewpoints, in demo/
+	@mkdir -p demo
+	@$(DEMO) lift3d encode ../examples/tabletop
+	@$(DEMO) lift3d path ../examples/tabletop orbit --frames 12 --max-size 320 --fps 6
+	@$(DEMO) lift3d render --poses path.json --views 5 --planes 192
+	@$(DEMO) lift3d decode --task colorize --output .
+	@echo
+	@echo "The example, colorized from viewpoints that no photo was taken from:"
+	@echo "  a picture  demo/colorize/0007.png"
+	@echo "  a video    demo/colorize.mp4"
+
+picture: demo ## make the picture of the README from the demo's results
+	$(RUN) docs/make_picture.py
+
+# --- checking ---------------------------------------------------------------------------------------------------------
+
+test: $(STAMP) ## run the tests that need no GPU and little time
+	$(RUN) -m pytest -m "not slow and not gpu"
+
+test-all: $(STAMP) ## run the slow tests too, and those for a GPU if there is one
+	$(RUN) -m pytest
+
+test-gpu: $(STAMP) ## run the tests that need a CUDA device
+	$(RUN) -m pytest -m gpu
+
+lint: $(STAMP) ## check style and formatting
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(STAMP) ## rewrite the code in the project's style
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+# --- making things ----------------------------------------------------------------------------------------------------
+
+docs: $(STAMP) ## write docs/cli.md and the README's tables again, from the code
+	$(RUN) docs/make_reference.py
+
+wheel: $(STAMP) ## build a wheel, with the weights in it, into dist/
+	$(RUN) -m pip wheel . --no-deps --no-build-isolation --wheel-dir dist
+
+clean: ## remove everything that is made, but not .venv
+	rm -rf build dist demo lift3d-out .pytest_cache .ruff_cache src/*.egg-info
+	find src tests docs -name __pycache__ -type d -exec rm -rf {} +
