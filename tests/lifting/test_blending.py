@@ -21,7 +21,7 @@ RAYS = pixel_centers(96, 72)[::13]
 
 def blend(sources: SourceViews, target: Camera = TARGET, depths=(3.5, 4.0, 5.0)) -> BlendingWeights:
     lines = EpipolarLines.between(target, sources.cameras)
-    return AngleAgreementBlending()(sources, lines, RAYS, torch.tensor(depths).expand(len(RAYS), -1))
+    return AngleAgreementBlending()(sources, lines, RAYS, torch.tensor(depths).expand(len(RAYS), -1), None)
 
 
 def wall_depths(target: Camera) -> list[float]:
@@ -106,7 +106,7 @@ def test_hidden_surface_is_taken_from_the_views_that_see_it():
     sources = source_views(cameras, plane_world.WALL_AND_CARD)
     point = torch.tensor([[target.K[0, 2] + target.K[0, 0] * (0.85 - 1.0) / 4, target.K[1, 2]]]).float()
     lines = EpipolarLines.between(target, cameras)
-    weights = AngleAgreementBlending()(sources, lines, point, torch.tensor([[4.0]]))
+    weights = AngleAgreementBlending()(sources, lines, point, torch.tensor([[4.0]]), None)
     uv = weights.uv[0, 0, 0]
     depth = plane_world.photograph(cameras[0], plane_world.WALL_AND_CARD)[1][int(uv[1]), int(uv[0])]
     assert depth < 3.6  # the left view really sees the card there

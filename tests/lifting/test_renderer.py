@@ -42,12 +42,13 @@ class OnlyView:
     """A Stage II that trusts one view."""
 
     index: int
+    bytes_per_sample = 1
 
-    def __call__(self, sources, lines, rays, t) -> BlendingWeights:
+    def __call__(self, sources, lines, rays, t, distribution) -> BlendingWeights:
         uv, _ = lines.project(rays, t)
         omega = torch.zeros(uv.shape[:-1])
         omega[self.index] = 1 / t.shape[1]
-        return BlendingWeights(omega, uv)
+        return BlendingWeights(omega, uv, torch.ones(len(rays)))
 
 
 def psnr(image: torch.Tensor, truth: torch.Tensor) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lift3d_cli.geometry.epipolar import EpipolarLines, ray_angles
 from lift3d_cli.geometry.grids import inside, sample_map
+from lift3d_cli.lifting.proposal import DepthDistribution
 from lift3d_cli.lifting.sources import SourceViews
 
 
@@ -18,23 +20,51 @@ class BlendingWeights:
     """What the gather needs; the same for colour and for features of any model.
 
     Args:
-        omega: [V, R, S], not negative; its sum over V and S is the ray's coverage, at most 1.
+        omega: [V, R, S], not negative; sums to 1 over V and S, or is all 0 where no source view sees the ray.
         uv: [V, R, S, 2] pixels of the source images.
+        coverage: [R] in [0, 1]: the share of the ray's samples that some source view sees.
     """
 
     omega: Tensor
     uv: Tensor
-
-    @property
-    def coverage(self) -> Tensor:
-        """[R] in [0, 1]: the share of the ray's samples that some source view sees."""
-        return self.omega.sum((0, 2))
+    coverage: Tensor
 
 
 class Blending(Protocol):
     """The seat of Stage II: the training-free weights below, or a learned network."""
 
-    def __call__(self, sources: SourceViews, lines: EpipolarLines, rays: Tensor, t: Tensor) -> BlendingWeights: ...
+    bytes_per_sample: int
+    """Temporary memory per ray, sample and view."""
+
+    def __call__(
+        self, sources: SourceViews, lines: EpipolarLines, rays: Tensor, t: Tensor, distribution: DepthDistribution
+    ) -> BlendingWeights: ...
+
+    def settings(self) -> Mapping[str, object]:
+        """JSON values that tell apart two blendings with different results."""
+
+
+@dataclass(frozen=True)
+class SampleViews:
+    """The samples of R rays, as the source views see them, and the training-free weights.
+
+    Args:
+        uv: [V, R, S, 2] pixels of the source images.
+        seen: [V, R, S] bool.
+        colors: [V, 3, R, S].
+        angle: [V, R, S] radians, between the lines of sight from the target and from the view.
+        by_angle: [V, R, S] weights by the angle alone; they sum to 1 over V, or are 0 where no view sees the sample.
+        mean: [3, R, S] colour by these weights.
+        weight: [V, R, S] by angle and by agreement with that mean, not normalised.
+    """
+
+    uv: Tensor
+    seen: Tensor
+    colors: Tensor
+    angle: Tensor
+    by_angle: Tensor
+    mean: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -48,6 +78,7 @@ class AngleAgreementBlending:
 
     angle_floor: float = 1e-4
     agreement: float = 10.0
+    bytes_per_sample = 4 * 40  # measured: positions, colours, angles, weights and their copies
 
     def __call__(
         self,
@@ -55,16 +86,30 @@ class AngleAgreementBlending:
         lines: EpipolarLines,
         rays: Tensor,  # [R, 2] target pixels
         t: Tensor,  # [R, S] z-depth
+        distribution: DepthDistribution,
     ) -> BlendingWeights:
+        views = self.look(sources, lines, rays, t)
+        # The samples stand for equal probability: the seen ones share the ray.
+        seen = views.seen.any(0)
+        share = seen / seen.sum(1, keepdim=True).clamp(min=1)
+        return BlendingWeights(normalized(views.weight) * share, views.uv, seen.float().mean(1))
+
+    def look(self, sources: SourceViews, lines: EpipolarLines, rays: Tensor, t: Tensor) -> SampleViews:
+        """See `SampleViews`; what a learned Stage II starts from too."""
         uv, _ = lines.project(rays, t)
         height, width = sources.images.shape[2:]
-        seen = inside(uv, width, height) & (sample_map(sources.valid, uv)[:, 0] > 0.99)  # [V, R, S]
-        colors = sample_map(sources.images, uv)  # [V, 3, R, S]
+        seen = inside(uv, width, height) & (sample_map(sources.valid, uv)[:, 0] > 0.99)
+        colors = sample_map(sources.images, uv)
         angle = ray_angles(lines, rays, t)
         weight = seen / (angle**2 + self.angle_floor)
-        mean = (normalized(weight)[:, None] * colors).sum(0)
+        by_angle = normalized(weight)
+        mean = (by_angle[:, None] * colors).sum(0)
         weight = weight * torch.exp(-self.agreement * (colors - mean).abs().mean(1))
-        return BlendingWeights(normalized(weight) / t.shape[1], uv)
+        return SampleViews(uv, seen, colors, angle, by_angle, mean, weight)
+
+    def settings(self) -> Mapping[str, object]:
+        """See `Blending`."""
+        return {"kind": "angle-agreement", **asdict(self)}
 
 
 def normalized(weight: Tensor) -> Tensor:

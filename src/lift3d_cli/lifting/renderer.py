@@ -21,9 +21,6 @@ from lift3d_cli.lifting.sampling import sample_depths
 from lift3d_cli.lifting.sources import SourceViews, pad_maps
 from lift3d_cli.ops.weighted_gather import WeightedGather
 
-# Bytes of temporaries per ray, sample and view, measured: positions, colours, angles, weights and their copies.
-_BYTES_PER_SAMPLE = 4 * 40
-
 
 @dataclass(frozen=True)
 class SourceFeatures:
@@ -46,7 +43,7 @@ class RenderedFrame:
 
     Args:
         image: [3, H, W] in [0, 1].
-        depth: [H, W] z-depth, the mean in 1/z of the ray's samples.
+        depth: [H, W] z-depth, the mean in 1/z of the ray's samples by their weight.
         coverage: [H, W] in [0, 1]: share of the ray's samples that a source view sees.
         features: by model name, [C, h, w] on the model's target grid.
     """
@@ -99,6 +96,11 @@ class Renderer:
             rendered[name] = self._lift(maps, model.grids, model.target, distribution, sources, lines).data
         return RenderedFrame(pixels.data.clamp(0, 1), pixels.depth, pixels.coverage, rendered)
 
+    def settings(self) -> dict[str, object]:
+        """JSON values that tell apart two renderers with different results."""
+        parts = {"proposal": dict(self.proposal.settings()), "blending": dict(self.blending.settings())}
+        return {**parts, "num_samples": self.num_samples}
+
     def _lift(
         self,
         maps: Tensor,  # [V, C, h, w]
@@ -113,15 +115,14 @@ class Renderer:
         chunk = self._rays_per_chunk(len(lines.H), maps.shape[1])
         gather = WeightedGather(maps)
         values, depths, coverages = [], [], []
-        for start in range(0, len(rays), chunk):
-            uv = rays[start : start + chunk]
+        for uv in rays.split(chunk):
             t = sample_depths(distribution, uv, self.num_samples)
-            weights = self.blending(sources, lines, uv, t)
-            coverage = weights.coverage
-            # 1e-6 guards rays that nothing sees; the least other coverage is 1/S.
-            values.append(gather(_on_maps(weights, grids), weights.omega) / coverage.clamp(min=1e-6)[:, None])
-            depths.append(1 / (1 / t).mean(1))
-            coverages.append(coverage)
+            weights = self.blending(sources, lines, uv, t, distribution)
+            values.append(gather(_on_maps(weights, grids), weights.omega))
+            coverages.append(weights.coverage)
+            share = weights.omega.sum(0)  # [R, S], of each sample
+            share = torch.where(weights.coverage[:, None] > 0, share, 1 / self.num_samples)
+            depths.append(1 / (share / t).sum(1))
         shape = (target_grid.height, target_grid.width)
         coverage = torch.cat(coverages).reshape(shape)
         data = torch.cat(values).T.reshape(-1, *shape)
@@ -129,8 +130,8 @@ class Renderer:
 
     def _rays_per_chunk(self, num_views: int, num_channels: int) -> int:
         # The gather adds positions and weights of four taps; few-channel maps are sampled and held as well.
-        per_ray = num_views * self.num_samples * (_BYTES_PER_SAMPLE + 4 * 16 + 8 * min(num_channels, 16))
-        return max(1, self.memory_bytes // per_ray)
+        per_sample = self.blending.bytes_per_sample + 4 * 16 + 8 * min(num_channels, 16)
+        return max(1, self.memory_bytes // (num_views * self.num_samples * per_sample))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -127,8 +126,6 @@ def _content(
 ) -> dict[str, object]:
     """Everything that the rendered colours depend on."""
     used = sorted({i for choice in choices for i in choice.sources})
-    settings = asdict(make_renderer(config))
-    del settings["memory_bytes"]  # how the work is cut up changes nothing
     return {
         "version": lift3d_cli.__version__,
         "frames": len(path),
@@ -138,7 +135,7 @@ def _content(
         # Per pose: near and far, and which of the sources. They follow from all photos, by the points of the surfaces.
         "choices": [[*choice.depth_range, [used.index(i) for i in choice.sources]] for choice in choices],
         "views": config.views,
-        "renderer": settings,
+        "renderer": make_renderer(config).settings(),
     }
 
 
