@@ -272,3 +272,13 @@ def test_manifest_explains_the_render(work):
     assert content["renderer"]["proposal"]["num_planes"] == 16
     np.testing.assert_allclose(content["cameras"][1]["K"], POSES[1].K)
     np.testing.assert_allclose(content["cameras"][1]["w2c"], POSES[1].w2c)
+
+
+def test_model_whose_file_moved_is_found_after_the_next_encode(work, model_file, tmp_path):
+    work.encode()
+    moved = model_file.rename(tmp_path / "moved.py")
+    with pytest.raises(ModelError, match="there is no file"):
+        work.render()
+    work.model = f"{moved}:Patches"
+    assert work.encode().num_encoded == 0
+    assert feature_renders(work.render())["patches"].missing() == []

@@ -87,7 +87,8 @@ class SceneCache:
         sweep(self.root)
         path = self.root / "feats" / encoder.folder / "encoder.json"
         try:
-            is_there = read_document(path, EncoderRecord.from_json, self._hint).key == encoder.key
+            # All of it: the model may have moved to another file since, which is no part of the key.
+            is_there = read_document(path, EncoderRecord.from_json, self._hint).to_json() == encoder.to_json()
         except CacheError:
             is_there = False
         if is_there:

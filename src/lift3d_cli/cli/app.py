@@ -29,7 +29,7 @@ class ErrorBoundary(TyperGroup):
         except KeyboardInterrupt as error:
             console.line("interrupted: what was done is kept, the same command goes on from there")
             raise typer.Exit(130) from error
-        except (typer.Exit, typer.Abort):  # RuntimeErrors, both
+        except (typer.Exit, typer.Abort, BrokenPipeError):  # RuntimeErrors, two of them; typer ends in silence on all
             raise
         except (MemoryError, OSError, RuntimeError) as error:
             resource = _as_resource_error(error)
@@ -37,7 +37,8 @@ class ErrorBoundary(TyperGroup):
                 raise _bug(error) from error
             raise _exit(resource) from error
         except Exception as error:
-            if type(error).__module__.startswith("typer"):  # its own usage errors and exits, which it handles itself
+            # typer's own usage errors, which it handles itself; until 0.25 they were those of the package click.
+            if type(error).__module__.split(".")[0] in ("typer", "click"):
                 raise
             raise _bug(error) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from lift3d_cli.cli import console, options
 from lift3d_cli.config import RenderConfig
+from lift3d_cli.errors import CacheError
 
 
 def render(
@@ -46,7 +48,8 @@ def render(
     from lift3d_cli.cache.session import forget_render, remember
     from lift3d_cli.scene.paths import read_poses, read_poses_stdin
 
-    forget_render()  # if this fails, a decode after it must not take the render before
+    with suppress(CacheError):  # a damaged note matters only where the scene is looked up in it
+        forget_render()  # if this fails, a decode after it must not take the render before
     options.check_dtype(dtype)
     path = read_poses_stdin(sys.stdin.read()) if poses == "-" else read_poses(Path(poses))
     scene, cache = options.recalled_scene(scene, cache)

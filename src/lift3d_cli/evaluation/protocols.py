@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lift3d_cli.cache.atomic import write_atomic
 from lift3d_cli.config import EvalConfig, RenderConfig
 from lift3d_cli.errors import SceneError
 from lift3d_cli.evaluation.metrics import feature_mse, psnr, ssim
@@ -20,6 +19,7 @@ from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.registry import find_model
 from lift3d_cli.scene.photos import resize_photo
 from lift3d_cli.scene.scene import Photo, Scene
+from lift3d_cli.stages.decode import write_output
 from lift3d_cli.stages.device import resolve_device
 from lift3d_cli.stages.encode import Progress, no_progress, to_image
 from lift3d_cli.stages.lift import LiftedView, SceneLifter
@@ -88,7 +88,7 @@ def evaluate(
         rows[-1]["sources"] = [scene.views[j].name for j in view.choice.sources]
         if save is not None:
             name = Path(scene.views[i].name).with_suffix("").as_posix().replace("/", "-")
-            write_atomic(save / f"{name}.png", encode_png(side_by_side(view, photo)))
+            write_output(save / f"{name}.png", encode_png(side_by_side(view, photo)))
     metrics = [key for key, value in rows[0].items() if isinstance(value, float)]
     return {
         "scene": scene.root.name,

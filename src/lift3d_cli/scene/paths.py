@@ -87,7 +87,8 @@ def read_poses(file: Path, default_size: tuple[int, int] | None = None) -> Camer
     except UnicodeDecodeError as e:
         raise SceneError(f"{file}: is not text. hint: give a camera path in JSON") from e
     except OSError as e:
-        raise SceneError(f"{file}: cannot be read ({e.strerror or e})") from e
+        hint = ". hint: lift3d path SCENE orbit" if isinstance(e, FileNotFoundError) else ""
+        raise SceneError(f"{file}: cannot be read ({e.strerror or e}){hint}") from e
     return parse_poses(text, str(file), default_size)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from lift3d_cli.cache.atomic import write_atomic
+from lift3d_cli.cache.atomic import replace_file
 from lift3d_cli.cache.renders import Render
 from lift3d_cli.config import DecodeConfig
 from lift3d_cli.errors import CacheError, ModelError, ResourceError
@@ -47,13 +47,15 @@ def decode(render: Path, output: Path, config: DecodeConfig, progress: Progress 
     """
     colors = Render.open(render)
     features, model, task = _choose(render, config)
+    total = colors.content["frames"]
     unfinished = len(set(colors.missing()) | set(features.missing()))
     if unfinished:
-        raise CacheError(f"{render}: {unfinished} frames are not rendered yet. hint: run lift3d render again")
+        raise CacheError(
+            f"{render}: {unfinished} of {total} frames are not rendered yet. hint: run lift3d render again"
+        )
     model.to(resolve_device(config.device))
     frames = output / task
     names = [f"{name}.png" for name in colors.facts["names"]]
-    total = colors.content["frames"]
     sizes = {(camera["width"], camera["height"]) for camera in colors.content["cameras"]}
     video = output / f"{task}.mp4" if config.video and len(sizes) == 1 and total > 1 else None
     fps = config.fps or float(colors.facts["fps"])
@@ -61,7 +63,7 @@ def decode(render: Path, output: Path, config: DecodeConfig, progress: Progress 
         for index in progress(range(total), f"decode {task}", total):
             torch.manual_seed(config.seed)  # per frame: the same noise in all of them
             image = to_uint8(_decode_frame(colors, features, model, task, index))
-            write_atomic(frames / names[index], encode_png(image))
+            write_output(frames / names[index], encode_png(image))
             append(image)
     note = "no video: the poses are of different sizes" if config.video and len(sizes) > 1 else ""
     return Decoded(frames, video, note)
@@ -117,6 +119,18 @@ def _decode_frame(colors: Render, features: Render, model: Model, task: str, ind
     return out
 
 
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file that the user asked for, whole or not at all.
+
+    Raises:
+        ResourceError: if it cannot be written.
+    """
+    try:
+        replace_file(path, data)
+    except OSError as e:
+        raise ResourceError(f"{path}: cannot be written ({e.strerror or e})") from e
+
+
 def read_png(path: Path) -> np.ndarray:
     """A PNG file as [H, W, 3] uint8 RGB."""
     import cv2
@@ -151,7 +165,8 @@ def _video_writer(path: Path | None, fps: float) -> Iterator:
     except OSError as e:
         raise ResourceError(f"{path}: cannot be written ({e.strerror or e})") from e
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _even(image: np.ndarray) -> np.ndarray:
