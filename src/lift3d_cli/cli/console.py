@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,8 +26,16 @@ def text(value: str) -> None:
 
 
 def as_json(value: object) -> None:
-    """JSON, on standard output."""
-    print(json.dumps(value, indent=2), flush=True)  # noqa: T201
+    """JSON, on standard output; null for a number that is NaN or infinite, which JSON has no words for."""
+    print(json.dumps(_finite(value), indent=2, allow_nan=False), flush=True)  # noqa: T201
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def line(value: str) -> None:
