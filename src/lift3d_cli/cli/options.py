@@ -18,6 +18,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="
 Dtype = Annotated[str, typer.Option(help="What features are stored as: fp16, bf16 or fp32.")]
 Seed = Annotated[int, typer.Option(help="For models that draw random numbers.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of paths.")]
+Weights = Annotated[str, typer.Option(help="File of the rendering network. [the one that ships]")]
 Memory = Annotated[str, typer.Option(help="Bound on temporary memory, such as 512MiB or 2GiB.")]
 CacheOption = Annotated[
     Path | None,
@@ -60,7 +61,10 @@ def recalled_scene(scene: Path | None, cache: Path | None) -> tuple[Path, Path |
     session = recall()
     if session is None:
         raise SceneError("no scene named, and none used in this folder before. hint: lift3d encode SCENE")
-    return session.require_scene(), cache or session.cache
+    recalled = session.require_scene()
+    here = Path.cwd()  # results are named as if the scene had been: relative where that is short
+    recalled = recalled.relative_to(here) if recalled.is_relative_to(here) else recalled
+    return recalled, cache or session.cache
 
 
 def check_dtype(dtype: str) -> None:
