@@ -38,6 +38,7 @@ class RenderConfig:
         device: auto, cpu, cuda or cuda:N.
         dtype: of the rendered features: fp16, bf16 or fp32.
         memory: bound on temporaries, such as 2GiB.
+        weights: file of the rendering network; empty for the one that ships with lift3d.
     """
 
     models: tuple[str, ...] = ()
@@ -47,6 +48,7 @@ class RenderConfig:
     device: str = "auto"
     dtype: str = "fp16"
     memory: str = "2GiB"
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class EvalConfig:
         model: also compare lifted features of this 2D model; empty for none.
         device: auto, cpu, cuda or cuda:N.
         memory: bound on temporaries, such as 2GiB.
+        weights: file of the rendering network; empty for the one that ships with lift3d.
+        variant: full, or training-free: the renderer without the network.
     """
 
     every: int = 8
@@ -89,3 +93,5 @@ class EvalConfig:
     model: str = ""
     device: str = "auto"
     memory: str = "2GiB"
+    weights: str = ""
+    variant: str = "full"

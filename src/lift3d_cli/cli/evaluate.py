@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,13 @@ import typer
 
 from lift3d_cli.cli import console, options
 from lift3d_cli.config import EvalConfig
+
+
+class Variant(str, Enum):
+    """Renderers to compare."""
+
+    full = "full"
+    training_free = "training-free"
 
 
 def evaluate(
@@ -22,6 +30,10 @@ def evaluate(
     ] = None,
     device: options.Device = EvalConfig.device,
     memory: options.Memory = EvalConfig.memory,
+    weights: options.Weights = EvalConfig.weights,
+    variant: Annotated[
+        Variant, typer.Option(help="full, or training-free: the renderer without the network.")
+    ] = Variant.full,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure quality on left-out photos.
@@ -33,7 +45,9 @@ def evaluate(
     loaded = options.open_scene(scene)
     from lift3d_cli.evaluation.protocols import evaluate as run
 
-    result = run(loaded, EvalConfig(every, height, views, model, device, memory), save, console.progress)
+    result = run(
+        loaded, EvalConfig(every, height, views, model, device, memory, weights, variant.value), save, console.progress
+    )
     if json:
         console.as_json(result)
         return

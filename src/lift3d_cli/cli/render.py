@@ -37,6 +37,7 @@ def render(
     device: options.Device = RenderConfig.device,
     dtype: options.Dtype = RenderConfig.dtype,
     memory: options.Memory = RenderConfig.memory,
+    weights: options.Weights = RenderConfig.weights,
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:
@@ -58,7 +59,7 @@ def render(
     from lift3d_cli.stages.photos import ScenePhotos
     from lift3d_cli.stages.render import render as run
 
-    config = RenderConfig(tuple(model or ()), views, planes, samples, device, dtype, memory)
+    config = RenderConfig(tuple(model or ()), views, planes, samples, device, dtype, memory, weights)
     name = "path" if poses == "-" else Path(poses).stem
     photos = ScenePhotos(loaded, store, keep=3 * views)
     folder = run(photos, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress)

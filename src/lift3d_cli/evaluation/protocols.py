@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,14 @@ from lift3d_cli.evaluation.metrics import feature_mse, psnr, ssim
 from lift3d_cli.geometry.grids import FeatureGrid, sample_map
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.registry import find_model
-from lift3d_cli.scene.photos import resize_photo
 from lift3d_cli.scene.scene import Photo, Scene
 from lift3d_cli.stages.decode import write_output
 from lift3d_cli.stages.device import resolve_device
 from lift3d_cli.stages.encode import Progress, no_progress, to_image
 from lift3d_cli.stages.lift import LiftedView, SceneLifter
-from lift3d_cli.stages.photos import Recent, ScenePhotos
-from lift3d_cli.stages.render import encode_png, make_renderer, to_uint8
+from lift3d_cli.stages.photos import Recent, ResizedPhotos, ScenePhotos
+from lift3d_cli.stages.render import encode_png, to_uint8
+from lift3d_cli.stages.renderers import make_renderer
 
 
 class EncodedOnTheSpot:
@@ -72,8 +71,8 @@ def evaluate(
     candidates = [i for i in range(len(scene.views)) if i not in held_out]
     if config.every < 2 or not candidates:
         raise SceneError(f"{scene.root}: --every {config.every} leaves no photo to render from. hint: 2 or more")
-    photos = EvalPhotos(scene, config.height, keep=8 * config.views)
-    renderer = make_renderer(RenderConfig(memory=config.memory))
+    photos = ResizedPhotos(scene, config.height, keep=8 * config.views)
+    renderer = make_renderer(RenderConfig(memory=config.memory, weights=config.weights), device, config.variant)
     lifter = SceneLifter(photos, photos.points(candidates), renderer, config.views, device, candidates)
     features = {}
     if config.model:
@@ -95,38 +94,11 @@ def evaluate(
         "every": config.every,
         "height": config.height,
         "num_views": config.views,
+        "variant": config.variant,
         "model": config.model or None,
         "mean": {key: statistics.fmean(row[key] for row in rows) for key in metrics},
         "views": rows,
     }
-
-
-class EvalPhotos(ScenePhotos):
-    """A scene whose photos, with their cameras, are all resized to one height; nothing is kept on disk."""
-
-    def __init__(self, scene: Scene, height: int, keep: int) -> None:
-        super().__init__(_resized_scene(scene, height), None, keep)
-        self._full = ScenePhotos(scene, None)
-
-    def resized(self, index: int, width: int, height: int) -> Photo:
-        """See `ScenePhotos`; from the photo in full size, so that it is resampled once."""
-        return self._recent.get((index, width, height), lambda: resize_photo(self._full.photo(index), width, height))
-
-    def points(self, indices: list[int] | None = None) -> np.ndarray:
-        """See `ScenePhotos`."""
-        return self._full.points(indices)
-
-
-def _resized_scene(scene: Scene, height: int) -> Scene:
-    if height == 0:
-        return scene
-    if height < 16:
-        raise SceneError(f"--height {height}: too small to compare. hint: 320")
-    views = []
-    for view in scene.views:
-        width = max(1, round(view.camera.width * height / view.camera.height))
-        views.append(replace(view, camera=view.camera.resized(width, height)))
-    return replace(scene, views=tuple(views))
 
 
 def _measure(

@@ -64,6 +64,20 @@ def sample_map(
     return out.reshape(num_views, channels, *uv.shape[1:-1])
 
 
+def sample_volume(
+    volume: Tensor,  # [C, D, h, w]
+    uv: Tensor,  # [R, 2] pixels of the target
+    position: Tensor,  # [R, S] along D, -1 before the first plane's bin to 1 behind the last one's
+    scale: tuple[float, float],  # cells per pixel
+) -> Tensor:  # [R, S, C]
+    """Sample a volume over an image trilinearly at S positions of each ray; outside, the border's value."""
+    size = torch.tensor([volume.shape[3], volume.shape[2]], device=uv.device)
+    across = uv * torch.tensor(scale, device=uv.device) / size * 2 - 1
+    grid = torch.cat([across[:, None].expand(*position.shape, 2), position[..., None]], -1)
+    out = F.grid_sample(volume[None], grid[None, None], mode="bilinear", padding_mode="border", align_corners=False)
+    return out[0, :, 0].permute(1, 2, 0)
+
+
 def inside(uv: Tensor, width: int, height: int) -> Tensor:
     """True where `uv` [..., 2], in pixels, is on an image of this size; NaN is not."""
     return (uv[..., 0] >= 0) & (uv[..., 0] <= width) & (uv[..., 1] >= 0) & (uv[..., 1] <= height)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from lift3d_cli.cache.format import PhotoRecord, key_of
 from lift3d_cli.cache.store import SceneCache, describe_photo
-from lift3d_cli.errors import CacheError
+from lift3d_cli.errors import CacheError, SceneError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.scene.bounds import surface_points
 from lift3d_cli.scene.photos import read_photo, resize_photo
@@ -99,6 +100,34 @@ class ScenePhotos:
             points = surface_points(self.scene, views=views)
             self.cache.write_arrays("points", key, {"xyz": points})
             return points
+
+
+class ResizedPhotos(ScenePhotos):
+    """A scene whose photos, with their cameras, are all resized to one height; nothing is kept on disk."""
+
+    def __init__(self, scene: Scene, height: int, keep: int) -> None:
+        super().__init__(_resized_scene(scene, height), None, keep)
+        self._full = ScenePhotos(scene, None)
+
+    def resized(self, index: int, width: int, height: int) -> Photo:
+        """See `ScenePhotos`; from the photo in full size, so that it is resampled once."""
+        return self._recent.get((index, width, height), lambda: resize_photo(self._full.photo(index), width, height))
+
+    def points(self, indices: list[int] | None = None) -> np.ndarray:
+        """See `ScenePhotos`."""
+        return self._full.points(indices)
+
+
+def _resized_scene(scene: Scene, height: int) -> Scene:
+    if height == 0:
+        return scene
+    if height < 16:
+        raise SceneError(f"--height {height}: too small to compare. hint: 320")
+    views = []
+    for view in scene.views:
+        width = max(1, round(view.camera.width * height / view.camera.height))
+        views.append(replace(view, camera=view.camera.resized(width, height)))
+    return replace(scene, views=tuple(views))
 
 
 def shrunk_size(camera: Camera, max_size: int | None) -> tuple[int, int]:

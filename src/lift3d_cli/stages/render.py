@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +16,13 @@ from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.grids import FeatureGrid
-from lift3d_cli.lifting.proposal import PlaneSweepProposal
-from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.scene.paths import CameraPath
-from lift3d_cli.stages.device import parse_bytes, resolve_device
+from lift3d_cli.stages.device import resolve_device
 from lift3d_cli.stages.encode import Progress, encoded_size, model_of, no_progress
 from lift3d_cli.stages.lift import Choice, LiftedView, SceneLifter
 from lift3d_cli.stages.photos import Recent, ScenePhotos
-
-
-def make_renderer(config: RenderConfig) -> Renderer:
-    """The renderer that settings describe."""
-    proposal = PlaneSweepProposal(num_planes=config.planes)
-    return Renderer(proposal, num_samples=config.samples, memory_bytes=parse_bytes(config.memory))
+from lift3d_cli.stages.renderers import make_renderer
 
 
 class CachedFeatures:
@@ -72,11 +65,12 @@ def render(
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
     device = resolve_device(config.device)
-    lifter = SceneLifter(photos, photos.points(), make_renderer(config), config.views, device)
+    renderer = make_renderer(config, device)
+    lifter = SceneLifter(photos, photos.points(), renderer, config.views, device)
     choices = [lifter.choose(camera) for camera in path.cameras]
     used = sorted({i for choice in choices for i in choice.sources})
     features = {e.name: CachedFeatures(photos, e, 2 * config.views) for e in _encoders(photos, used, config)}
-    content = _content(photos, path, choices, config)
+    content = _content(photos, path, choices, config.views, renderer.settings())
     facts = {"scene": str(photos.scene.root.resolve()), "fps": path.fps, "names": list(path.names)}
     root = output or render_dir(photos.cache.root, name, content)
     colors = Render.create(root, content, facts)
@@ -122,7 +116,7 @@ def _encoders(photos: ScenePhotos, used: Sequence[int], config: RenderConfig) ->
 
 
 def _content(
-    photos: ScenePhotos, path: CameraPath, choices: Sequence[Choice], config: RenderConfig
+    photos: ScenePhotos, path: CameraPath, choices: Sequence[Choice], views: int, renderer: Mapping[str, object]
 ) -> dict[str, object]:
     """Everything that the rendered colours depend on."""
     used = sorted({i for choice in choices for i in choice.sources})
@@ -134,8 +128,8 @@ def _content(
         "sources": [[photos.record(i).key, photos.scene.views[i].camera.w2c.tolist()] for i in used],
         # Per pose: near and far, and which of the sources. They follow from all photos, by the points of the surfaces.
         "choices": [[*choice.depth_range, [used.index(i) for i in choice.sources]] for choice in choices],
-        "views": config.views,
-        "renderer": make_renderer(config).settings(),
+        "views": views,
+        "renderer": renderer,
     }
 
 

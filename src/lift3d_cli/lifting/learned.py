@@ -1,0 +1,162 @@
+"""The learned renderer: both stages start from the training-free one's evidence, and a network adds to its logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.geometry.epipolar import EpipolarLines
+from lift3d_cli.geometry.grids import sample_map, sample_volume
+from lift3d_cli.lifting.aggregation import AngleAgreementBlending, BlendingWeights, SampleViews
+from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal, angle_weighted_mean
+from lift3d_cli.lifting.sources import SourceViews
+from lift3d_cli.lifting.sweep import VoxelViews, box, plane_sweep, smooth_volume
+
+# Voxels across the longer side of the sweep, at most: the network was trained on pictures of up to 320 pixels at
+# 2 pixels a voxel, and its cost goes with the cube.
+_MAX_VOXELS = 240
+# Stands for "no other view": worse than any deviation that counts.
+_NO_VIEW = 9.0
+_MAX_DEVIATION = 6.0
+
+
+@dataclass(frozen=True)
+class LearnedProposal:
+    """Stage I: fixed cues at each voxel, the training-free cost as a prior, and a 3-D network that adds to its logits.
+
+    Args:
+        network: the weights.
+        identity: of the weights, such as their sha256.
+        num_planes: D.
+        prior: the training-free proposal.
+    """
+
+    network: Lift3DNetwork
+    identity: str
+    num_planes: int = 64
+    prior: PlaneSweepProposal = field(default_factory=PlaneSweepProposal)
+
+    def __call__(
+        self, target: Camera, sources: SourceViews, depth_range: tuple[float, float], memory_bytes: int
+    ) -> DepthDistribution:
+        probability_logits, latent, step = self.logits(target, sources, depth_range, memory_bytes)
+        return DepthDistribution(torch.softmax(probability_logits, 0), *depth_range, (1 / step, 1 / step), latent)
+
+    def logits(
+        self, target: Camera, sources: SourceViews, depth_range: tuple[float, float], memory_bytes: int
+    ) -> tuple[Tensor, Tensor, int]:
+        """Depth logits [D, h, w], latents [L, D, h, w], and the target pixels per voxel."""
+        step = max(self.prior.step, math.ceil(max(target.width, target.height) / _MAX_VOXELS))
+        volume = plane_sweep(target, sources, depth_range, self.num_planes, step, memory_bytes, self.cues)
+        # `cues` has the cost minus 1, to be centred, as its first channel.
+        smooth = smooth_volume(volume[:1], self.prior.num_smoothings)
+        logits, latent = self.network.regularizer(torch.cat([volume, smooth]))
+        return logits - self.prior.sharpness * (smooth[0] + 1), latent, step
+
+    def cues(self, views: VoxelViews) -> Tensor:  # [12, R]
+        """What the source views say about each voxel; order of the views and their number do not matter."""
+        weight, color, contrast = angle_weighted_mean(views, self.prior.angle_floor)
+        cost = self.prior.cost(views, weight, color, contrast)
+        color_deviation = (weight * (views.colors - color).abs().mean(1)).sum(0) * self.prior.color_weight
+        contrast_deviation = (weight * (views.contrasts - contrast).abs().mean(1)).sum(0)
+        best = 0.3 * self._best_matches(views)
+        count, nearest = views.seen.sum(0) / 8, torch.where(views.seen, views.angle, _NO_VIEW).amin(0).clamp(max=1)
+        concentration = (weight**2).sum(0)
+        evidence = [cost - 1, color_deviation, contrast_deviation, *best, count, nearest, concentration, *color]
+        return torch.stack(evidence)
+
+    def _best_matches(self, views: VoxelViews) -> Tensor:  # [3, R]
+        """How far the best, the second and the fourth best other view are from the nearest one.
+
+        Sorted, so that views in which the voxel is occluded do not vote.
+        """
+        angle = torch.where(views.seen, views.angle, _NO_VIEW)
+        nearest = angle.argmin(0)[None]
+
+        def deviation(values: Tensor) -> Tensor:  # [V, R]
+            reference = values.gather(0, nearest[:, None].expand(1, values.shape[1], -1))
+            return (values - reference).abs().mean(1)
+
+        total = self.prior.color_weight * deviation(views.colors) + deviation(views.contrasts)
+        total = torch.where(views.seen, total, _NO_VIEW).scatter(0, nearest, _NO_VIEW)
+        ordered = total.clamp(max=_MAX_DEVIATION).sort(0).values
+        return torch.stack([ordered[min(rank, len(ordered) - 1)] for rank in (0, 1, 3)])
+
+    def settings(self) -> Mapping[str, object]:
+        """See `Proposal`."""
+        return {"kind": "learned", "weights": self.identity, "num_planes": self.num_planes}
+
+
+@dataclass(frozen=True)
+class LearnedBlending:
+    """Stage II: the training-free weights' logarithm plus what a network adds, and a learned weight of each sample.
+
+    Args:
+        network: the weights.
+        identity: of the weights, such as their sha256.
+        prior: the training-free weights.
+    """
+
+    network: Lift3DNetwork
+    identity: str
+    prior: AngleAgreementBlending = field(default_factory=AngleAgreementBlending)
+    bytes_per_sample = 4 * 320  # the widest layer's input, output and their copies
+
+    def __call__(
+        self,
+        sources: SourceViews,
+        lines: EpipolarLines,
+        rays: Tensor,  # [R, 2] target pixels
+        t: Tensor,  # [R, S] z-depth
+        distribution: DepthDistribution,
+    ) -> BlendingWeights:
+        with torch.no_grad():
+            views = self.prior.look(sources, lines, rays, t)
+            inputs = _view_inputs(views, sample_map(box(sources.images), views.uv))
+            position = _position(t, distribution)
+        latent = sample_volume(distribution.latent, rays, position, distribution.scale)  # [R, S, L]
+        spacing = F.pad(position.diff(dim=1), (1, 0)) * 20
+        count = views.seen.sum(0) / 8
+        samples = torch.cat([latent, *(x[..., None] for x in (spacing, position, count))], -1)
+        view_logits, ray_logits = self.network.blending(inputs, views.seen, views.by_angle, samples)
+        seen = views.seen.any(0)  # [R, S]
+        # 1e-12 and -1e9 keep the logarithm finite; unseen views end with exactly no weight.
+        view_logits = torch.where(views.seen, torch.log(views.weight + 1e-12) + view_logits, -1e9)
+        view_weights = torch.softmax(view_logits, 0) * seen
+        ray_weights = torch.softmax(torch.where(seen, ray_logits, -1e4), 1) * seen.any(1, keepdim=True)
+        return BlendingWeights(view_weights * ray_weights, views.uv, seen.float().mean(1))
+
+    def settings(self) -> Mapping[str, object]:
+        """See `Blending`."""
+        return {"kind": "learned", "weights": self.identity}
+
+
+def _view_inputs(views: SampleViews, blurred: Tensor) -> Tensor:  # [V, R, S, NUM_VIEW_INPUTS]
+    """What Stage II looks at per sample and view, each scaled to about 1; 0 where the view does not see the sample."""
+    deviation = views.colors - views.mean
+    angle = views.angle.clamp(max=2)
+    nearest = torch.where(views.seen, views.angle, _NO_VIEW).amin(0)
+    scalars = [
+        deviation.abs().mean(1) * 4,
+        views.weight / views.weight.sum(0).clamp(min=1e-30),
+        angle * 3,
+        (views.angle - nearest).clamp(max=2) * 3,
+        views.seen.float(),
+        (views.seen.sum(0) / 8).expand_as(angle),
+        views.by_angle,
+    ]
+    channels = torch.cat([views.colors, blurred - views.mean, deviation * 2, torch.stack(scalars, 1)], 1)
+    return channels.permute(0, 2, 3, 1) * views.seen[..., None]
+
+
+def _position(t: Tensor, distribution: DepthDistribution) -> Tensor:
+    """Where z-depths lie between the nearest (-1) and the farthest plane (1), evenly in 1/z."""
+    near, far = 1 / distribution.near, 1 / distribution.far
+    return (1 / t - near) / (far - near) * 2 - 1
