@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import plane_world
 import pytest
+import safetensors.torch
 import torch
+
+from lift3d_cli import weights
 
 # The tests' tensors are far too small to share among threads.
 torch.set_num_threads(1)
@@ -25,6 +31,29 @@ def _no_settings_of_the_user(monkeypatch):
     """The user's own settings and cache change no test."""
     for name in ("LIFT3D_CACHE", "LIFT3D_DEVICE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory) -> Path:
+    """A folder of weights with the network as it begins, which renders exactly as the training-free renderer does.
+
+    What the tests of the stages and commands expect then does not depend on how well a network was trained.
+    """
+    from lift3d_cli.lifting.network import Lift3DNetwork
+
+    folder = tmp_path_factory.mktemp("weights")
+    content = safetensors.torch.save(Lift3DNetwork().state_dict())
+    (folder / "lift3d.safetensors").write_bytes(content)
+    facts = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "license": "Apache-2.0"}
+    (folder / "manifest.json").write_text(json.dumps({"lift3d.safetensors": facts}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def use_untrained(untrained) -> Callable[[pytest.MonkeyPatch], None]:
+    """Makes the untrained network the one that ships, for as long as the given patch lasts."""
+    folders = (untrained, *weights.WEIGHT_FOLDERS)
+    return lambda patch: patch.setattr(weights, "WEIGHT_FOLDERS", folders)
 
 
 @pytest.fixture(scope="session")

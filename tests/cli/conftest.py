@@ -19,11 +19,12 @@ def shared_model(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
-def done_folder(tmp_path_factory, shared_model) -> Path:
+def done_folder(tmp_path_factory, shared_model, use_untrained) -> Path:
     """A folder where `encode scene`, `path scene orbit` and `render` are done: 4 photos, 2 poses."""
     folder = tmp_path_factory.mktemp("done")
     plane_world.write_scene(folder / "scene", plane_world.rig(4))
     with pytest.MonkeyPatch.context() as patch:
+        use_untrained(patch)
         patch.chdir(folder)
         for argv in (
             ["encode", "scene", "--model", shared_model],
@@ -48,3 +49,10 @@ def done(done_folder, tmp_path, monkeypatch) -> Run:
     shutil.copytree(done_folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return Run(tmp_path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _untrained_network(use_untrained):
+    with pytest.MonkeyPatch.context() as patch:
+        use_untrained(patch)
+        yield

@@ -38,7 +38,7 @@ def test_prune_after_encode_deletes_what_nothing_explains(done):
 
 def test_json_of_render_and_decode(done):
     render = json.loads("\n".join(done.ok("render", *FAST, "--json")))
-    assert (render["frames"], Path(render["path"])) == (2, done.render_folder())
+    assert (render["frames"], Path(render["path"]).resolve()) == (2, done.render_folder().resolve())
     decoded = json.loads("\n".join(done.ok("decode", "--json")))
     assert decoded["frames"] == f"lift3d-out/{Path(render['path']).name}/recolor"
     assert decoded["video"] == f"{decoded['frames']}.mp4"

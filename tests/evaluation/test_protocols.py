@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import plane_world
@@ -16,7 +18,9 @@ from lift3d_cli.evaluation import protocols
 from lift3d_cli.evaluation.protocols import evaluate
 from lift3d_cli.scene.load import load_scene
 
-CONFIG = EvalConfig(every=4, height=0, views=4)
+# The variant that is quick.
+settings = partial(EvalConfig, variant="training-free")
+CONFIG = settings(every=4, height=0, views=4)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,12 @@ def test_result_is_json_with_these_keys(result):
 def test_mean_is_that_of_the_photos(result):
     for key, value in result["mean"].items():
         assert value == pytest.approx(sum(row[key] for row in result["views"]) / 2)
+
+
+def test_variants_are_named_and_the_untrained_network_scores_as_the_training_free_renderer(wall_scene, result):
+    full = evaluate(load_scene(wall_scene), replace(CONFIG, variant="full"))
+    assert (full["variant"], result["variant"]) == ("full", "training-free")
+    assert full["mean"]["psnr"] == pytest.approx(result["mean"]["psnr"], abs=0.2)
 
 
 def test_left_out_photos_have_no_influence_on_what_is_rendered(scene_dir, tmp_path):
@@ -109,7 +119,7 @@ def test_masked_pixels_of_sources_are_not_lifted(result, tmp_path):
     for i, mask in masks.items():
         path = scene / "images" / f"{i:02d}.png"
         write_image(path, garbage(read_image(path), mask == 0))
-    got = evaluate(load_scene(scene), EvalConfig(every=4, height=0, views=6))
+    got = evaluate(load_scene(scene), settings(every=4, height=0, views=6))
     assert got["mean"]["psnr"] > result["mean"]["psnr"] - 8
 
 
@@ -131,7 +141,7 @@ def test_surface_points_of_a_scene_without_any_are_found_in_the_sources_alone(tm
 
 
 def test_photos_are_resized_to_the_height(scene_dir, tmp_path):
-    got = evaluate(load_scene(scene_dir), EvalConfig(every=4, height=36, views=4), tmp_path / "pictures")
+    got = evaluate(load_scene(scene_dir), settings(every=4, height=36, views=4), tmp_path / "pictures")
     assert got["height"] == 36
     assert read_image(tmp_path / "pictures" / "images-00.png").shape == (36, 3 * 48, 3)
     assert got["mean"]["psnr"] > 22
@@ -141,12 +151,12 @@ def test_photos_of_different_sizes_are_compared_each_in_its_own(tmp_path):
     cameras = rig(6)
     cameras[0] = cameras[0].resized(64, 48)
     cameras[2] = cameras[2].resized(120, 90)
-    got = evaluate(load_scene(write_scene(tmp_path / "scene", cameras)), EvalConfig(every=3, height=0, views=4))
+    got = evaluate(load_scene(write_scene(tmp_path / "scene", cameras)), settings(every=3, height=0, views=4))
     assert got["mean"]["psnr"] > 22
 
 
 def test_features_of_a_model_are_compared_too(wall_scene, model_ref):
-    got = evaluate(load_scene(wall_scene), EvalConfig(every=4, height=0, views=4, model=model_ref))
+    got = evaluate(load_scene(wall_scene), settings(every=4, height=0, views=4, model=model_ref))
     assert got["model"] == model_ref
     assert list(got["mean"]) == ["psnr", "ssim", "coverage", "feature_mse", "feature_mse_relative"]
     # 1 is what the mean feature scores.
@@ -158,7 +168,7 @@ def test_features_of_a_model_are_compared_too(wall_scene, model_ref):
 def test_masked_garbage_hardly_changes_the_features_score(model_ref, tmp_path):
     mask = np.full((72, 96), 255, np.uint8)
     mask[20:52, 32:72] = 0
-    config = EvalConfig(every=4, height=0, views=4, model=model_ref)
+    config = settings(every=4, height=0, views=4, model=model_ref)
     scores = []
     for name, masks in (("masked", {0: mask, 4: mask}), ("unmasked", {})):
         scene = write_scene(tmp_path / name, rig(8), masks=masks)
@@ -173,7 +183,7 @@ def test_masked_garbage_hardly_changes_the_features_score(model_ref, tmp_path):
 @pytest.mark.parametrize("every", [1, 0, -3])
 def test_leaving_out_every_photo_is_refused(wall_scene, every):
     with pytest.raises(SceneError, match=f"--every {every} leaves no photo"):
-        evaluate(load_scene(wall_scene), EvalConfig(every=every))
+        evaluate(load_scene(wall_scene), settings(every=every))
 
 
 def test_one_photo_alone_cannot_be_evaluated(tmp_path):
@@ -188,12 +198,12 @@ def test_two_photos_can(tmp_path):
 
 def test_tiny_height_is_refused(wall_scene):
     with pytest.raises(SceneError, match="--height 8: too small"):
-        evaluate(load_scene(wall_scene), EvalConfig(height=8))
+        evaluate(load_scene(wall_scene), settings(height=8))
 
 
 def test_unknown_model_is_refused_before_anything_is_rendered(wall_scene):
     with pytest.raises(ModelError, match="no model named 'nonsense'"):
-        evaluate(load_scene(wall_scene), EvalConfig(model="nonsense"), progress=lambda *_: pytest.fail("rendered"))
+        evaluate(load_scene(wall_scene), settings(model="nonsense"), progress=lambda *_: pytest.fail("rendered"))
 
 
 def test_evaluation_leaves_nothing_in_the_scene(scene_dir):
@@ -205,7 +215,7 @@ def test_evaluation_leaves_nothing_in_the_scene(scene_dir):
 def test_left_out_photo_that_looks_where_no_other_does_gets_finite_numbers(tmp_path):
     away = plane_world.look_at((0.0, 0.0, -4.0), (0.0, 0.0, -9.0))
     scene = write_scene(tmp_path / "scene", [*rig(6), away], plane_world.WALL_AND_CARD)
-    got = evaluate(load_scene(scene), EvalConfig(every=6, height=0, views=4))
+    got = evaluate(load_scene(scene), settings(every=6, height=0, views=4))
     assert [row["name"] for row in got["views"]] == ["images/00.png", "images/06.png"]
     assert all(math.isfinite(value) for row in got["views"] for value in row.values() if isinstance(value, float))
 
@@ -214,6 +224,6 @@ def test_features_are_compared_also_between_photos_of_different_focal_lengths(mo
     # As in a capture with upright and level photos, which are all brought to one height.
     cameras = [plane_world.look_at(c.position, (c.position[0], 0, 0), width=72, height=96) for c in rig(3)]
     scene = write_scene(tmp_path / "scene", [*cameras, *rig(8)[3:]])
-    got = evaluate(load_scene(scene), EvalConfig(every=4, height=64, views=4, model=model_ref))
+    got = evaluate(load_scene(scene), settings(every=4, height=64, views=4, model=model_ref))
     assert [row["name"] for row in got["views"]] == ["images/00.png", "images/04.png"]
     assert all(row["feature_mse_relative"] < 0.3 for row in got["views"])

@@ -17,10 +17,10 @@ from lift3d_cli.scene.load import load_scene
 from lift3d_cli.stages.device import parse_bytes, resolve_device
 from lift3d_cli.stages.lift import SceneLifter, target_grid
 from lift3d_cli.stages.photos import Recent, ScenePhotos, shrunk_size
-from lift3d_cli.stages.render import make_renderer
+from lift3d_cli.stages.renderers import make_renderer
 
 CPU = torch.device("cpu")
-RENDERER = make_renderer(RenderConfig(planes=16, samples=4))
+RENDERER = make_renderer(RenderConfig(planes=16, samples=4), variant="training-free")
 
 
 class EncodedPhotos:

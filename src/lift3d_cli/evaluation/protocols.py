@@ -86,8 +86,7 @@ def evaluate(
         rows.append(_measure(scene.views[i].name, view, photo, features, i))
         rows[-1]["sources"] = [scene.views[j].name for j in view.choice.sources]
         if save is not None:
-            name = Path(scene.views[i].name).with_suffix("").as_posix().replace("/", "-")
-            write_output(save / f"{name}.png", encode_png(side_by_side(view, photo)))
+            write_output(save / _picture_name(scene.views[i].name), encode_png(side_by_side(view, photo)))
     metrics = [key for key, value in rows[0].items() if isinstance(value, float)]
     return {
         "scene": scene.root.name,
@@ -139,6 +138,11 @@ def _cells_that_count(counts: Tensor, grid: FeatureGrid) -> Tensor:  # [h, w] bo
     cells = inside & counts[uv[:, 1].clamp(0, height - 1), uv[:, 0].clamp(0, width - 1)]
     cells = cells.reshape(grid.height, grid.width)
     return cells if cells.any() else torch.ones_like(cells)
+
+
+def _picture_name(view: str) -> str:
+    """`images-0007.png` for the photo `images/0007.jpg`: all pictures lie in one folder."""
+    return Path(view).with_suffix(".png").as_posix().replace("/", "-")
 
 
 def side_by_side(view: LiftedView, photo: Photo) -> np.ndarray:
