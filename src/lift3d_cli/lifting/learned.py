@@ -17,7 +17,7 @@ from lift3d_cli.lifting.aggregation import AngleAgreementBlending, BlendingWeigh
 from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal, angle_weighted_mean
 from lift3d_cli.lifting.sources import SourceViews
-from lift3d_cli.lifting.sweep import VoxelViews, box, plane_sweep, smooth_volume
+from lift3d_cli.lifting.sweep import VoxelViews, plane_sweep, smooth_volume
 
 # Voxels across the longer side of the sweep, at most: the network was trained on pictures of up to 320 pixels at
 # 2 pixels a voxel, and its cost goes with the cube.
@@ -119,7 +119,7 @@ class LearnedBlending:
     ) -> BlendingWeights:
         with torch.no_grad():
             views = self.prior.look(sources, lines, rays, t)
-            inputs = _view_inputs(views, sample_map(box(sources.images), views.uv))
+            inputs = _view_inputs(views, sample_map(sources.blurred, views.uv))
             position = _position(t, distribution)
         latent = sample_volume(distribution.latent, rays, position, distribution.scale)  # [R, S, L]
         spacing = F.pad(position.diff(dim=1), (1, 0)) * 20

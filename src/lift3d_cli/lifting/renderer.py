@@ -112,7 +112,7 @@ class Renderer:
     ) -> _Lifted:
         """Gather maps at the rays through the cells of the target grid, in chunks."""
         rays = target_grid.cell_centers().to(maps.device)
-        chunk = self._rays_per_chunk(len(lines.H), maps.shape[1])
+        chunk = self._rays_per_chunk(len(lines.H), maps.shape[1], maps.device)
         gather = WeightedGather(maps)
         values, depths, coverages = [], [], []
         for uv in rays.split(chunk):
@@ -128,10 +128,12 @@ class Renderer:
         data = torch.cat(values).T.reshape(-1, *shape)
         return _Lifted(fill_unseen(data, coverage), torch.cat(depths).reshape(shape), coverage)
 
-    def _rays_per_chunk(self, num_views: int, num_channels: int) -> int:
+    def _rays_per_chunk(self, num_views: int, num_channels: int, device: torch.device) -> int:
         # The gather adds positions and weights of four taps; few-channel maps are sampled and held as well.
         per_sample = self.blending.bytes_per_sample + 4 * 16 + 8 * min(num_channels, 16)
-        return max(1, self.memory_bytes // (num_views * self.num_samples * per_sample))
+        most = self.memory_bytes // (num_views * self.num_samples * per_sample)
+        # On CPU smaller chunks are faster, as more of them stays in the processor's cache.
+        return max(1, min(most, 512) if device.type == "cpu" else most)
 
 
 @dataclass(frozen=True)

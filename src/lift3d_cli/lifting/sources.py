@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -32,6 +33,11 @@ class SourceViews:
     images: Tensor
     valid: Tensor
 
+    @cached_property
+    def blurred(self) -> Tensor:
+        """[V, 3, H, W] the images, each pixel the mean of its 5x5 neighbourhood; made once."""
+        return box(self.images)
+
     @classmethod
     def stack(
         cls, cameras: Sequence[Camera], images: Sequence[Tensor], valid: Sequence[Tensor], device: torch.device | str
@@ -39,6 +45,11 @@ class SourceViews:
         """Put photos [3, H_i, W_i] and validity [H_i, W_i] of any sizes on `device` as one batch."""
         masks = [mask[None].to(torch.float32) for mask in valid]
         return cls(cameras, pad_maps(images).to(device), pad_maps(masks, "constant").to(device))
+
+
+def box(maps: Tensor) -> Tensor:
+    """Mean of the 5x5 neighbourhood."""
+    return F.avg_pool2d(F.pad(maps, (2,) * 4, mode="replicate"), 5, stride=1)
 
 
 def pad_maps(maps: Sequence[Tensor], mode: str = "replicate") -> Tensor:

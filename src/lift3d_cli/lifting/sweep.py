@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines, ray_angles
 from lift3d_cli.geometry.grids import inside, pixel_centers, sample_map
-from lift3d_cli.lifting.sources import SourceViews
+from lift3d_cli.lifting.sources import SourceViews, box
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,6 @@ def _look(maps: Tensor, lines: EpipolarLines, rays: Tensor, depth: Tensor, step:
 def _shrink(maps: Tensor, step: int) -> Tensor:
     """Mean of each block of step x step pixels; a block cut off by the border is the mean of what there is."""
     return F.avg_pool2d(maps, step, ceil_mode=True, count_include_pad=False) if step > 1 else maps
-
-
-def box(maps: Tensor) -> Tensor:
-    """Mean of the 5x5 neighbourhood."""
-    return F.avg_pool2d(F.pad(maps, (2,) * 4, mode="replicate"), 5, stride=1)
 
 
 def smooth_volume(volume: Tensor, passes: int) -> Tensor:  # [N, D, h, w]
