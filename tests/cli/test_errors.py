@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from commands import FAST, Run
 from plane_world import read_image, write_image
@@ -230,6 +231,23 @@ def model_file_changed_since_the_render(run: Run, own_model: Path):
     return ["decode"]
 
 
+@case
+def weights_are_missing(run: Run):
+    return ["render", "--weights", "none.safetensors"]
+
+
+@case
+def weights_are_no_safetensors(run: Run):
+    Path("mine.safetensors").write_text("hello")
+    return ["render", "--weights", "mine.safetensors"]
+
+
+@case
+def weights_are_of_another_network(run: Run):
+    safetensors.torch.save_file({"layer.weight": torch.zeros(2, 2)}, "mine.safetensors")
+    return ["render", "--weights", "mine.safetensors"]
+
+
 # ---- the cache and what is in it -------------------------------------------------------------------------------------
 
 
@@ -422,6 +440,7 @@ def placeholders(text: str, folder: Path, shared_model: str) -> str:
     text = text.replace(str(folder), "FOLDER").replace(str(Path(shared_model).parent), "MODELS")
     text = re.sub(r"-[0-9a-f]{8}\b", "-KEY", text)
     text = re.sub(r"lift3d_model_[0-9a-f]{8}", "lift3d_model_KEY", text)
+    text = re.sub(r"(not a readable safetensors file): .*", r"\1: REASON", text)
     # What the image library says, in its own words.
     return re.sub(r"(cannot be read as a photo) \(.*?\)\. hint", r"\1 (REASON). hint", text)
 
@@ -475,6 +494,7 @@ def test_golden_texts_say_what_to_do():
         (["render", "--plan", "3"], "No such option: --plan"),
         (["render", "--planes", "1"], "Invalid value for '--planes'"),
         (["path", "scene", "circle"], "'circle' is not one of"),
+        (["eval", "scene", "--variant", "best"], "Invalid value for '--variant'"),
         (["paint"], "No such command 'paint'"),
         (["encode", "scene", "--max-size", "big"], "Invalid value for '--max-size'"),
     ],

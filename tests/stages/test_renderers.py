@@ -1,0 +1,89 @@
+"""Which renderer the settings describe, and weights that cannot be used."""
+
+from __future__ import annotations
+
+import plane_world
+import pytest
+import safetensors.torch
+import torch
+from plane_world import as_tensor, photograph, rig, source_views
+
+from lift3d_cli import weights
+from lift3d_cli.config import RenderConfig
+from lift3d_cli.errors import ModelError, ResourceError
+from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.stages.renderers import make_renderer
+
+
+def save(path, state) -> str:
+    safetensors.torch.save_file(state, path)
+    return str(path)
+
+
+@pytest.fixture
+def own_weights(tmp_path) -> str:
+    """Those of another untrained network."""
+    return save(tmp_path / "own.safetensors", Lift3DNetwork().state_dict())
+
+
+def test_settings_reach_the_renderer():
+    config = RenderConfig(planes=12, samples=3, memory="128MiB")
+    for variant in ("full", "training-free"):
+        renderer = make_renderer(config, variant=variant)
+        assert (renderer.proposal.num_planes, renderer.num_samples, renderer.memory_bytes) == (12, 3, 2**27)
+
+
+def test_settings_of_the_network_are_those_of_its_content(untrained, own_weights, tmp_path):
+    shipped = make_renderer(RenderConfig()).settings()
+    copied = tmp_path / "copy.safetensors"
+    copied.write_bytes((untrained / "lift3d.safetensors").read_bytes())
+    assert make_renderer(RenderConfig(weights=str(copied))).settings() == shipped
+    assert make_renderer(RenderConfig(weights=own_weights)).settings() != shipped
+
+
+def test_other_weights_are_another_render(work, own_weights):
+    assert work.render().root != work.render(weights=own_weights).root
+
+
+def test_weights_that_are_missing_damaged_or_of_another_network_are_refused(tmp_path, own_weights):
+    with pytest.raises(ModelError, match="cannot be read: No such file"):
+        make_renderer(RenderConfig(weights=str(tmp_path / "none.safetensors")))
+    other = save(tmp_path / "other.safetensors", {"layer.weight": torch.zeros(2, 2)})
+    with pytest.raises(ModelError, match=r"other\.safetensors.* not those of the Lift3D network"):
+        make_renderer(RenderConfig(weights=other))
+    content = (tmp_path / "own.safetensors").read_bytes()
+    (tmp_path / "own.safetensors").write_bytes(content[:-100])
+    with pytest.raises(ModelError, match="not a readable safetensors file"):
+        make_renderer(RenderConfig(weights=own_weights))
+
+
+def test_shipped_weights_that_were_replaced_are_refused(own_weights, untrained, tmp_path, monkeypatch):
+    folder = plane_world.copy_of(untrained, tmp_path / "weights")
+    (folder / "lift3d.safetensors").write_bytes((tmp_path / "own.safetensors").read_bytes())
+    monkeypatch.setattr(weights, "WEIGHT_FOLDERS", (folder,))
+    with pytest.raises(ModelError, match="damaged or replaced"):
+        make_renderer(RenderConfig())
+
+
+def test_training_free_renderer_needs_no_weights(monkeypatch):
+    monkeypatch.setattr(weights, "WEIGHT_FOLDERS", ())
+    make_renderer(RenderConfig(), variant="training-free")
+
+
+def test_memory_that_is_no_size_is_refused_before_weights_are_read(monkeypatch):
+    monkeypatch.setattr(weights, "WEIGHT_FOLDERS", ())
+    with pytest.raises(ResourceError, match="--memory lots"):
+        make_renderer(RenderConfig(memory="lots"))
+
+
+@pytest.mark.parametrize("planes", [plane_world.WALL, plane_world.WALL_AND_CARD], ids=["wall", "wall and card"])
+def test_weights_that_ship_render_no_worse_than_none(planes, untrained):
+    (shipped,) = (f / "lift3d.safetensors" for f in weights.WEIGHT_FOLDERS if f != untrained and f.is_dir())
+    cameras = rig(8)
+    sources, truth = source_views(cameras[:3] + cameras[4:], planes), as_tensor(photograph(cameras[3], planes)[0])
+    scores = {}
+    for variant in ("full", "training-free"):
+        renderer = make_renderer(RenderConfig(weights=str(shipped)), variant=variant)
+        error = (renderer.render(cameras[3], sources, (2.0, 6.0)).image - truth) ** 2
+        scores[variant] = -10 * float(torch.log10(error.mean()))
+    assert scores["full"] > scores["training-free"] - 0.5
