@@ -121,7 +121,10 @@ class LearnedBlending:
             views = self.prior.look(sources, lines, rays, t)
             inputs = _view_inputs(views, sample_map(sources.blurred, views.uv))
             position = _position(t, distribution)
-        latent = sample_volume(distribution.latent, rays, position, distribution.scale)  # [R, S, L]
+        # The first and last plane lie in the middle of their bins, which the volume goes to the ends of.
+        num_planes = distribution.latent.shape[1]
+        bins = position * ((num_planes - 1) / num_planes)
+        latent = sample_volume(distribution.latent, rays, bins, distribution.scale)  # [R, S, L]
         spacing = F.pad(position.diff(dim=1), (1, 0)) * 20
         count = views.seen.sum(0) / 8
         samples = torch.cat([latent, *(x[..., None] for x in (spacing, position, count))], -1)
