@@ -203,7 +203,7 @@ def test_unreadable_files_are_one_line(tmp_path):
     binary = tmp_path / "photo.jpg"
     binary.write_bytes(b"\xff\xd8\xff\xe0")
     for file, message in (
-        (tmp_path / "none.json", "cannot be read (No such file or directory)"),
+        (tmp_path / "none.json", "cannot be read (No such file or directory). hint: lift3d path SCENE orbit"),
         (tmp_path, "cannot be read (Is a directory)"),
         (binary, "is not text. hint: give a camera path in JSON"),
     ):
