@@ -14,9 +14,11 @@ from lift3d_cli.registry import find_model
 
 # Width and height in pixels: whole strides for most networks, odd ones, and upright.
 SIZES = ((128, 96), (131, 93), (75, 110))
-# Features may lie this far from where the grid says, in cells. Trained filters are not symmetric (tiny-colorizer: 0.2);
-# a forgotten half pixel makes 0.25 in one 3x3 layer of stride 2, 0.38 in two, 0.44 in three.
-MAX_OFFSET_CELLS = 0.3
+# Features may lie this far from where the grid says, in cells, across and down. A forgotten half pixel makes 0.25 in
+# one 3x3 layer of stride 2, 0.38 in two, 0.44 in three, and as much across as down. Trained filters are not symmetric
+# either: hardly from left to right, but the sky is above (tiny-colorizer: 0.11 across and 0.46 down, its layers being
+# centred exactly, as a test with equal weights shows).
+MAX_OFFSET_CELLS = (0.3, 0.75)
 
 
 def check_model(ref: str) -> None:
@@ -78,7 +80,7 @@ def check_features_lie_where_the_grid_says(model: Model) -> None:
     """A spot in the photo changes the features around the cell that the grid says, on average over many places."""
     offsets = feature_offsets(model)
     mean = offsets.mean(0)
-    if mean.abs().max() > MAX_OFFSET_CELLS:
+    if (mean.abs() > torch.tensor(MAX_OFFSET_CELLS)).any():
         raise _broken(
             model,
             f"features lie ({mean[0]:+.2f}, {mean[1]:+.2f}) cells (x, y) beside the grid. hint: give grid() the offset "
