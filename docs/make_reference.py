@@ -1,0 +1,103 @@
+"""Write what the documents repeat from the code: `docs/cli.md`, and the tables of README.md between their marks.
+
+`make docs` runs it; `tests/test_docs.py` fails where it was forgotten.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import typer.main
+from typer.testing import CliRunner
+
+from lift3d_cli.cli.app import app
+from lift3d_cli.registry import BUILT_INS, find_model
+from lift3d_cli.weights import read_manifest
+
+ROOT = Path(__file__).resolve().parents[1]
+CLI_PAGE = ROOT / "docs" / "cli.md"
+README = ROOT / "README.md"
+_HEAD = """# Command-line reference
+
+What `lift3d COMMAND --help` says, written by `make docs`. How the commands work together: [pipeline.md](pipeline.md).
+"""
+
+
+def commands() -> list[str]:
+    """The names of all commands, in the order of `lift3d --help`."""
+    return list(typer.main.get_command(app).commands)
+
+
+def cli_page() -> str:
+    """The text of docs/cli.md."""
+    sections = [_HEAD, _section([])]
+    return "\n".join([*sections, *(_section([name]) for name in commands())])
+
+
+def readme_page(text: str) -> str:
+    """README.md with its generated parts made anew."""
+    for name, content in {
+        "models": _model_table(),
+        "colorizer": _colorizer_facts(),
+        "network": _network_facts(),
+    }.items():
+        mark = re.compile(rf"(<!-- {name}: made by `make docs` -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not mark.search(text):
+            raise SystemExit(f"error: {README} has no mark for the part {name!r}")
+        text = mark.sub(lambda found, new=content: found[1] + new + found[2], text)
+    return text
+
+
+def _section(words: list[str]) -> str:
+    # A fixed width, and no colour: the page must not depend on who writes it.
+    environment = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
+    out = CliRunner().invoke(app, [*words, "--help"], prog_name="lift3d", env=environment)
+    if out.exit_code:
+        raise SystemExit(f"error: lift3d {' '.join(words)} --help ends with {out.exit_code}")
+    return f"## {' '.join(['lift3d', *words])}\n\n```text\n{out.output.strip()}\n```\n"
+
+
+def _model_table() -> str:
+    rows = ["| model | tasks | stride | channels | licence of the weights | size |", "|---|---|--:|--:|---|--:|"]
+    manifest = read_manifest(ROOT / "weights")
+    for name in BUILT_INS:
+        spec = find_model(name).spec()
+        shipped = manifest.get(f"{name}.safetensors")
+        size = f"{shipped['bytes'] / 1e6:.1f} MB" if shipped else "–"
+        rows.append(
+            f"| `{name}`: {spec.summary} | {', '.join(f'`{task}`' for task in spec.tasks)} | {spec.stride} | "
+            f"{spec.channels} | {spec.license if shipped else '–'} | {size} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _colorizer_facts() -> str:
+    facts = read_manifest(ROOT / "weights")["tiny-colorizer.safetensors"]
+    scores = facts["scores"]
+    return (
+        f"{facts['data']}.\n"
+        f"Mean error of the colour on the held-out photos (distance in Lab's a and b): **{scores['ab_error']:.1f}**;\n"
+        f"leaving them grey scores {scores['ab_error_of_no_colour']:.1f}. Its mean chroma is {scores['chroma']:.1f}, "
+        f"that of the photos {scores['true_chroma']:.1f}.\n"
+    )
+
+
+def _network_facts() -> str:
+    facts = read_manifest(ROOT / "weights")["lift3d.safetensors"]
+    scores = [f"{name.removeprefix('psnr_')} {value:.1f}" for name, value in facts["scores"].items() if "psnr" in name]
+    return f"{facts['data']}.\nIts PSNR on left-out photos of other scenes, in dB: {', '.join(scores)}.\n"
+
+
+def main() -> None:
+    """Rewrite the files and name those that changed."""
+    pages = {CLI_PAGE: cli_page(), README: readme_page(README.read_text(encoding="utf-8"))}
+    for path, text in pages.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            sys.stderr.write(f"{path.relative_to(ROOT)}: written\n")
+
+
+if __name__ == "__main__":
+    main()
