@@ -11,7 +11,7 @@ TORCH ?= $(installed_torch)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-gpu lint format docs picture wheel clean
+.PHONY: help setup demo test test-all test-gpu lint format docs golden picture wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,15 +45,14 @@ endif
 
 # --- trying it out ----------------------------------------------------------------------------------------------------
 
-# In demo/, so that a demo leaves nothing in the example; small enough for two slow cores. The scene goes from a table to
-# far mountains: it takes more planes than the default 64.
+# In demo/, so that a demo leaves nothing in the example; small enough for two busy cores.
 DEMO := cd demo && LIFT3D_CACHE=cache PATH="$(CURDIR)/$(VENV)/bin:$$PATH" && export LIFT3D_CACHE PATH && set -x &&
 
 demo: $(STAMP) ## lift the colorizer over examples/tabletop: pictures and a video from new viewpoints, in demo/
 	@mkdir -p demo
 	@$(DEMO) lift3d encode ../examples/tabletop
 	@$(DEMO) lift3d path ../examples/tabletop orbit --frames 12 --max-size 320 --fps 6
-	@$(DEMO) lift3d render --poses path.json --views 5 --planes 192
+	@$(DEMO) lift3d render --poses path.json --views 5
 	@$(DEMO) lift3d decode --task colorize --output .
 	@echo
 	@echo "The example, colorized from viewpoints that no photo was taken from:"
@@ -86,6 +85,9 @@ format: $(STAMP) ## rewrite the code in the project's style
 
 docs: $(STAMP) ## write docs/cli.md and the README's tables again, from the code
 	$(RUN) docs/make_reference.py
+
+golden: $(STAMP) ## write tests/golden/errors.json again after a wanted change of a message; then read the difference
+	LIFT3D_UPDATE_GOLDEN=1 $(RUN) -m pytest tests/cli/test_errors.py
 
 wheel: $(STAMP) ## build a wheel, with the weights in it, into dist/
 	$(RUN) -m pip wheel . --no-deps --no-build-isolation --wheel-dir dist
