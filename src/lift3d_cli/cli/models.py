@@ -24,7 +24,8 @@ def models(
         console.as_json(rows)
         return
     if name:
-        console.text("\n".join(f"{key:10} {value}" for key, value in rows[0].items() if value not in ("", None)))
+        facts = {key: ", ".join(value) if key == "tasks" else value for key, value in rows[0].items()}
+        console.text("\n".join(f"{key:10} {value}" for key, value in facts.items() if value not in ("", None)))
         return
     lines = [_LINE.format("model", "tasks", "stride", "channels", "licence", "from")]
     for row in rows:
