@@ -176,6 +176,8 @@ def test_interrupt_ends_in_one_line_and_keeps_what_is_done(done_folder, tmp_path
     process = subprocess.Popen(
         [sys.executable, "-m", "lift3d_cli", "encode", "scene", "--model", "./slow.py:Patches"],
         cwd=work,
+        # A background job of a shell ignores Ctrl-C, and so would everything that is started from it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

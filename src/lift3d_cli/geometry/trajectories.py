@@ -28,6 +28,8 @@ _FULL_CIRCLE_GAP = np.radians(60.0)
 _ORBIT_WINDOW = np.radians(30.0)
 # Photos that see a spiral's subject from a similar side: wider, and the average pose would lie inside an arc's chord.
 _SPIRAL_CONE = np.radians(40.0)
+# Largest radius of a spiral, in focus depths.
+_SPIRAL_REACH = 0.1
 _FINE_STEPS = 24  # samples per spline segment from which constant speed is computed
 
 
@@ -82,7 +84,9 @@ def spiral(
     """Circle in front of the subject around the average pose of the photos that look its way.
 
     Radii are the 90th percentiles of those photos' offsets along their three principal directions: LLFF takes the
-    axes of the image, but then the path leaves the hull of photos that lie on a diagonal or recede to one side.
+    axes of the image, but then the path leaves the hull of photos that lie on a diagonal or recede to one side. A radius
+    is at most a tenth of the focus depth, 6 degrees: within the hull of photos taken from all over, most places are
+    near none of them.
 
     Args:
         cameras: the photos' cameras, at least one.
@@ -105,7 +109,8 @@ def spiral(
     least = np.array([0.02, 0.01, 0.0]) * depth
     main = np.linalg.eigh(offsets.T @ offsets / len(near) + np.diag(least**2) / 2)[1].T[::-1]
     main *= np.sign(main[np.arange(3), np.abs(main).argmax(1)])[:, None]  # eigh leaves the signs open
-    radii = scale * np.maximum(np.percentile(np.abs(offsets @ main.T), 90, axis=0), least)
+    radii = np.minimum(np.percentile(np.abs(offsets @ main.T), 90, axis=0), _SPIRAL_REACH * depth)
+    radii = scale * np.maximum(radii, least)
     target = centre + depth * axes[2]
     poses = []
     for phase in np.arange(num_poses) / num_poses * 2 * np.pi:
