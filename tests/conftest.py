@@ -35,14 +35,18 @@ def _no_settings_of_the_user(monkeypatch):
 
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory) -> Path:
-    """A folder of weights with the network as it begins, which renders exactly as the training-free renderer does.
+    """A folder of weights with the network as it begins, which renders exactly as the training-free renderer does; its
+    corrector, which begins by doing something, is told to do nothing.
 
     What the tests of the stages and commands expect then does not depend on how well a network was trained.
     """
     from lift3d_cli.lifting.network import Lift3DNetwork
 
     folder = tmp_path_factory.mktemp("weights")
-    content = safetensors.torch.save(Lift3DNetwork().state_dict())
+    network = Lift3DNetwork()
+    network.corrector.log_noise.data += 40
+    network.corrector.ray_head[-1].bias.data -= torch.tensor([0.0, 40.0])
+    content = safetensors.torch.save(network.state_dict())
     (folder / "lift3d.safetensors").write_bytes(content)
     facts = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "license": "Apache-2.0"}
     (folder / "manifest.json").write_text(json.dumps({"lift3d.safetensors": facts}))

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,3 +113,48 @@ def test_shipped_colorizer_is_small():
     path = weights.find_weights("tiny-colorizer.safetensors")
     assert path.stat().st_size < 4_200_000
     assert all(t.dtype == torch.float16 for t in load_file(path).values())
+
+
+# ---- weights of others -----------------------------------------------------------------------------------------------
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FIND = "from lift3d_cli.weights import find_other_weights as f; print(f('{}', 'lift3d.safetensors'))"
+
+
+@pytest.fixture
+def hub(tmp_path) -> dict[str, str]:
+    """The hub's own cache on this machine, with one repository in it, and no network."""
+    repository = tmp_path / "hub" / "models--somebody--other-weights"
+    (repository / "snapshots" / COMMIT).mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    (repository / "snapshots" / COMMIT / "lift3d.safetensors").write_bytes(b"weights")
+    return {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+
+
+def find_in(hub: dict[str, str], reference: str) -> subprocess.CompletedProcess:
+    # A process of its own: the library reads its environment when it is imported.
+    return subprocess.run([sys.executable, "-c", FIND.format(reference)], env=hub, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("revision", ["", "@main", f"@{COMMIT}"])
+def test_weights_of_a_hub_repository_come_from_its_cache(hub, revision):
+    done = find_in(hub, f"somebody/other-weights{revision}")
+    assert done.returncode == 0, done.stderr
+    assert open(done.stdout.strip(), "rb").read() == b"weights"  # noqa: SIM115
+
+
+@pytest.mark.parametrize("reference", ["somebody/absent", "somebody/other-weights@v9"])
+def test_repository_that_is_not_to_be_had_is_one_line(hub, reference):
+    done = find_in(hub, reference)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"ModelError: weights {reference}: no such file, and not to be had from the Hugging Face hub" in last
+
+
+def test_existing_file_goes_before_a_repository_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "somebody").mkdir()
+    (tmp_path / "somebody" / "other-weights").write_bytes(b"")
+    assert weights.find_other_weights("somebody/other-weights", "x") == Path("somebody/other-weights")
+    assert weights.find_other_weights("runs/a.safetensors", "x") == Path("runs/a.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class RenderConfig:
         device: auto, cpu, cuda or cuda:N.
         dtype: of the rendered features: fp16, bf16 or fp32.
         memory: bound on temporaries, such as 2GiB.
-        weights: file of the rendering network; empty for the one that ships with lift3d.
+        weights: of the rendering network, a file or a Hugging Face repository; empty for those that ship with lift3d.
     """
 
     models: tuple[str, ...] = ()
@@ -83,8 +84,8 @@ class EvalConfig:
         model: also compare lifted features of this 2D model; empty for none.
         device: auto, cpu, cuda or cuda:N.
         memory: bound on temporaries, such as 2GiB.
-        weights: file of the rendering network; empty for the one that ships with lift3d.
-        variant: full, or training-free: the renderer without the network.
+        weights: of the rendering network, a file or a Hugging Face repository; empty for those that ship with lift3d.
+        variant: full, or one with a part left out, see `stages.renderers.VARIANTS`.
     """
 
     every: int = 8
@@ -95,3 +96,70 @@ class EvalConfig:
     memory: str = "2GiB"
     weights: str = ""
     variant: str = "full"
+
+
+@dataclass(frozen=True)
+class AblationConfig:
+    """Settings of `ablate`.
+
+    Args:
+        models: 2D models whose features are lifted, best such that nothing was trained on.
+        every: every n-th photo, sorted by name, from the first, is left out and rendered.
+        height: photos are resized to this height in pixels; 0 keeps their size.
+        views: source photos per left-out photo.
+        device: auto, cpu, cuda or cuda:N.
+        memory: bound on temporaries, such as 2GiB.
+        weights: of the rendering network, a file or a Hugging Face repository; empty for those that ship with lift3d.
+    """
+
+    models: tuple[str, ...] = ("tiny-colorizer",)
+    every: int = 8
+    height: int = 320
+    views: int = 8
+    device: str = "auto"
+    memory: str = "2GiB"
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of `train`.
+
+    Args:
+        part: what learns: renderer, corrector, or for ablations single-stage or feature-prediction.
+        scenes: to learn from.
+        held_out: scenes to score on, which nothing is learned from.
+        models: 2D models whose features the corrector learns from.
+        textures: folder of photos for the procedural scenes, or None.
+        weights: to begin with, a file or a Hugging Face repository; empty for those that ship with lift3d, "none" for
+            an untrained network.
+        run: folder of the checkpoint and the learning curves.
+        output: file of the finished weights; None for `weights.safetensors` in `run`.
+        steps: of the whole training.
+        learning_rate: at its highest.
+        height: of the renderer's training photos in pixels.
+        procedural: part of the renderer's examples that come from procedural scenes.
+        examples: of the corrector, per scene and size of its photos.
+        evaluate_every: steps between scores.
+        device: auto, cpu, cuda or cuda:N.
+        seed: of everything random.
+        resume: go on from the run's checkpoint.
+    """
+
+    part: str = "renderer"
+    scenes: tuple[Path, ...] = ()
+    held_out: tuple[Path, ...] = ()
+    models: tuple[str, ...] = ()
+    textures: Path | None = None
+    weights: str = ""
+    run: Path = Path("runs/train")
+    output: Path | None = None
+    steps: int = 2000
+    learning_rate: float = 1e-3
+    height: int = 240
+    procedural: float = 0.4
+    examples: int = 4
+    evaluate_every: int = 250
+    device: str = "auto"
+    seed: int = 0
+    resume: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,31 @@ def find_weights(name: str) -> Path:
             return folder / name
     looked = " and ".join(str(folder) for folder in WEIGHT_FOLDERS)
     raise ModelError(f"no weights {name} in {looked}. hint: the installation is incomplete; install lift3d-cli again")
+
+
+def find_other_weights(reference: str, name: str) -> Path:
+    """The file that `--weights` means: a path, or the file `name` of a Hugging Face repository.
+
+    Args:
+        reference: a path, or `owner/repository` with an optional `@revision`; what exists as a file is that file.
+        name: of the file in the repository.
+
+    Raises:
+        ModelError: if it is neither, or the repository cannot be reached and is not in the hub's own cache.
+    """
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", reference)
+    if Path(reference).exists() or reference.endswith(".safetensors") or match is None:
+        return Path(reference)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(match[1], name, revision=match[2]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
+        reason = " ".join(str(e).split()).split(". ")[0]
+        raise ModelError(
+            f"weights {reference}: no such file, and not to be had from the Hugging Face hub ({reason})"
+        ) from e
 
 
 def load_weights(name: str, path: Path | None = None) -> dict[str, Tensor]:

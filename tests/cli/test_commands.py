@@ -158,6 +158,32 @@ def test_eval_compares_features_of_a_model(done, shared_model):
     assert "feature_mse_relative" in json.loads("\n".join(done.ok(*argv)))["mean"]
 
 
+def test_eval_compares_decoded_frames_with_each_other(done, shared_model):
+    argv = ["eval", "scene", "--every", "4", "--height", "0", "--views", "2", "--model", shared_model, "--consistency"]
+    result = json.loads("\n".join(done.ok(*argv, "--task", "negative", "--json")))
+    assert set(result["consistency"]) == {"near", "far"}
+    lines = done.ok(*argv)
+    assert [line.split()[:2] for line in lines[-6:-3]] == [["near", m] for m in result["consistency"]["near"]]
+
+
+def test_ablate_prints_tables_or_json_and_writes_them(done, shared_model):
+    argv = ["ablate", "scene", "--model", shared_model, "--every", "4", "--height", "0", "--views", "2"]
+    lines = done.ok(*argv, "--output", "tables/ablation.md")
+    assert lines[0] == "**patches**"
+    assert Path("tables/ablation.md").read_text().splitlines() == lines[:-1]
+    (result,) = json.loads("\n".join(done.ok(*argv, "--json")))
+    assert result["scene"] == "scene"
+    assert f"{result['errors']['patches']['full']['mse_relative']:.3f}" in next(x for x in lines if "`full`" in x)
+
+
+def test_train_writes_weights_that_render_takes(done, shared_model):
+    argv = ["train", "corrector", "scene", "--model", shared_model, "--weights", "none", "--examples", "1"]
+    (path,) = done.ok(*argv, "--steps", "1", "--run", "run", "--device", "cpu")
+    assert path == str(Path("run", "weights.safetensors"))
+    assert Path("run/curves.csv").is_file()
+    done.ok("render", *FAST, "--weights", path)
+
+
 def test_json_is_json_also_where_a_number_is_not_defined(done):
     # Photos of one colour: features without variance have no relative error, and an exact render an infinite psnr.
     for path in Path("scene/images").iterdir():

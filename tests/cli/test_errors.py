@@ -411,6 +411,23 @@ def every_photo_is_left_out(run: Run):
 
 
 @case
+def nothing_to_train_on(run: Run):
+    return ["train", "renderer", "--weights", "none"]
+
+
+@case
+def corrector_without_a_model_to_learn_from(run: Run):
+    return ["train", "corrector", "scene", "--weights", "none", "--device", "cpu"]
+
+
+@case
+def training_that_is_there_already(run: Run):
+    (run.folder / "run").mkdir()
+    (run.folder / "run" / "checkpoint.safetensors").write_bytes(b"")
+    return ["train", "renderer", "scene", "--run", "run"]
+
+
+@case
 def interrupted(run: Run, monkeypatch):
     def fail(*_, **__):
         raise KeyboardInterrupt
@@ -495,6 +512,8 @@ def test_golden_texts_say_what_to_do():
         (["render", "--planes", "1"], "Invalid value for '--planes'"),
         (["path", "scene", "circle"], "'circle' is not one of"),
         (["eval", "scene", "--variant", "best"], "Invalid value for '--variant'"),
+        (["eval", "scene", "--consistency"], "needs --model"),
+        (["train", "everything", "scene"], "'everything' is not one of"),
         (["paint"], "No such command 'paint'"),
         (["encode", "scene", "--max-size", "big"], "Invalid value for '--max-size'"),
     ],

@@ -12,7 +12,7 @@ import typer
 from commands import invoke
 
 from lift3d_cli import config
-from lift3d_cli.cli import decode, encode, evaluate, render
+from lift3d_cli.cli import ablate, decode, encode, evaluate, render, train
 from lift3d_cli.cli.app import app
 from lift3d_cli.scene.paths import DEFAULT_FPS
 
@@ -23,13 +23,15 @@ CONFIGS = {
     "render": (render.render, config.RenderConfig),
     "decode": (decode.decode, config.DecodeConfig),
     "eval": (evaluate.evaluate, config.EvalConfig),
+    "ablate": (ablate.ablate, config.AblationConfig),
+    "train": (train.train, config.TrainConfig),
 }
 # The settings that an option names otherwise.
 OPTION_OF = {"models": "model"}
 
 
 def test_commands_are_these():
-    assert list(COMMANDS) == ["encode", "path", "render", "decode", "info", "models", "eval"]
+    assert list(COMMANDS) == ["encode", "path", "render", "decode", "info", "models", "eval", "ablate", "train"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -61,6 +63,8 @@ def test_settings_have_one_default(name):
     parameters = inspect.signature(function).parameters
     for field in dataclasses.fields(settings):
         option = parameters[OPTION_OF.get(field.name, field.name)]
+        if option.default is inspect.Parameter.empty:
+            continue  # an argument that has to be named
         if option.default is None or field.name == "models":
             # "All", "the model's own": the help says in brackets what that is.
             assert not field.default or f"[{field.default[0]}]" in str(option.annotation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,7 @@ def test_weights_sum_to_one_where_a_view_sees_the_ray_and_are_zero_elsewhere(ran
     lines, rays = EpipolarLines.between(target, sources.cameras), pixel_centers(target.width, target.height)
     t = sample_depths(distribution, rays, 8)
     with torch.no_grad():
+        sources = replace(sources, features=random_network.pyramid(sources.images))
         weights = LearnedBlending(random_network, "test")(sources, lines, rays, t, distribution)
     total = weights.omega.sum((0, 2))
     assert (weights.omega >= 0).all()

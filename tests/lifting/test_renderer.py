@@ -44,6 +44,9 @@ class OnlyView:
     index: int
     bytes_per_sample = 1
 
+    def photo_features(self, images) -> None:
+        pass
+
     def __call__(self, sources, lines, rays, t, distribution) -> BlendingWeights:
         uv, _ = lines.project(rays, t)
         omega = torch.zeros(uv.shape[:-1])

@@ -16,6 +16,9 @@ class Variant(str, Enum):
     """Renderers to compare."""
 
     full = "full"
+    single_stage = "single-stage"
+    no_correction = "no-correction"
+    feature_prediction = "feature-prediction"
     training_free = "training-free"
 
 
@@ -32,8 +35,12 @@ def evaluate(
     memory: options.Memory = EvalConfig.memory,
     weights: options.Weights = EvalConfig.weights,
     variant: Annotated[
-        Variant, typer.Option(help="full, or training-free: the renderer without the network.")
+        Variant, typer.Option(help="full, or with a part left out: see docs/evaluation.md.")
     ] = Variant.full,
+    consistency: Annotated[
+        bool, typer.Option("--consistency", help="Also compare decoded frames of --model with those nearby and far.")
+    ] = False,
+    task: Annotated[str, typer.Option(help="What --consistency decodes to. [the model's first]")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure quality on left-out photos.
@@ -42,12 +49,16 @@ def evaluate(
 
     Example: lift3d eval scene/ --every 8 --height 320 --views 8 --json
     """
+    if consistency and not model:
+        raise typer.BadParameter("needs --model, whose decoded frames it compares", param_hint="--consistency")
     loaded = options.open_scene(scene)
+    from lift3d_cli.evaluation.consistency import measure_consistency
     from lift3d_cli.evaluation.protocols import evaluate as run
 
-    result = run(
-        loaded, EvalConfig(every, height, views, model, device, memory, weights, variant.value), save, console.progress
-    )
+    config = EvalConfig(every, height, views, model, device, memory, weights, variant.value)
+    result = run(loaded, config, save, console.progress)
+    if consistency:
+        result["consistency"] = measure_consistency(loaded, config, task, console.progress)
     if json:
         console.as_json(result)
         return
@@ -56,3 +67,8 @@ def evaluate(
     for row in [*result["views"], {"name": "mean", **result["mean"]}]:
         lines.append(f"{row['name']:32}" + "".join(f"{row[key]:>22.4f}" for key in keys))
     console.text("\n".join(lines))
+    for pair, methods in result.get("consistency", {}).items():
+        for method, row in methods.items():
+            console.text(
+                f"{pair:6}{method:26}" + "".join(f"{f'{name} {value:.4f}':>22}" for name, value in row.items())
+            )

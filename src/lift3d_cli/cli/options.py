@@ -18,7 +18,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="
 Dtype = Annotated[str, typer.Option(help="What features are stored as: fp16, bf16 or fp32.")]
 Seed = Annotated[int, typer.Option(help="For models that draw random numbers.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of paths.")]
-Weights = Annotated[str, typer.Option(help="File of the rendering network. [the one that ships]")]
+Weights = Annotated[
+    str, typer.Option(help="Rendering network: a file or a Hugging Face repository. [the one that ships]")
+]
 Memory = Annotated[str, typer.Option(help="Bound on temporary memory, such as 512MiB or 2GiB.")]
 CacheOption = Annotated[
     Path | None,

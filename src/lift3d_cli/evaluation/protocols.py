@@ -67,10 +67,7 @@ def evaluate(
         SceneError, ModelError, ResourceError: in one line.
     """
     device = resolve_device(config.device)
-    held_out = list(range(0, len(scene.views), max(1, config.every)))
-    candidates = [i for i in range(len(scene.views)) if i not in held_out]
-    if config.every < 2 or not candidates:
-        raise SceneError(f"{scene.root}: --every {config.every} leaves no photo to render from. hint: 2 or more")
+    held_out, candidates = split(scene, config.every)
     photos = ResizedPhotos(scene, config.height, keep=8 * config.views)
     renderer = make_renderer(RenderConfig(memory=config.memory, weights=config.weights), device, config.variant)
     lifter = SceneLifter(photos, photos.points(candidates), renderer, config.views, device, candidates)
@@ -100,6 +97,19 @@ def evaluate(
     }
 
 
+def split(scene: Scene, every: int) -> tuple[list[int], list[int]]:
+    """Indices of the photos to leave out, every n-th from the first, and of those to render from.
+
+    Raises:
+        SceneError: if none is left to render from.
+    """
+    held_out = list(range(0, len(scene.views), max(1, every)))
+    candidates = [i for i in range(len(scene.views)) if i not in held_out]
+    if every < 2 or not candidates:
+        raise SceneError(f"{scene.root}: --every {every} leaves no photo to render from. hint: 2 or more")
+    return held_out, candidates
+
+
 def _measure(
     name: str, view: LiftedView, photo: Photo, features: Mapping[str, EncodedOnTheSpot], index: int
 ) -> dict[str, object]:
@@ -116,12 +126,12 @@ def _measure(
     for model, source in features.items():
         grid = view.grids[model]
         row["feature_mse"], row["feature_mse_relative"] = feature_mse(
-            view.frame.features[model], _on_grid(source.read(index), grid), _cells_that_count(counts, grid)
+            view.frame.features[model], on_grid(source.read(index), grid), cells_that_count(counts, grid)
         )
     return row
 
 
-def _on_grid(features: FeatureMap, grid: FeatureGrid) -> Tensor:  # [C, h, w] float32
+def on_grid(features: FeatureMap, grid: FeatureGrid) -> Tensor:  # [C, h, w] float32
     """A photo's features at the cells of `grid`, which is another one where the sources are of other focal length."""
     if features.grid == grid:
         return features.data.float()
@@ -130,7 +140,7 @@ def _on_grid(features: FeatureMap, grid: FeatureGrid) -> Tensor:  # [C, h, w] fl
     return sample_map(features.data[None].float(), uv[None])[0].reshape(-1, grid.height, grid.width)
 
 
-def _cells_that_count(counts: Tensor, grid: FeatureGrid) -> Tensor:  # [h, w] bool
+def cells_that_count(counts: Tensor, grid: FeatureGrid) -> Tensor:  # [h, w] bool
     """Cells whose centre pixel has ground truth; all cells if none has."""
     uv = grid.cell_centers().to(counts.device).long()
     height, width = counts.shape

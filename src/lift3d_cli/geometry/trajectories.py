@@ -84,9 +84,9 @@ def spiral(
     """Circle in front of the subject around the average pose of the photos that look its way.
 
     Radii are the 90th percentiles of those photos' offsets along their three principal directions: LLFF takes the
-    axes of the image, but then the path leaves the hull of photos that lie on a diagonal or recede to one side. A radius
-    is at most a tenth of the focus depth, 6 degrees: within the hull of photos taken from all over, most places are
-    near none of them.
+    axes of the image, but then the path leaves the hull of photos that lie on a diagonal or recede to one side. A
+    radius is at most a tenth of the focus depth, 6 degrees: within the hull of photos taken from all over, most places
+    are near none of them.
 
     Args:
         cameras: the photos' cameras, at least one.

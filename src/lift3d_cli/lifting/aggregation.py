@@ -40,6 +40,9 @@ class Blending(Protocol):
         self, sources: SourceViews, lines: EpipolarLines, rays: Tensor, t: Tensor, distribution: DepthDistribution
     ) -> BlendingWeights: ...
 
+    def photo_features(self, images: Tensor) -> Tensor | None:
+        """What it makes of photos [V, 3, H, W], each on its own, for `SourceViews.features`; None for nothing."""
+
     def settings(self) -> Mapping[str, object]:
         """JSON values that tell apart two blendings with different results."""
 
@@ -106,6 +109,9 @@ class AngleAgreementBlending:
         mean = (by_angle[:, None] * colors).sum(0)
         weight = weight * torch.exp(-self.agreement * (colors - mean).abs().mean(1))
         return SampleViews(uv, seen, colors, angle, by_angle, mean, weight)
+
+    def photo_features(self, images: Tensor) -> None:
+        """See `Blending`."""
 
     def settings(self) -> Mapping[str, object]:
         """See `Blending`."""

@@ -16,6 +16,7 @@ from lift3d_cli.geometry.grids import sample_map, sample_volume
 from lift3d_cli.lifting.aggregation import AngleAgreementBlending, BlendingWeights, SampleViews
 from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal, angle_weighted_mean
+from lift3d_cli.lifting.pyramid import PYRAMID_STRIDE
 from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.lifting.sweep import VoxelViews, plane_sweep, smooth_volume
 
@@ -119,8 +120,10 @@ class LearnedBlending:
     ) -> BlendingWeights:
         with torch.no_grad():
             views = self.prior.look(sources, lines, rays, t)
-            inputs = _view_inputs(views, sample_map(sources.blurred, views.uv))
+            scalars = _view_inputs(views, sample_map(sources.blurred, views.uv))
             position = _position(t, distribution)
+        features = sample_map(sources.features, views.uv / PYRAMID_STRIDE).permute(0, 2, 3, 1)
+        inputs = torch.cat([scalars, features * views.seen[..., None]], -1)
         # The first and last plane lie in the middle of their bins, which the volume goes to the ends of.
         num_planes = distribution.latent.shape[1]
         bins = position * ((num_planes - 1) / num_planes)
@@ -136,12 +139,16 @@ class LearnedBlending:
         ray_weights = torch.softmax(torch.where(seen, ray_logits, -1e4), 1) * seen.any(1, keepdim=True)
         return BlendingWeights(view_weights * ray_weights, views.uv, seen.float().mean(1))
 
+    def photo_features(self, images: Tensor) -> Tensor:
+        """See `Blending`."""
+        return self.network.pyramid(images)
+
     def settings(self) -> Mapping[str, object]:
         """See `Blending`."""
         return {"kind": "learned", "weights": self.identity}
 
 
-def _view_inputs(views: SampleViews, blurred: Tensor) -> Tensor:  # [V, R, S, NUM_VIEW_INPUTS]
+def _view_inputs(views: SampleViews, blurred: Tensor) -> Tensor:  # [V, R, S, 16]
     """What Stage II looks at per sample and view, each scaled to about 1; 0 where the view does not see the sample."""
     deviation = views.colors - views.mean
     angle = views.angle.clamp(max=2)

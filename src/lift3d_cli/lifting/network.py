@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lift3d_cli.lifting.correction import InconsistencyCorrector
+from lift3d_cli.lifting.pyramid import NUM_PHOTO_FEATURES, PhotoPyramid
+
 NUM_CUES = 13
 """Channels per voxel that Stage I looks at, see `lifting/learned.py`."""
 NUM_LATENTS = 8
 """Channels per voxel that Stage I hands to Stage II."""
-NUM_VIEW_INPUTS = 16
+NUM_VIEW_INPUTS = 16 + NUM_PHOTO_FEATURES
 """What Stage II looks at per sample and source view."""
 # The residuals' scale: a last layer moves by about the learning rate a step, and logits have to move by several.
 _DEPTH_GAIN, _VIEW_GAIN, _RAY_GAIN = 4.0, 3.0, 3.0
@@ -82,12 +85,14 @@ class BlendingNetwork(nn.Module):
 
 
 class Lift3DNetwork(nn.Module):
-    """Everything that is learned, in one set of weights: 205,723 parameters."""
+    """Everything that is learned, in one set of weights: 308,083 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.pyramid = PhotoPyramid()
         self.regularizer = DepthRegularizer()
         self.blending = BlendingNetwork()
+        self.corrector = InconsistencyCorrector()
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

@@ -94,6 +94,28 @@ class PlaneSweepProposal:
         return {"kind": "plane-sweep", **asdict(self)}
 
 
+@dataclass(frozen=True)
+class UniformProposal:
+    """No Stage I: the surface may be anywhere, evenly in 1/z; what a single-stage renderer samples by.
+
+    Args:
+        num_latents: zeros in the place of what a learned Stage I tells Stage II.
+    """
+
+    num_latents: int
+
+    def __call__(
+        self, target: Camera, sources: SourceViews, depth_range: tuple[float, float], memory_bytes: int
+    ) -> DepthDistribution:
+        anywhere = torch.full((2, 1, 1), 0.5, device=sources.images.device)
+        latent = torch.zeros(self.num_latents, 2, 1, 1, device=anywhere.device)
+        return DepthDistribution(anywhere, *depth_range, (1 / target.width, 1 / target.height), latent)
+
+    def settings(self) -> Mapping[str, object]:
+        """See `Proposal`."""
+        return {"kind": "uniform"}
+
+
 def angle_weighted_mean(views: VoxelViews, angle_floor: float) -> tuple[Tensor, Tensor, Tensor]:
     """Weights [V, R] of the views that see a voxel, and by them the mean colour and contrast, both [3, R].
 

@@ -6,15 +6,19 @@ The seams, each of which a learned network may take: proposal (Stage I), samplin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import FeatureGrid
-from lift3d_cli.lifting.aggregation import AngleAgreementBlending, Blending, BlendingWeights
+from lift3d_cli.lifting.aggregation import AngleAgreementBlending, Blending
+from lift3d_cli.lifting.correction import BYTES_PER_RAY, Corrector
+from lift3d_cli.lifting.evidence import Blend, SourceCells, on_maps
 from lift3d_cli.lifting.fill import fill_unseen
 from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal, Proposal
 from lift3d_cli.lifting.sampling import sample_depths
@@ -30,11 +34,17 @@ class SourceFeatures:
         maps: V maps [C, h_i, w_i]; sizes may differ.
         grids: V grids: where the cells lie in the source's image of `SourceViews`.
         target: grid of the rendered map in the target's image.
+        stride: image pixels per cell, where the photos were encoded.
+        corrector: of the blended features, or None.
+        descriptors: V maps [D, h_i, w_i] on the same grids, by `corrector.describe`.
     """
 
     maps: Sequence[Tensor]
     grids: Sequence[FeatureGrid]
     target: FeatureGrid
+    stride: float = 1.0
+    corrector: Corrector | None = None
+    descriptors: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -63,12 +73,14 @@ class Renderer:
         blending: Stage II.
         num_samples: S, importance samples per ray.
         memory_bytes: rough bound on temporaries; rays are rendered in chunks that fit.
+        corrector: of features, where their `SourceFeatures` do not say otherwise, or None.
     """
 
     proposal: Proposal = field(default_factory=PlaneSweepProposal)
     blending: Blending = field(default_factory=AngleAgreementBlending)
     num_samples: int = 8
     memory_bytes: int = 2 * 1024**3
+    corrector: Corrector | None = None
 
     @torch.inference_mode()
     def render(
@@ -86,39 +98,52 @@ class Renderer:
             depth_range: (near, far) z-depth in the target camera.
             features: by model name.
         """
+        if sources.features is None:
+            sources = replace(sources, features=self.blending.photo_features(sources.images))
         distribution = self.proposal(target, sources, depth_range, self.memory_bytes)
-        lines = EpipolarLines.between(target, sources.cameras, sources.images.device)
+        frame = _Frame(target, sources, distribution)
         grid = FeatureGrid(target.width, target.height, (1.0, 1.0))
-        pixels = self._lift(sources.images, None, grid, distribution, sources, lines)
-        rendered = {}
-        for name, model in (features or {}).items():
-            maps = pad_maps(model.maps).to(sources.images.device)
-            rendered[name] = self._lift(maps, model.grids, model.target, distribution, sources, lines).data
-        return RenderedFrame(pixels.data.clamp(0, 1), pixels.depth, pixels.coverage, rendered)
+        pixels = self._lift(frame, sources.images, None, grid)
+        image = pixels.data.clamp(0, 1)
+        rendered = {name: self._lift_features(frame, model, image) for name, model in (features or {}).items()}
+        return RenderedFrame(image, pixels.depth, pixels.coverage, rendered)
 
     def settings(self) -> dict[str, object]:
         """JSON values that tell apart two renderers with different results."""
         parts = {"proposal": dict(self.proposal.settings()), "blending": dict(self.blending.settings())}
         return {**parts, "num_samples": self.num_samples}
 
+    def _lift_features(self, frame: _Frame, model: SourceFeatures, image: Tensor) -> Tensor:  # [C, h, w]
+        maps = pad_maps(model.maps).to(image.device)
+        if model.corrector is None:
+            return self._lift(frame, maps, model.grids, model.target).data
+        descriptors = pad_maps(model.descriptors).to(image.device)
+        cells = SourceCells(maps, descriptors, model.grids, model.stride)
+        target = model.corrector.describe(*_as_encoded(image, model)).flatten(1).T
+        return self._lift(frame, maps, model.grids, model.target, _Correction(model.corrector, cells, target)).data
+
     def _lift(
         self,
+        frame: _Frame,
         maps: Tensor,  # [V, C, h, w]
         grids: Sequence[FeatureGrid] | None,  # None: the maps are the images themselves
         target_grid: FeatureGrid,
-        distribution: DepthDistribution,
-        sources: SourceViews,
-        lines: EpipolarLines,
+        correction: _Correction | None = None,
     ) -> _Lifted:
         """Gather maps at the rays through the cells of the target grid, in chunks."""
         rays = target_grid.cell_centers().to(maps.device)
-        chunk = self._rays_per_chunk(len(lines.H), maps.shape[1], maps.device)
+        chunk = self._rays_per_chunk(len(maps), maps.shape[1], maps.device, correction is not None)
         gather = WeightedGather(maps)
         values, depths, coverages = [], [], []
-        for uv in rays.split(chunk):
-            t = sample_depths(distribution, uv, self.num_samples)
-            weights = self.blending(sources, lines, uv, t, distribution)
-            values.append(gather(_on_maps(weights, grids), weights.omega))
+        for part in torch.arange(len(rays), device=rays.device).split(chunk):
+            uv = rays[part]
+            t = sample_depths(frame.distribution, uv, self.num_samples)
+            weights = self.blending(frame.sources, frame.lines, uv, t, frame.distribution)
+            value = gather(weights.uv if grids is None else on_maps(weights.uv, grids), weights.omega)
+            if correction is not None:
+                looks = (correction.cells, correction.target[part], frame.lines, uv, t, weights, frame.distribution)
+                value = correction.corrector.correct(Blend(value, gather, *looks))
+            values.append(value)
             coverages.append(weights.coverage)
             share = weights.omega.sum(0)  # [R, S], of each sample
             share = torch.where(weights.coverage[:, None] > 0, share, 1 / self.num_samples)
@@ -128,10 +153,11 @@ class Renderer:
         data = torch.cat(values).T.reshape(-1, *shape)
         return _Lifted(fill_unseen(data, coverage), torch.cat(depths).reshape(shape), coverage)
 
-    def _rays_per_chunk(self, num_views: int, num_channels: int, device: torch.device) -> int:
+    def _rays_per_chunk(self, num_views: int, num_channels: int, device: torch.device, is_corrected: bool) -> int:
         # The gather adds positions and weights of four taps; few-channel maps are sampled and held as well.
         per_sample = self.blending.bytes_per_sample + 4 * 16 + 8 * min(num_channels, 16)
-        most = self.memory_bytes // (num_views * self.num_samples * per_sample)
+        per_view = self.num_samples * per_sample + is_corrected * BYTES_PER_RAY
+        most = self.memory_bytes // (num_views * per_view)
         # On CPU smaller chunks are faster, as more of them stays in the processor's cache.
         return max(1, min(most, 512) if device.type == "cpu" else most)
 
@@ -143,12 +169,32 @@ class _Lifted:
     coverage: Tensor  # [h, w]
 
 
-def _on_maps(weights: BlendingWeights, grids: Sequence[FeatureGrid] | None) -> Tensor:
-    """The samples' pixels in the source images as pixels of the source maps: [V, R, S, 2]."""
-    if grids is None:
-        return weights.uv
-    scale, offset = (
-        torch.tensor([getattr(grid, name) for grid in grids], device=weights.uv.device)[:, None, None]
-        for name in ("scale", "offset")
-    )
-    return weights.uv * scale + offset
+@dataclass(frozen=True)
+class _Correction:
+    """How one model's features are corrected."""
+
+    corrector: Corrector
+    cells: SourceCells
+    target: Tensor  # [R, D] descriptors of all cells of the target
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A target with what was found out about it once."""
+
+    target: Camera
+    sources: SourceViews
+    distribution: DepthDistribution
+
+    @cached_property
+    def lines(self) -> EpipolarLines:
+        return EpipolarLines.between(self.target, self.sources.cameras, self.sources.images.device)
+
+
+def _as_encoded(image: Tensor, model: SourceFeatures) -> tuple[Tensor, FeatureGrid]:
+    """The target at the size at which its cells have the encoder's stride, and their grid in it."""
+    factors = [model.stride * scale for scale in model.target.scale]
+    size = tuple(round(n * factor) for n, factor in zip((image.shape[2], image.shape[1]), factors, strict=True))
+    if size != (image.shape[2], image.shape[1]):
+        image = F.interpolate(image[None], size=size[::-1], mode="bilinear", antialias=True, align_corners=False)[0]
+    return image, model.target.rescaled(*factors)

@@ -27,11 +27,13 @@ class SourceViews:
         cameras: V of them, for the sizes below.
         images: [V, 3, H, W] in [0, 1] sRGB.
         valid: [V, 1, H, W] float, 1 where the pixel may be used; 0 in the padding.
+        features: [V, F, h, w] what a learned Stage II made of each photo, see `Blending.photo_features`, or None.
     """
 
     cameras: Sequence[Camera]
     images: Tensor
     valid: Tensor
+    features: Tensor | None = None
 
     @cached_property
     def blurred(self) -> Tensor:
@@ -40,11 +42,17 @@ class SourceViews:
 
     @classmethod
     def stack(
-        cls, cameras: Sequence[Camera], images: Sequence[Tensor], valid: Sequence[Tensor], device: torch.device | str
+        cls,
+        cameras: Sequence[Camera],
+        images: Sequence[Tensor],
+        valid: Sequence[Tensor],
+        device: torch.device | str,
+        features: Sequence[Tensor | None] = (None,),
     ) -> SourceViews:
-        """Put photos [3, H_i, W_i] and validity [H_i, W_i] of any sizes on `device` as one batch."""
+        """Put photos [3, H_i, W_i], validity [H_i, W_i] and features [F, h_i, w_i] of any sizes on `device`."""
         masks = [mask[None].to(torch.float32) for mask in valid]
-        return cls(cameras, pad_maps(images).to(device), pad_maps(masks, "constant").to(device))
+        looked_at = None if any(x is None for x in features) else pad_maps(features).to(device)
+        return cls(cameras, pad_maps(images).to(device), pad_maps(masks, "constant").to(device), looked_at)
 
 
 def box(maps: Tensor) -> Tensor:

@@ -35,10 +35,10 @@ class WeightedGather:
     """
 
     def __init__(self, maps: Tensor) -> None:
-        self._maps = maps.float()
+        self.maps = maps.float()
         self._table: Tensor | None = None
         if maps.shape[1] >= _MIN_TABLE_CHANNELS:
-            self._table = self._maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+            self._table = self.maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
     def __call__(
         self,
@@ -47,8 +47,23 @@ class WeightedGather:
     ) -> Tensor:  # [R, C] float32
         """Gather one batch of rays."""
         if self._table is None:
-            return weighted_gather_ref(self._maps, uv, omega)
-        return gather_rows(self._table, uv, omega, *self._maps.shape[2:])
+            return weighted_gather_ref(self.maps, uv, omega)
+        return gather_rows(self._table, uv, omega, *self.maps.shape[2:])
+
+    def moved(
+        self,
+        values: Tensor,  # [R, C]
+        rows: Tensor,  # [V, R, T] cells of the maps, counted through all of them
+        weights: Tensor,  # [V, R, T]
+    ) -> Tensor:  # [R, C]
+        """Move each ray's value towards cells of the maps: v + sum over j of weights_j (cell_j - v)."""
+        table = self._table
+        if table is None:
+            table = self.maps.permute(0, 2, 3, 1).flatten(0, 2)
+        per_ray = (x.transpose(0, 1).flatten(1) for x in (rows, weights.to(table.dtype)))
+        rows, weights = (x.contiguous() for x in per_ray)
+        cells = F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
+        return (1 - weights.sum(1, keepdim=True)) * values + cells
 
 
 def weighted_gather(maps: Tensor, uv: Tensor, omega: Tensor) -> Tensor:

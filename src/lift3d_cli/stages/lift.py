@@ -8,15 +8,17 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.grids import FeatureGrid
+from lift3d_cli.lifting.correction import Corrector
 from lift3d_cli.lifting.renderer import RenderedFrame, Renderer, SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews, select_sources
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.scene.bounds import depth_range
 from lift3d_cli.stages.encode import to_image
-from lift3d_cli.stages.photos import ScenePhotos
+from lift3d_cli.stages.photos import Recent, ScenePhotos
 
 # A target that has within a tenth the pixels per angle of the encoded photos gets the model's own grid of its size.
 _SAME_SCALE = 0.1
@@ -89,6 +91,9 @@ class SceneLifter:
         self._num_views = num_views
         self._device = device
         self._candidates = range(len(photos.scene.views)) if candidates is None else candidates
+        # What the networks make of each photo, which the next pose mostly needs too.
+        self._photo_features: Recent[Tensor | None] = Recent(2 * num_views)
+        self._descriptors: Recent[Tensor] = Recent(8 * num_views)  # of several models
 
     def choose(self, target: Camera) -> Choice:
         """Decide what a target is rendered from; cheap, no photo is read."""
@@ -98,28 +103,56 @@ class SceneLifter:
         chosen = select_sources(target, cameras, self._num_views, near_far, self._points)
         return Choice(near_far, [self._candidates[i] for i in chosen])
 
-    def lift(self, target: Camera, choice: Choice, features: Mapping[str, FeatureSource] | None = None) -> LiftedView:
+    def lift(
+        self,
+        target: Camera,
+        choice: Choice,
+        features: Mapping[str, FeatureSource] | None = None,
+        correctors: Mapping[str, Corrector | None] | None = None,
+    ) -> LiftedView:
         """Render colour and features at `target`.
 
         Args:
             target: the camera.
             choice: of `choose`.
-            features: by model name.
+            features: by any name; several may be of one model.
+            correctors: by the same names; None for the renderer's.
         """
         chosen = choice.sources
         cameras = [self._source_camera(i, target) for i in chosen]
         photos = [self._photos.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
-        sources = SourceViews.stack(
-            cameras,
-            [to_image(photo) for photo in photos],
-            [torch.from_numpy(photo.valid) for photo in photos],
-            self._device,
-        )
+        images = [to_image(photo) for photo in photos]
+        valid = [torch.from_numpy(photo.valid) for photo in photos]
+        looked_at = [self._look_at(i, image) for i, image in zip(chosen, images, strict=True)]
+        sources = SourceViews.stack(cameras, images, valid, self._device, looked_at)
         model_features = {
-            name: self._gather_features(source, target, chosen, cameras) for name, source in (features or {}).items()
+            name: self._gather_features(
+                source, target, chosen, cameras, correctors[name] if correctors else self._renderer.corrector
+            )
+            for name, source in (features or {}).items()
         }
         frame = self._renderer.render(target, sources, choice.depth_range, model_features)
         return LiftedView(frame, {name: f.target for name, f in model_features.items()}, choice)
+
+    @torch.inference_mode()
+    def _look_at(self, index: int, image: Tensor) -> Tensor | None:  # [F, h, w]
+        """Stage II's features of a photo, see `Blending.photo_features`."""
+
+        def make() -> Tensor | None:
+            features = self._renderer.blending.photo_features(image[None].to(self._device))
+            return None if features is None else features[0]
+
+        return self._photo_features.get((index, image.shape), make)
+
+    @torch.inference_mode()
+    def _describe(self, corrector: Corrector, source: FeatureSource, index: int, grid: FeatureGrid) -> Tensor:
+        """The corrector's descriptors [D, h, w] of the cells of a photo's features."""
+
+        def make() -> Tensor:
+            photo = self._photos.resized(index, *source.size(index))
+            return corrector.describe(to_image(photo, self._device), grid)
+
+        return self._descriptors.get((corrector, source, index), make)
 
     def _source_camera(self, index: int, target: Camera) -> Camera:
         """The photo's camera, at a size where its pixels are as fine as the target's: finer ones would alias."""
@@ -130,16 +163,24 @@ class SceneLifter:
         return camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
 
     def _gather_features(
-        self, source: FeatureSource, target: Camera, chosen: Sequence[int], cameras: Sequence[Camera]
+        self,
+        source: FeatureSource,
+        target: Camera,
+        chosen: Sequence[int],
+        cameras: Sequence[Camera],
+        corrector: Corrector | None,
     ) -> SourceFeatures:
         """The chosen photos' features, with grids in pixels of `cameras`, and the grid to render."""
-        maps, grids, focals = [], [], []
+        maps, grids, focals, descriptors = [], [], [], []
         for index, camera in zip(chosen, cameras, strict=True):
             features, (width, height) = source.read(index), source.size(index)
             maps.append(features.data.float())
             grids.append(features.grid.rescaled(camera.width / width, camera.height / height))
             focals.append(camera.K[0, 0] * width / camera.width)
-        return SourceFeatures(maps, grids, target_grid(source.model, target, float(np.median(focals))))
+            if corrector is not None:
+                descriptors.append(self._describe(corrector, source, index, features.grid))
+        grid = target_grid(source.model, target, float(np.median(focals)))
+        return SourceFeatures(maps, grids, grid, source.model.spec.stride, corrector, descriptors)
 
 
 def target_grid(model: Model, target: Camera, encoded_focal: float) -> FeatureGrid:

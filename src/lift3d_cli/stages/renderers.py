@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import torch
 
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import ModelError
+from lift3d_cli.lifting.correction import InconsistencyCorrector
 from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal
-from lift3d_cli.lifting.network import Lift3DNetwork
-from lift3d_cli.lifting.proposal import PlaneSweepProposal
+from lift3d_cli.lifting.network import NUM_LATENTS, Lift3DNetwork
+from lift3d_cli.lifting.prediction import FeaturePrediction
+from lift3d_cli.lifting.proposal import PlaneSweepProposal, UniformProposal
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.stages.device import parse_bytes
-from lift3d_cli.weights import load_weights
+from lift3d_cli.weights import find_other_weights, load_weights
 
 SHIPPED_WEIGHTS = "lift3d.safetensors"
+VARIANTS = ("full", "single-stage", "no-correction", "feature-prediction", "training-free")
+# For ablations only.
+SINGLE_STAGE_WEIGHTS, PREDICTION_WEIGHTS = "single-stage.safetensors", "feature-prediction.safetensors"
+# Four times the samples of two stages, as no proposal says where.
+SINGLE_STAGE_SAMPLES = 32
 
 
 def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", variant: str = "full") -> Renderer:
@@ -25,24 +31,49 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
     Args:
         config: planes, samples, memory and weights of it.
         device: where it will run.
-        variant: "full" or "training-free".
+        variant: "full"; "no-correction": by the colours' weights alone; "single-stage": without Stage I's proposal,
+            from samples all along the ray; "feature-prediction": a head regresses the features; "training-free":
+            without any network.
 
     Raises:
         ModelError: if the weights are missing, damaged or those of another network.
         ResourceError: if the memory is not a size.
     """
     memory_bytes = parse_bytes(config.memory)
+    if variant not in VARIANTS:
+        raise ValueError(f"no variant named {variant!r}")
     if variant == "training-free":
         return Renderer(PlaneSweepProposal(config.planes), num_samples=config.samples, memory_bytes=memory_bytes)
-    network, identity = _load_network(config.weights)
+    network, identity = load_network(config.weights)
     network.to(device)
-    proposal = LearnedProposal(network, identity, config.planes)
-    return Renderer(proposal, LearnedBlending(network, identity), config.samples, memory_bytes)
+    blending, proposal = LearnedBlending(network, identity), LearnedProposal(network, identity, config.planes)
+    corrector, samples = network.corrector, config.samples
+    if variant == "single-stage":
+        own = load_weights(SINGLE_STAGE_WEIGHTS)
+        network.load_state_dict({**network.state_dict(), **{name: tensor.float() for name, tensor in own.items()}})
+        proposal, samples = UniformProposal(NUM_LATENTS), SINGLE_STAGE_SAMPLES
+    elif variant == "no-correction":
+        corrector = None
+    elif variant == "feature-prediction":
+        corrector = load_prediction(network.corrector, device)
+    return Renderer(proposal, blending, samples, memory_bytes, corrector)
 
 
-def _load_network(weights: str) -> tuple[Lift3DNetwork, str]:
+def load_prediction(corrector: InconsistencyCorrector, device: torch.device | str = "cpu") -> FeaturePrediction:
+    """The head with the weights that ship with lift3d.
+
+    Raises:
+        ModelError: if they are missing or damaged.
+    """
+    prediction = FeaturePrediction(corrector)
+    state = load_weights(PREDICTION_WEIGHTS)
+    prediction.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return prediction.to(device).eval().requires_grad_(False)
+
+
+def load_network(weights: str) -> tuple[Lift3DNetwork, str]:
     """The network, ready to use, and the sha256 of its weights."""
-    state = load_weights(SHIPPED_WEIGHTS, Path(weights) if weights else None)
+    state = load_weights(SHIPPED_WEIGHTS, find_other_weights(weights, SHIPPED_WEIGHTS) if weights else None)
     network = Lift3DNetwork()
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
@@ -50,5 +81,5 @@ def _load_network(weights: str) -> tuple[Lift3DNetwork, str]:
         raise ModelError(f"weights {weights or SHIPPED_WEIGHTS}: are not those of the Lift3D network") from e
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
-        digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(name.encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return network.eval().requires_grad_(False), digest.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,10 @@ from lift3d_cli.scene.bounds import depth_range
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.procedural.stream import StreamSpec, stream
 from lift3d_cli.stages.encode import to_image
-from lift3d_cli.stages.photos import ResizedPhotos
+from lift3d_cli.stages.photos import Recent, ResizedPhotos
 
+# Procedural scenes that share a stock of textures.
+_BLOCK_SCENES = 16
 # A crop that fits the receptive field of the network a few times over and still trains in a second or two on two cores.
 CROP_WIDTH, CROP_HEIGHT = 112, 96
 
@@ -30,7 +32,7 @@ class Example:
 
     Args:
         target: camera of the crop.
-        sources: 2 to 9 photos.
+        sources: 2 to 10 photos.
         depth_range: (near, far).
         image: [3, h, w] the true crop.
         counts: [h, w] bool, True where it is known.
@@ -43,6 +45,13 @@ class Example:
     image: Tensor
     counts: Tensor
     depth: Tensor | None
+
+    def to(self, device: torch.device | str) -> Example:
+        """The same on another device."""
+        views = self.sources
+        sources = SourceViews(views.cameras, views.images.to(device), views.valid.to(device))
+        depth = None if self.depth is None else self.depth.to(device)
+        return replace(self, sources=sources, image=self.image.to(device), counts=self.counts.to(device), depth=depth)
 
 
 class RealScenes:
@@ -63,16 +72,7 @@ class RealScenes:
         """A random example, with random numbers of sources, gaps between them, scale, depth margins and colours."""
         which = rng.choices(range(len(self._scenes)), self._shares)[0]
         photos = self._scenes[which]
-        views = photos.scene.views
-        left_out = rng.randrange(len(views))
-        pool = [i for i in range(len(views)) if i != left_out]
-        if rng.random() < 0.5:
-            share = rng.uniform(0.4, 1)
-            pool = [i for i in pool if rng.random() < share] or pool
-        target = views[left_out].camera
-        near, far = depth_range(target, self._points[which], views)
-        cameras = [views[i].camera for i in pool]
-        chosen = [pool[i] for i in select_sources(target, cameras, rng.randint(3, 9), (near, far), self._points[which])]
+        left_out, chosen, (near, far) = draw_views(photos, self._points[which], rng)
         scale = rng.choice([1, 1, 0.75, 0.5])
         gain = [rng.uniform(0.8, 1.2) for _ in range(3)] if rng.random() < 0.5 else [1.0] * 3
         *sources, (camera, image, counts) = [self._photo(photos, i, scale, gain) for i in [*chosen, left_out]]
@@ -91,27 +91,60 @@ class RealScenes:
         return camera, image, torch.from_numpy(photo.valid)
 
 
+def draw_views(
+    photos: ResizedPhotos, points: np.ndarray, rng: random.Random
+) -> tuple[int, list[int], tuple[float, float]]:
+    """A photo to leave out, 3 to 10 others to render it from, perhaps with gaps between them, and near and far."""
+    views = photos.scene.views
+    left_out = rng.randrange(len(views))
+    pool = [i for i in range(len(views)) if i != left_out]
+    if rng.random() < 0.5:
+        share = rng.uniform(0.4, 1)
+        pool = [i for i in pool if rng.random() < share] or pool
+    camera = views[left_out].camera
+    bounds = depth_range(camera, points, views)
+    chosen = select_sources(camera, [views[i].camera for i in pool], rng.randint(3, 10), bounds, points)
+    return left_out, [pool[i] for i in chosen], bounds
+
+
 class ProceduralScenes:
-    """Random scenes with exact depth; a stock of them is used again and again while it is slowly renewed.
+    """Random scenes with exact depth, without end: a stock of them is used again and again while it moves on.
 
     Args:
-        seed: of the stream.
+        seed: of all scenes.
         textures: photos [3, h, w] to cut some of the textures from.
-        stock: scenes kept.
+        device: where scenes are rendered.
+        stock: scenes that are drawn from at a time.
         uses: examples drawn per new scene.
     """
 
-    def __init__(self, seed: int, textures: Sequence[Tensor] = (), stock: int = 64, uses: int = 4) -> None:
-        self._stream: Iterator[dict[str, Tensor]] = stream(seed, StreamSpec(num_views=8), textures=textures)
-        self._stock: list[dict[str, Tensor]] = []
-        self._size, self._uses, self._drawn = stock, uses, 0
+    def __init__(
+        self,
+        seed: int,
+        textures: Sequence[Tensor] = (),
+        device: torch.device | str = "cpu",
+        stock: int = 64,
+        uses: int = 4,
+    ) -> None:
+        self._seed, self._textures, self._device, self._size, self._uses = seed, textures, device, stock, uses
+        # Scenes come in blocks that share textures: the first ones of a block, and how the next ones are made.
+        self._blocks: Recent[tuple[list[dict[str, Tensor]], Iterator[dict[str, Tensor]]]] = Recent(
+            stock // _BLOCK_SCENES + 2
+        )
 
-    def draw(self, rng: random.Random) -> Example:
-        """A random example, with random sources and depth margins."""
-        if self._drawn % self._uses == 0:
-            self._stock = [*self._stock, next(self._stream)][-self._size :]
-        self._drawn += 1
-        scene = rng.choice(self._stock)
+    def _scene(self, number: int) -> dict[str, Tensor]:
+        block, place = divmod(number, _BLOCK_SCENES)
+        # Any two seeds far apart; neighbours would share the first numbers of a simple generator.
+        seed = self._seed * 1_000_003 + block
+        spec = StreamSpec(num_views=8)
+        made, rest = self._blocks.get(block, lambda: ([], stream(seed, spec, self._device, self._textures)))
+        while len(made) <= place:
+            made.append(next(rest))
+        return made[place]
+
+    def draw(self, rng: random.Random, step: int = 0) -> Example:
+        """A random example, with random sources and depth margins; it depends on its arguments alone."""
+        scene = self._scene(step // self._uses + rng.randrange(self._size))
         num_views, _, height, width = scene["images"].shape
         K, w2c = (scene[name].double().cpu().numpy() for name in ("K", "w2c"))
         cameras = [Camera(K[i], w2c[i], width, height) for i in range(num_views)]
@@ -124,7 +157,7 @@ class ProceduralScenes:
         chosen = [pool[i] for i in chosen]
         usable = torch.ones(height, width, dtype=torch.bool)
         sources = SourceViews.stack(
-            [cameras[i] for i in chosen], [scene["images"][i] for i in chosen], [usable for _ in chosen], "cpu"
+            [cameras[i] for i in chosen], [scene["images"][i] for i in chosen], [usable for _ in chosen], self._device
         )
         return crop(Example(cameras[target], sources, margins, scene["images"][target], usable, depth), rng)
 

@@ -1,0 +1,93 @@
+"""lift3d train."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lift3d_cli.cli import console, options
+from lift3d_cli.config import TrainConfig
+
+
+class Part(str, Enum):
+    """What can be trained."""
+
+    renderer = "renderer"
+    corrector = "corrector"
+    single_stage = "single-stage"
+    feature_prediction = "feature-prediction"
+
+
+def train(
+    part: Annotated[Part, typer.Argument(help="What learns; the last two are for lift3d ablate.")],
+    scenes: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of scenes to learn from.", metavar="SCENE")
+    ] = None,
+    held_out: Annotated[list[Path] | None, typer.Option(help="Scene to score on; may be repeated.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="2D model whose features the corrector learns from; may be repeated.")
+    ] = None,
+    textures: Annotated[
+        Path | None, typer.Option(help="Folder of photos, for textures of procedural scenes.")
+    ] = TrainConfig.textures,
+    weights: Annotated[
+        str, typer.Option(help="Weights to begin with, or none. [the ones that ship]")
+    ] = TrainConfig.weights,
+    run: Annotated[Path, typer.Option(help="Folder for the checkpoint and the learning curves.")] = TrainConfig.run,
+    output: Annotated[
+        Path | None, typer.Option(help="File for the finished weights. [weights.safetensors in --run]")
+    ] = TrainConfig.output,
+    steps: Annotated[int, typer.Option(help="Steps of the whole training.", min=1)] = TrainConfig.steps,
+    learning_rate: Annotated[float, typer.Option(help="At its highest.")] = TrainConfig.learning_rate,
+    height: Annotated[int, typer.Option(help="Height of the renderer's photos in pixels.")] = TrainConfig.height,
+    procedural: Annotated[
+        float, typer.Option(help="Part of the renderer's examples from procedural scenes.", min=0, max=1)
+    ] = TrainConfig.procedural,
+    examples: Annotated[
+        int, typer.Option(help="Examples of the corrector per scene and size.", min=1)
+    ] = TrainConfig.examples,
+    evaluate_every: Annotated[int, typer.Option(help="Steps between scores.", min=1)] = TrainConfig.evaluate_every,
+    device: options.Device = TrainConfig.device,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = TrainConfig.seed,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --run.")] = TrainConfig.resume,
+    json: options.Json = False,
+) -> None:
+    """Train the rendering network.
+
+    On photos and procedural scenes; learning curves go to --run.
+
+    Example: lift3d train corrector scenes/* --model vgg.py:Vgg --held-out fox/
+    """
+    from lift3d_cli.training.train import train as start
+
+    config = TrainConfig(
+        part.value,
+        tuple(scenes or ()),
+        tuple(held_out or ()),
+        tuple(model or ()),
+        textures,
+        weights,
+        run,
+        output,
+        steps,
+        learning_rate,
+        height,
+        procedural,
+        examples,
+        evaluate_every,
+        device,
+        seed,
+        resume,
+    )
+
+    def report(row: dict[str, float]) -> None:
+        console.say("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+
+    path = start(config, report, console.progress)
+    if json:
+        console.as_json({"weights": str(path), "run": str(run)})
+    else:
+        console.text(str(path))

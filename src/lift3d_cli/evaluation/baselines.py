@@ -1,0 +1,74 @@
+"""What corrected features are compared with: other ways to get them, in the corrector's seat of the renderer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lift3d_cli.geometry.grids import FeatureGrid, sample_map
+from lift3d_cli.lifting.evidence import Blend, on_maps
+from lift3d_cli.models.base import FeatureMap
+from lift3d_cli.ops.weighted_gather import gather_rows
+
+# Enough for the exponentiated gradient to come within a percent of the best error.
+_ORACLE_STEPS = 100
+
+
+class Uncorrected:
+    """A corrector that needs no descriptors."""
+
+    def describe(self, image: Tensor, grid: FeatureGrid) -> Tensor:
+        """See `Corrector`."""
+        return torch.zeros(1, grid.height, grid.width, device=image.device)
+
+
+class NearestView(Uncorrected):
+    """The feature of the photo whose line of sight is nearest to the target's, at the ray's depth."""
+
+    def correct(self, blend: Blend) -> Tensor:
+        """See `Corrector`."""
+        features, seen = features_by_view(blend)
+        angle = torch.where(seen, blend.look()[1].angle, 9.0)
+        nearest = features.gather(0, angle.argmin(0)[None, :, None].expand(1, -1, features.shape[2]))[0]
+        return torch.where(seen.any(0)[:, None], nearest, blend.features)
+
+
+class BestBlend(Uncorrected):
+    """The oracle: weights of the views, not negative and of sum 1, that come nearest to the true features.
+
+    Args:
+        truth: the features of the target's own photo.
+    """
+
+    def __init__(self, truth: FeatureMap) -> None:
+        self._truth = truth
+
+    def correct(self, blend: Blend) -> Tensor:
+        """See `Corrector`."""
+        features, seen = features_by_view(blend)
+        truth = sample_map(self._truth.data[None].float(), on_maps(blend.rays[None, :, None], [self._truth.grid]))
+        error = (features - truth[0, :, :, 0].T) * seen[..., None]
+        gram = torch.einsum("irc,jrc->rij", error, error)
+        gram = gram / gram.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)[:, None, None]
+        allowed = seen.T.float()
+        weight = allowed / allowed.sum(1, keepdim=True).clamp(min=1)
+        for _ in range(_ORACLE_STEPS):  # Kivinen and Warmuth 1997
+            slope = torch.einsum("rij,rj->ri", gram, weight)
+            weight = weight * torch.exp(-slope / slope.abs().amax(1, keepdim=True).clamp(min=1e-9))
+            weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
+        best = torch.einsum("ri,irc->rc", weight, features)
+        return torch.where(seen.any(0)[:, None], best, blend.features)
+
+
+def features_by_view(blend: Blend) -> tuple[Tensor, Tensor]:
+    """Each view's features along the rays, [V, R, C], by the samples' weights; and where it sees them, [V, R] bool."""
+    of_sample = blend.weights.omega.sum(0)
+    sees = blend.weights.omega > 0
+    part = of_sample * sees
+    total = part.sum(2)
+    seen = total > 0.05  # of less, what is seen is not the ray's surface
+    part = part / total.clamp(min=1e-9)[..., None]
+    maps, uv = blend.gather.maps, on_maps(blend.weights.uv, blend.cells.grids)
+    tables = maps.permute(0, 2, 3, 1).flatten(1, 2)
+    views = [gather_rows(tables[i], uv[i : i + 1], part[i : i + 1], *maps.shape[2:]) for i in range(len(maps))]
+    return torch.stack(views), seen

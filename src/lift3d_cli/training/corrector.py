@@ -1,0 +1,187 @@
+"""Training of the inconsistency corrector, on the feature spaces of a few encoders, with the renderer as it is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lift3d_cli.config import TrainConfig
+from lift3d_cli.errors import ModelError
+from lift3d_cli.lifting.correction import InconsistencyCorrector, cell_cues
+from lift3d_cli.lifting.evidence import Blend, SourceCells, on_maps
+from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal
+from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.prediction import FeaturePrediction, projection
+from lift3d_cli.lifting.renderer import Renderer
+from lift3d_cli.lifting.sources import pad_maps
+from lift3d_cli.ops.weighted_gather import WeightedGather
+from lift3d_cli.registry import find_model
+from lift3d_cli.scene.load import load_scene
+from lift3d_cli.stages.encode import Progress, no_progress
+from lift3d_cli.stages.photos import ResizedPhotos
+from lift3d_cli.training.corrector_data import CorrectionExample, CorrectionScenes
+from lift3d_cli.training.loop import compute_in_bfloat16
+
+# Photos' heights, and the strides that are learned from there: fine cells of large photos would be most of the cost.
+_HEIGHTS = ((320, range(4, 1000)), (240, range(4, 1000)), (160, range(1, 9)))
+# An example of stride 1 takes ten times as long as others.
+_FINE_STRIDE, _FINE_SHARE = 1, 0.05
+# An example whose blend is worse than this was rendered from photos that do not show it.
+_HOPELESS = 5.0
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An example with what does not change while it is learned from.
+
+    Args:
+        example: without its photos.
+        cues: [V, cues, h, w] float16 of the source cells.
+        target_cues: [cues, h, w] float16.
+    """
+
+    example: CorrectionExample
+    cues: Tensor
+    target_cues: Tensor
+
+    @classmethod
+    def of(cls, example: CorrectionExample) -> _Prepared:
+        pairs = zip(example.photos, example.grids, strict=True)
+        cues = pad_maps([cell_cues(photo.float() / 255, grid) for photo, grid in pairs])
+        slim = replace(example, photos=(), maps=example.maps.half())
+        return cls(slim, cues.half(), cell_cues(example.image, example.grid).half())
+
+    def to(self, device: torch.device) -> _Prepared:
+        """The same on another device."""
+        return _Prepared(self.example.to(device), self.cues.to(device), self.target_cues.to(device))
+
+    def blend(self, corrector: InconsistencyCorrector, rng: random.Random | None = None) -> Blend:
+        """The example as the corrector gets it; with `rng`, some photo's features may disagree with the others'."""
+        example = self.example
+        maps = example.maps.float()
+        if rng is not None and rng.random() < 0.3:
+            maps = disturb(maps, rng)
+        descriptors = corrector.descriptor(self.cues.float())
+        target = corrector.descriptor(self.target_cues.float()[None])[0].flatten(1).T[example.cells]
+        gather, weights = WeightedGather(maps), example.weights
+        features = gather(on_maps(weights.uv, example.grids), weights.omega)
+        cells = SourceCells(maps, descriptors, example.grids, example.stride)
+        looks = (cells, target, example.lines, example.rays, example.t, weights, example.distribution)
+        return Blend(features, gather, *looks)
+
+
+def disturb(maps: Tensor, rng: random.Random) -> Tensor:  # [V, C, h, w]
+    """Change the gain of one photo's features, or put a region of another's in their place."""
+    maps, which = maps.clone(), rng.randrange(len(maps))
+    if rng.random() < 0.5:
+        maps[which] *= rng.uniform(0.5, 1.5)
+        return maps
+    height, width = maps.shape[2:]
+    top, left = rng.randrange(height), rng.randrange(width)
+    region = (slice(None), slice(top, top + height // 2), slice(left, left + width // 2))
+    maps[which][region] = maps[rng.randrange(len(maps))].flip(2)[region]
+    return maps
+
+
+class CorrectorTask:
+    """See `Task`.
+
+    Args:
+        config: settings; its models are the training encoders.
+        network: the renderer to correct after; only its corrector learns.
+        device: where to train.
+        progress: see `Progress`.
+    """
+
+    def __init__(
+        self, config: TrainConfig, network: Lift3DNetwork, device: torch.device, progress: Progress = no_progress
+    ) -> None:
+        if not config.models:
+            raise ModelError("a corrector learns from features. hint: --model, once for each training encoder")
+        self.network = network.eval().requires_grad_(False)
+        self.corrector = network.corrector.requires_grad_(True)
+        renderer = Renderer(LearnedProposal(network, "training"), LearnedBlending(network, "training"))
+        encoders = {m.spec.name: m for m in (find_model(name).load() for name in config.models)}
+        self._stock = self._draw(renderer, encoders, config.scenes, config, progress)
+        self._held_out = {
+            folder.name: self._draw(renderer, encoders, (folder,), replace(config, examples=2), progress)
+            for folder in config.held_out
+        }
+        self._fine = [p for p in self._stock if p.example.stride <= _FINE_STRIDE]
+        self._coarse = [p for p in self._stock if p.example.stride > _FINE_STRIDE]
+        self.network.to(device)
+        self._device = device
+        if device.type == "cuda":
+            compute_in_bfloat16(self.corrector.descriptor, device)
+
+    def _draw(
+        self,
+        renderer: Renderer,
+        encoders: Mapping[str, nn.Module],
+        folders: Iterable[Path],
+        config: TrainConfig,
+        progress: Progress,
+    ) -> list[_Prepared]:
+        """Examples of every scene in every size; the same ones for the same seed."""
+        stock: list[_Prepared] = []
+        jobs = [(folder, *sizes) for folder in folders for sizes in _HEIGHTS]
+        for folder, height, strides in progress(jobs, "features to learn from", len(jobs)):
+            chosen = {name: m for name, m in encoders.items() if m.spec.stride in strides}
+            rng = random.Random(f"{config.seed}/{folder.name}/{height}")
+            scene = CorrectionScenes(ResizedPhotos(load_scene(folder), height, keep=80), renderer, chosen)
+            for _ in range(config.examples):
+                stock += [_Prepared.of(example) for example in scene.draw(rng)]
+        return stock
+
+    def loss(self, rng: random.Random, step: int) -> Tensor:
+        """See `Task`: error over the uncorrected error, so that no encoder or scene counts more than another."""
+        is_fine = self._fine and (rng.random() < _FINE_SHARE or not self._coarse)
+        prepared = rng.choice(self._fine if is_fine else self._coarse).to(self._device)
+        blend = prepared.blend(self.corrector, rng)
+        before = self._error(blend.features, prepared)
+        if before > _HOPELESS:
+            return before * torch.nan
+        return self._corrected_error(blend, prepared) / (before + 0.1)
+
+    def scores(self) -> Mapping[str, float]:
+        """See `Task`: relative error before and after, on scenes that nothing is learned from."""
+        scores = {}
+        with torch.no_grad():
+            for scene, held_out in self._held_out.items():
+                stock = [prepared.to(self._device) for prepared in held_out]
+                blends = [(prepared.blend(self.corrector), prepared) for prepared in stock]
+                before = [float(self._error(blend.features, prepared)) for blend, prepared in blends]
+                after = [float(self._corrected_error(blend, prepared)) for blend, prepared in blends]
+                scores[f"blended_{scene}"] = sum(before) / len(before)
+                scores[f"corrected_{scene}"] = sum(after) / len(after)
+        return scores
+
+    def _corrected_error(self, blend: Blend, prepared: _Prepared) -> Tensor:
+        return self._error(self.corrector.correct(blend), prepared)
+
+    def _error(self, features: Tensor, prepared: _Prepared) -> Tensor:
+        """Mean squared error over the truth's variance, where some photo sees the ray."""
+        truth, seen = prepared.example.truth, prepared.example.weights.coverage > 0
+        # 1e-9 guards crops of one feature.
+        return ((features - truth) ** 2 * seen[:, None]).mean() / (truth.var(0, correction=0).mean() + 1e-9)
+
+
+class PredictionTask(CorrectorTask):
+    """A head that regresses features, for the ablation: see `FeaturePrediction`."""
+
+    def __init__(
+        self, config: TrainConfig, network: Lift3DNetwork, device: torch.device, progress: Progress = no_progress
+    ) -> None:
+        super().__init__(config, network, device, progress)
+        self.network.requires_grad_(False)
+        self.network = self.prediction = FeaturePrediction(self.corrector).to(device)
+
+    def _corrected_error(self, blend: Blend, prepared: _Prepared) -> Tensor:
+        mixing, mean, scale = projection(blend.gather.maps)
+        wanted = (prepared.example.truth - mean) @ mixing.T / scale
+        return (self.prediction.predict(blend)[:, : len(mixing)] - wanted).square().mean()

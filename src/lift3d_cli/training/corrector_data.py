@@ -1,0 +1,203 @@
+"""What the inconsistency corrector is trained on: rendered crops of left-out photos, with features of real encoders."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.geometry.epipolar import EpipolarLines
+from lift3d_cli.geometry.grids import FeatureGrid, pixel_centers
+from lift3d_cli.lifting.aggregation import BlendingWeights
+from lift3d_cli.lifting.prediction import random_directions
+from lift3d_cli.lifting.proposal import DepthDistribution
+from lift3d_cli.lifting.renderer import Renderer
+from lift3d_cli.lifting.sampling import sample_depths
+from lift3d_cli.lifting.sources import SourceViews, pad_maps
+from lift3d_cli.models.base import FeatureMap, Model
+from lift3d_cli.ops.weighted_gather import WeightedGather
+from lift3d_cli.stages.encode import to_image
+from lift3d_cli.stages.photos import Recent, ResizedPhotos
+from lift3d_cli.training.renderer_data import draw_views
+
+# A crop of the target, in pixels: whole cells of strides up to 16. And how many cells of it, across, are learned from.
+_CROP_WIDTH, _CROP_HEIGHT = 160, 128
+_MAX_CELLS = 40
+
+
+@dataclass(frozen=True)
+class CorrectionExample:
+    """One encoder's features of one crop, and what Stage I and II found out about it.
+
+    Args:
+        encoder: name of the model.
+        stride: image pixels per cell.
+        image: [3, H, W] the photo with the rendered crop in it, so that what is around the crop is there.
+        grid: of all its cells.
+        cells: [R] which of them are learned from, row by row: those in the crop.
+        truth: [R, C] what the encoder gives for the photo.
+        photos: V source photos [3, H_i, W_i] uint8.
+        grids: V grids of their features.
+        maps: [V, C, h, w] their features.
+        lines: of the target in the source photos.
+        t: [R, S] z-depth of the rays' samples.
+        weights: of the samples.
+        distribution: near and far, and the number of planes.
+    """
+
+    encoder: str
+    stride: int
+    image: Tensor
+    grid: FeatureGrid
+    cells: Tensor
+    truth: Tensor
+    photos: Sequence[Tensor]
+    grids: Sequence[FeatureGrid]
+    maps: Tensor
+    lines: EpipolarLines
+    t: Tensor
+    weights: BlendingWeights
+    distribution: DepthDistribution
+
+    @property
+    def rays(self) -> Tensor:
+        """[R, 2] target pixels."""
+        return self.grid.cell_centers().to(self.cells.device)[self.cells]
+
+    def to(self, device: torch.device | str) -> CorrectionExample:
+        """The same on another device, but for its photos."""
+        lines, weights = (
+            type(part)(*(getattr(part, field.name).to(device) for field in fields(part)))
+            for part in (self.lines, self.weights)
+        )
+        distribution = replace(self.distribution, probability=self.distribution.probability.to(device))
+        tensors = {name: getattr(self, name).to(device) for name in ("image", "cells", "truth", "maps", "t")}
+        return replace(self, **tensors, lines=lines, weights=weights, distribution=distribution)
+
+
+class CorrectionScenes:
+    """Examples from one scene.
+
+    Args:
+        photos: of the scene, in the size that is trained on.
+        renderer: without a corrector.
+        encoders: by name.
+    """
+
+    def __init__(self, photos: ResizedPhotos, renderer: Renderer, encoders: Mapping[str, Model]) -> None:
+        self._photos, self._renderer, self._encoders = photos, renderer, encoders
+        self._points = photos.points()
+        self._features: Recent[FeatureMap] = Recent(64 * len(encoders))
+
+    @torch.no_grad()
+    def draw(self, rng: random.Random) -> Iterator[CorrectionExample]:
+        """A random crop of a random photo, from random other photos: an example of each encoder."""
+        left_out, chosen, bounds = draw_views(self._photos, self._points, rng)
+        sources = self._sources(chosen)
+        camera = self._photos.scene.views[left_out].camera
+        left, top, width, height = _draw_crop(camera, rng)
+        K = camera.K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
+        crop = _Crop(Camera(K, camera.w2c, width, height), sources, bounds, self._renderer)
+        held = self._photos.resized(left_out, camera.width, camera.height)
+        part = (slice(top, top + height), slice(left, left + width))
+        counts = torch.zeros(camera.height, camera.width, dtype=torch.bool)
+        counts[part] = torch.from_numpy(held.valid & held.opaque)[part]
+        if counts.float().sum() < 0.3 * width * height:
+            return
+        image = to_image(held)
+        image[(slice(None), *part)] = crop.color()
+        photos = [(255 * photo).round().to(torch.uint8) for photo in sources.images]
+        for name, model in self._encoders.items():
+            truth, features = self._encode(left_out, model), [self._encode(i, model) for i in chosen]
+            cells = _choose_cells(truth.grid, counts, rng)
+            if len(cells) < 8:
+                continue
+            t, weights = crop.look(truth.grid.cell_centers()[cells] - torch.tensor([float(left), float(top)]))
+            # Random projections take less room, and the error's expectation is the same.
+            mixing = random_directions(model.spec.channels)
+            yield CorrectionExample(
+                encoder=name,
+                stride=model.spec.stride,
+                image=image,
+                grid=truth.grid,
+                cells=cells,
+                truth=(mixing @ truth.data.flatten(1)).T[cells],
+                photos=photos,
+                grids=[f.grid for f in features],
+                maps=pad_maps([torch.einsum("kc,chw->khw", mixing, f.data) for f in features]),
+                lines=EpipolarLines.between(camera, sources.cameras),
+                t=t,
+                weights=weights,
+                distribution=crop.outline(),
+            )
+
+    def _sources(self, chosen: Sequence[int]) -> SourceViews:
+        cameras = [self._photos.scene.views[i].camera for i in chosen]
+        photos = [
+            self._photos.resized(i, camera.width, camera.height) for i, camera in zip(chosen, cameras, strict=True)
+        ]
+        valid = [torch.from_numpy(photo.valid) for photo in photos]
+        sources = SourceViews.stack(cameras, [to_image(photo) for photo in photos], valid, "cpu")
+        return replace(sources, features=self._renderer.blending.photo_features(sources.images))
+
+    def _encode(self, index: int, model: Model) -> FeatureMap:
+        def make() -> FeatureMap:
+            camera = self._photos.scene.views[index].camera
+            return model.checked_encode(to_image(self._photos.resized(index, camera.width, camera.height)))
+
+        return self._features.get((model.spec.name, index), make)
+
+
+class _Crop:
+    """A crop of a target, seen by the renderer."""
+
+    def __init__(self, target: Camera, sources: SourceViews, bounds: tuple[float, float], renderer: Renderer) -> None:
+        self._target, self._sources, self._renderer = target, sources, renderer
+        self._lines = EpipolarLines.between(target, sources.cameras)
+        self._distribution = renderer.proposal(target, sources, bounds, renderer.memory_bytes)
+
+    def look(self, rays: Tensor) -> tuple[Tensor, BlendingWeights]:
+        """The samples of rays [R, 2]: z-depth [R, S] and weights."""
+        t = sample_depths(self._distribution, rays, self._renderer.num_samples)
+        return t, self._renderer.blending(self._sources, self._lines, rays, t, self._distribution)
+
+    def color(self) -> Tensor:  # [3, h, w]
+        """The rendered picture."""
+        gather, rows = WeightedGather(self._sources.images), []
+        for rays in pixel_centers(self._target.width, self._target.height).split(1024):
+            _, weights = self.look(rays)
+            rows.append(gather(weights.uv, weights.omega))
+        return torch.cat(rows).T.reshape(3, self._target.height, self._target.width).clamp(0, 1)
+
+    def outline(self) -> DepthDistribution:
+        """Near, far and the number of planes of the distribution, without its content."""
+        return replace(self._distribution, probability=self._distribution.probability[:, :1, :1].clone(), latent=None)
+
+
+def _draw_crop(camera: Camera, rng: random.Random) -> tuple[int, int, int, int]:
+    """Left, top, width and height in pixels."""
+    width, height = min(_CROP_WIDTH, camera.width), min(_CROP_HEIGHT, camera.height)
+    left = rng.randrange((camera.width - width) // 16 + 1) * 16
+    top = rng.randrange((camera.height - height) // 16 + 1) * 16
+    return left, top, width, height
+
+
+def _choose_cells(grid: FeatureGrid, counts: Tensor, rng: random.Random) -> Tensor:
+    """A random window of the cells whose centre pixel counts."""
+    u, v = grid.cell_centers().long().unbind(1)
+    height, width = counts.shape
+    is_inside = (u >= 0) & (v >= 0) & (u < width) & (v < height)
+    known = (is_inside & counts[v.clamp(0, height - 1), u.clamp(0, width - 1)]).reshape(grid.height, grid.width)
+    rows, columns = known.any(1).nonzero()[:, 0], known.any(0).nonzero()[:, 0]
+    if not len(rows):
+        return rows
+    top = rng.randrange(int(rows[0]), max(int(rows[0]), int(rows[-1]) - _MAX_CELLS + 1) + 1)
+    left = rng.randrange(int(columns[0]), max(int(columns[0]), int(columns[-1]) - _MAX_CELLS + 1) + 1)
+    window = torch.zeros_like(known)
+    window[top : top + _MAX_CELLS, left : left + _MAX_CELLS] = True
+    return (window & known).flatten().nonzero()[:, 0]

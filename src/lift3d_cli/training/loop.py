@@ -1,0 +1,185 @@
+"""The loop that all trainings share: steps, checkpoints, held-out scores, learning curves.
+
+A run is a folder: `checkpoint.safetensors` (network, optimizer and step), `curves.csv` and `curves.png`. Whatever is
+random in a step depends on the seed and the step's number only, so an interrupted run that is resumed is the same run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import random
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from lift3d_cli.cache.atomic import write_atomic
+from lift3d_cli.config import TrainConfig
+from lift3d_cli.errors import ModelError
+from lift3d_cli.stages.encode import Progress, no_progress
+
+_WARM_UP_STEPS = 100
+_SAVE_EVERY = 100
+CHECKPOINT, CURVES = "checkpoint.safetensors", "curves.csv"
+
+
+class Task(Protocol):
+    """What is trained, on what, and how well it does."""
+
+    network: nn.Module
+    """All of it; what does not learn has no gradient."""
+
+    def loss(self, rng: random.Random, step: int) -> Tensor:
+        """Of one random example; it depends on the arguments alone. NaN passes the step over."""
+
+    def scores(self) -> Mapping[str, float]:
+        """On what is held out."""
+
+
+class Run:
+    """The state of a training.
+
+    Args:
+        config: settings.
+        task: what is trained.
+    """
+
+    def __init__(self, config: TrainConfig, task: Task) -> None:
+        self.config, self.task, self.step = config, task, 0
+        self._parameters = {n: p for n, p in task.network.named_parameters() if p.requires_grad}
+        self._optimizer = torch.optim.AdamW(self._parameters.values(), config.learning_rate, weight_decay=1e-4)
+        if config.resume and (config.run / CHECKPOINT).exists():
+            self._load()
+
+    def advance(self) -> float:
+        """One step; returns the loss, NaN where a step was passed over because its loss was not finite."""
+        rng = random.Random(f"{self.config.seed}/{self.step}")
+        torch.manual_seed(rng.getrandbits(32))
+        rate = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
+        rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.step / self.config.steps))
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * rate
+        loss = self.task.loss(rng, self.step)
+        self.step += 1
+        if not torch.isfinite(loss):
+            return math.nan
+        self._optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
+        self._optimizer.step()
+        return float(loss.detach())
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        tensors = {f"network.{name}": t for name, t in self.task.network.state_dict().items()}
+        for name, parameter in self._parameters.items():
+            for key, value in self._optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+        tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        write_atomic(self.config.run / CHECKPOINT, safetensors.torch.save(tensors, {"step": str(self.step)}))
+
+    def _load(self) -> None:
+        path = self.config.run / CHECKPOINT
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                self.step = int(file.metadata()["step"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            load_part(self.task.network, tensors, "network.")
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
+            raise ModelError(f"{path}: not a checkpoint of this training. hint: another --run") from e
+        for name, parameter in self._parameters.items():
+            keys = ("step", "exp_avg", "exp_avg_sq")
+            state = {key: tensors.get(f"optimizer.{key}.{name}") for key in keys}
+            if all(value is not None for value in state.values()):
+                moments = {key: state[key].to(parameter.device) for key in keys[1:]}
+                self._optimizer.state[parameter] = {"step": state["step"], **moments}
+
+
+def compute_in_bfloat16(module: nn.Module, device: torch.device) -> None:
+    """Let a module compute in bfloat16, on a GPU, with results in float32; what is around it keeps its precision.
+
+    Not all of a step: half precision would move the epipolar lines by pixels.
+    """
+    forward = module.forward
+
+    def in_bfloat16(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        with torch.autocast(device.type, torch.bfloat16):
+            out = forward(*inputs)
+        return tuple(x.float() for x in out) if isinstance(out, tuple) else out.float()
+
+    module.forward = in_bfloat16
+
+
+def load_part(network: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
+    """Load a network's tensors from among others, by the prefix of their names."""
+    network.load_state_dict({n.removeprefix(prefix): t.float() for n, t in tensors.items() if n.startswith(prefix)})
+
+
+def train(config: TrainConfig, task: Task, progress: Progress = no_progress) -> Iterable[dict[str, float]]:
+    """Train to the last step; yields a row of the learning curves at each evaluation.
+
+    Raises:
+        ModelError: if the run's checkpoint is of another training.
+    """
+    run = Run(config, task)
+    started, losses = time.monotonic(), []
+    steps = range(run.step, config.steps)
+    for _ in progress(steps, f"train {config.part}", len(steps)):
+        losses.append(run.advance())
+        is_due = run.step % config.evaluate_every == 0 or run.step == config.steps
+        if is_due or run.step % _SAVE_EVERY == 0:
+            run.save()
+        if is_due:
+            finite = [loss for loss in losses if math.isfinite(loss)]
+            row = {"step": run.step, "minutes": (time.monotonic() - started) / 60}
+            row |= {"loss": sum(finite) / max(len(finite), 1), **task.scores()}
+            append_curves(config.run / CURVES, row)
+            losses = []
+            yield row
+
+
+def append_curves(path: Path, row: Mapping[str, float]) -> None:
+    """Add a row to `curves.csv`, and draw `curves.png` beside it again if matplotlib is there."""
+    rows = [r for r in read_curves(path) if r["step"] < row["step"]] if path.exists() else []
+    rows.append({key: round(float(value), 5) for key, value in row.items()})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(row), extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue().encode())
+    try:
+        draw_curves(rows, path.with_suffix(".png"))
+    except ImportError:
+        return  # the CSV has it all; `pip install lift3d-cli[train]` brings matplotlib
+
+
+def read_curves(path: Path) -> list[dict[str, float]]:
+    """The rows of `curves.csv`."""
+    with path.open(newline="") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
+    """One panel per column over the steps, as a PNG.
+
+    Raises:
+        ImportError: without matplotlib.
+    """
+    from matplotlib.figure import Figure
+
+    columns = [name for name in rows[-1] if name not in ("step", "minutes")]
+    figure = Figure(figsize=(3.2 * len(columns), 2.6), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        axes.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else "")
+        axes.set(title=name, xlabel="step")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,107 @@
+"""train: from settings to weights that `--weights` takes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lift3d_cli.config import TrainConfig
+from lift3d_cli.errors import ResourceError, SceneError
+from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.stages.device import resolve_device
+from lift3d_cli.stages.encode import Progress, no_progress
+from lift3d_cli.stages.renderers import SHIPPED_WEIGHTS, load_network
+from lift3d_cli.training import loop
+from lift3d_cli.training.corrector import CorrectorTask, PredictionTask
+from lift3d_cli.training.publish import publish_weights
+from lift3d_cli.training.renderer import RendererTask
+from lift3d_cli.weights import find_other_weights, find_weights, read_manifest
+
+PARTS = ("renderer", "corrector", "single-stage", "feature-prediction")
+"""What can be trained; the last two are for ablations."""
+
+
+def train(config: TrainConfig, report: Callable[[Mapping[str, float]], None], progress: Progress = no_progress) -> Path:
+    """Train, and write the weights with a line in the manifest beside them; returns their file.
+
+    Args:
+        config: settings.
+        report: gets each row of the learning curves.
+        progress: see `Progress`.
+
+    Raises:
+        SceneError, ModelError, ResourceError: in one line.
+    """
+    if (config.run / loop.CHECKPOINT).exists() and not config.resume:
+        raise ResourceError(f"{config.run}: has a training already. hint: --resume, or another --run")
+    if not config.scenes and (config.part == "corrector" or config.textures is None):
+        raise SceneError("nothing to learn from. hint: name scenes, or --textures PHOTOS for procedural ones")
+    torch.manual_seed(config.seed)
+    network = Lift3DNetwork() if config.weights == "none" else load_network(config.weights)[0]
+    task = _task(config, network, progress)
+    row: Mapping[str, float] = {}
+    for row in loop.train(config, task, progress):
+        report(row)
+    output = config.output or config.run / "weights.safetensors"
+    scores = {name: round(value, 4) for name, value in row.items() if name not in ("step", "minutes", "loss")}
+    # A network is trained part by part: what the weights it began with say of themselves stays true.
+    before = _facts_of_start(config) if config.part in ("renderer", "corrector") else {}
+    publish_weights(
+        _shipped(config.part, task.network),
+        output,
+        license="Apache-2.0",
+        command=" && ".join([*filter(None, [before.get("command")]), command_of(config)]),
+        data="; ".join([*filter(None, [before.get("data")]), _data_of(config)]),
+        scores=before.get("scores", {}) | scores,
+    )
+    return output
+
+
+def _facts_of_start(config: TrainConfig) -> Mapping[str, Any]:
+    """The manifest's line of the weights that the training began with; none where there is none."""
+    if config.weights == "none":
+        return {}
+    path = find_other_weights(config.weights, SHIPPED_WEIGHTS) if config.weights else find_weights(SHIPPED_WEIGHTS)
+    return read_manifest(path.parent).get(path.name, {})
+
+
+def _task(config: TrainConfig, network: Lift3DNetwork, progress: Progress) -> loop.Task:
+    device = resolve_device(config.device)
+    if config.part == "corrector":
+        return CorrectorTask(config, network, device, progress)
+    if config.part == "feature-prediction":
+        return PredictionTask(config, network, device, progress)
+    return RendererTask(config, network, device, single_stage=config.part == "single-stage")
+
+
+def _shipped(part: str, network: Lift3DNetwork) -> dict[str, Tensor]:
+    """The tensors that a part's weights file holds, in half precision."""
+    tensors = network.state_dict()
+    if part == "single-stage":
+        tensors = {name: t for name, t in tensors.items() if name.startswith("blending.")}
+    return {name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()}
+
+
+def command_of(config: TrainConfig) -> str:
+    """The command line of a training, with stand-ins for local paths."""
+    words = ["lift3d", "train", config.part, "SCENE..."]
+    words += ["--held-out HELD_OUT"] * bool(config.held_out) + ["--textures PHOTOS"] * (config.textures is not None)
+    words += [f"--model {shlex.quote(Path(name).name)}" for name in config.models]
+    words += [f"--steps {config.steps} --learning-rate {config.learning_rate:g} --seed {config.seed}"]
+    if config.part in ("corrector", "feature-prediction"):
+        words.append(f"--examples {config.examples}")
+    return " ".join(words)
+
+
+def _data_of(config: TrainConfig) -> str:
+    scenes = " ".join(sorted(folder.name for folder in config.scenes))
+    photos = f"photos of {scenes}" if scenes else ""
+    if config.part in ("corrector", "feature-prediction"):
+        return f"{photos}, features of {' '.join(Path(name).name for name in config.models)}"
+    textured = "procedural scenes with textures from photos" if config.textures else "procedural scenes"
+    return "; ".join(part for part in (textured, photos) if part)

@@ -1,0 +1,111 @@
+"""The training loop: the same run whether interrupted or not, and curves that say how it went."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from lift3d_cli.config import TrainConfig
+from lift3d_cli.errors import ModelError
+from lift3d_cli.training import loop
+
+
+class Line:
+    """Fits a line through the points of another."""
+
+    def __init__(self, nan_at: int = -1) -> None:
+        torch.manual_seed(0)
+        self.network = nn.Linear(2, 1)
+        self.nan_at = nan_at
+
+    def loss(self, rng: random.Random, step: int) -> torch.Tensor:
+        if step == self.nan_at:
+            return self.network.weight.sum() * math.nan
+        point = torch.tensor([rng.random(), torch.rand(()).item()])
+        return (self.network(point) - point @ torch.tensor([2.0, -1.0])).square().mean()
+
+    def scores(self) -> dict[str, float]:
+        return {"slope": float(self.network.weight[0, 0].detach())}
+
+
+def settings(run, **other) -> TrainConfig:
+    return TrainConfig(run=run, **({"steps": 6, "evaluate_every": 3, "learning_rate": 0.1} | other))
+
+
+def weights_of(task: Line) -> torch.Tensor:
+    return task.network.weight.detach().clone()
+
+
+def test_an_interrupted_and_resumed_run_is_the_run_that_went_on(tmp_path):
+    whole = Line()
+    list(loop.train(settings(tmp_path / "whole"), whole))
+    first = loop.train(settings(tmp_path / "cut"), Line())
+    assert next(iter(first))["step"] == 3  # and no more
+    rest = Line()
+    rows = list(loop.train(settings(tmp_path / "cut", resume=True), rest))
+    assert [row["step"] for row in rows] == [6]
+    assert torch.equal(weights_of(rest), weights_of(whole))
+
+
+def test_another_seed_is_another_run(tmp_path):
+    one, other = Line(), Line()
+    list(loop.train(settings(tmp_path / "a"), one))
+    list(loop.train(settings(tmp_path / "b", seed=1), other))
+    assert not torch.equal(weights_of(one), weights_of(other))
+
+
+def test_it_learns(tmp_path):
+    task = Line()
+    list(loop.train(settings(tmp_path, steps=400, evaluate_every=400), task))
+    torch.testing.assert_close(weights_of(task)[0], torch.tensor([2.0, -1.0]), atol=0.2, rtol=0)
+
+
+def test_curves_have_a_row_for_each_evaluation_also_after_a_resume(tmp_path):
+    next(iter(loop.train(settings(tmp_path), Line())))
+    list(loop.train(settings(tmp_path, resume=True), Line()))
+    rows = loop.read_curves(tmp_path / loop.CURVES)
+    assert [row["step"] for row in rows] == [3, 6]
+    assert set(rows[0]) == {"step", "minutes", "loss", "slope"}
+
+
+def test_curves_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="needs matplotlib, of the extra train")
+    list(loop.train(settings(tmp_path), Line()))
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_step_whose_loss_is_not_finite_changes_nothing(tmp_path):
+    task = Line(nan_at=0)
+    run = loop.Run(settings(tmp_path), task)
+    before = weights_of(task)
+    assert math.isnan(run.advance())
+    assert run.step == 1
+    assert torch.equal(weights_of(task), before)
+    assert math.isfinite(run.advance())
+
+
+@pytest.mark.parametrize("content", [b"nonsense", safetensors.torch.save({"network.other": torch.zeros(1)})])
+def test_foreign_checkpoint_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / loop.CHECKPOINT).write_bytes(content)
+    with pytest.raises(ModelError, match="not a checkpoint of this training"):
+        loop.Run(settings(tmp_path, resume=True), Line())
+
+
+def test_module_in_bfloat16_gives_and_learns_nearly_the_same_in_float32():
+    torch.manual_seed(0)
+    plain = nn.Linear(8, 8)
+    half = nn.Linear(8, 8)
+    half.load_state_dict(plain.state_dict())
+    loop.compute_in_bfloat16(half, torch.device("cpu"))
+    x = torch.randn(5, 8)
+    out = half(x)
+    assert out.dtype == torch.float32
+    assert not torch.equal(out, plain(x))
+    torch.testing.assert_close(out, plain(x), atol=0.03, rtol=0.03)
+    out.square().sum().backward()
+    assert half.weight.grad.abs().sum() > 0
