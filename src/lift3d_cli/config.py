@@ -33,7 +33,7 @@ class RenderConfig:
 
     Args:
         models: names of encoded models to lift; empty for all that the cache has.
-        views: source photos per pose.
+        views: source photos per pose, at most.
         planes: depth planes of Stage I.
         samples: samples per ray of Stage II.
         device: auto, cpu, cuda or cuda:N.
@@ -80,7 +80,7 @@ class EvalConfig:
     Args:
         every: every n-th photo, sorted by name, from the first, is left out and rendered.
         height: photos are resized to this height in pixels; 0 keeps their size.
-        views: source photos per left-out photo.
+        views: source photos per left-out photo, at most.
         model: also compare lifted features of this 2D model; empty for none.
         device: auto, cpu, cuda or cuda:N.
         memory: bound on temporaries, such as 2GiB.
@@ -106,7 +106,7 @@ class AblationConfig:
         models: 2D models whose features are lifted, best such that nothing was trained on.
         every: every n-th photo, sorted by name, from the first, is left out and rendered.
         height: photos are resized to this height in pixels; 0 keeps their size.
-        views: source photos per left-out photo.
+        views: source photos per left-out photo, at most.
         device: auto, cpu, cuda or cuda:N.
         memory: bound on temporaries, such as 2GiB.
         weights: of the rendering network, a file or a Hugging Face repository; empty for those that ship with lift3d.

@@ -1,7 +1,7 @@
 """Find, verify and load the weights that ship with lift3d: safetensors files, listed in `manifest.json` beside them.
 
 The manifest is an object, file name -> facts: `sha256`, `bytes`, `license`, and how they were made: `command`, `data`,
-`scores`, `date`. `lift3d_cli.training.publish` writes it.
+`scores`, `commit`, `date`. `lift3d_cli.training.publish` writes it.
 """
 
 from __future__ import annotations

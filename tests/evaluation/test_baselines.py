@@ -55,6 +55,16 @@ def test_oracle_is_no_worse_than_the_blend_and_the_nearest_photo(maps):
     assert oracle < error(rendered(maps, NearestView()), truth)
 
 
+def test_crossed_oracle_gains_where_views_are_right_and_not_by_chance(maps):
+    truth = torch.randn(7, GRID.height, GRID.width, generator=torch.Generator().manual_seed(5))
+    oracle, crossed = (error(rendered(maps, BestBlend(FeatureMap(truth, GRID), x)), truth) for x in (False, True))
+    assert oracle < 0.9 * error(rendered(maps), truth)
+    assert crossed > 0.97 * error(rendered(maps), truth)  # all of it was chance
+    steady = torch.arange(7.0)[:, None, None].expand_as(truth)  # the same wherever the ray meets it
+    one_is_right = [steady if i == 2 else other for i, other in enumerate(maps)]
+    assert error(rendered(one_is_right, BestBlend(FeatureMap(steady, GRID), True)), steady) < 0.2
+
+
 def test_nearest_view_is_that_of_the_least_angle():
     maps = [torch.full((1, GRID.height, GRID.width), float(i)) for i in range(5)]
     target = CAMERAS[3]

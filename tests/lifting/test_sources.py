@@ -49,9 +49,15 @@ def test_one_view_is_the_nearest(cameras, points):
     assert select_sources(TARGET, cameras, 1, RANGE, points) == [4]
 
 
-def test_view_that_looks_away_comes_last(cameras, points):
+def test_view_that_looks_away_is_left_out_where_others_see_enough_and_comes_last_elsewhere(cameras, points):
     away = look_at((0.1, 0.05, -4.1), (0.1, 0.05, -9.0))
-    assert select_sources(TARGET, [away, *cameras], 9, RANGE, points)[-1] == 0
+    assert sorted(select_sources(TARGET, [away, *cameras], 9, RANGE, points)) == list(range(1, 9))
+    assert select_sources(TARGET, [away, *cameras[:2]], 9, RANGE, points)[-1] == 0
+
+
+def test_views_so_far_to_the_side_that_they_only_contradict_are_left_out(cameras, points):
+    far = [look_at((x, 0.0, 0.2), (0.0, 0.0, 0.0)) for x in (-4.0, 4.0)]  # along the wall
+    assert not set(select_sources(TARGET, [*cameras[:4], *far], 6, RANGE, points)) & {4, 5}
 
 
 def test_photo_of_a_part_that_no_other_shows_is_chosen(points):

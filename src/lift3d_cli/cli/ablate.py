@@ -20,7 +20,9 @@ def ablate(
     height: Annotated[
         int, typer.Option(help="Resize photos to this height; 0 keeps their size.")
     ] = AblationConfig.height,
-    views: Annotated[int, typer.Option(help="Source photos per left-out photo.", min=1)] = AblationConfig.views,
+    views: Annotated[
+        int, typer.Option(help="Source photos per left-out photo, at most.", min=1)
+    ] = AblationConfig.views,
     output: Annotated[Path | None, typer.Option(help="Markdown file to write the tables to.")] = None,
     device: options.Device = AblationConfig.device,
     memory: options.Memory = AblationConfig.memory,

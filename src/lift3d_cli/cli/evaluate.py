@@ -26,7 +26,7 @@ def evaluate(
     scene: options.SceneArgument,
     every: Annotated[int, typer.Option(help="Leave out every n-th photo, by name, from the first.")] = EvalConfig.every,
     height: Annotated[int, typer.Option(help="Resize photos to this height; 0 keeps their size.")] = EvalConfig.height,
-    views: Annotated[int, typer.Option(help="Source photos per left-out photo.", min=1)] = EvalConfig.views,
+    views: Annotated[int, typer.Option(help="Source photos per left-out photo, at most.", min=1)] = EvalConfig.views,
     model: Annotated[str, typer.Option(help="Also compare lifted features of this 2D model.")] = EvalConfig.model,
     save: Annotated[
         Path | None, typer.Option(help="Folder for pictures: photo, render and depth side by side.")

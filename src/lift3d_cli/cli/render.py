@@ -28,7 +28,7 @@ def render(
     model: Annotated[
         list[str] | None, typer.Option(help="Encoded model to lift; may be repeated. [all that are encoded]")
     ] = None,
-    views: Annotated[int, typer.Option(help="Source photos per pose.", min=1)] = RenderConfig.views,
+    views: Annotated[int, typer.Option(help="Source photos per pose, at most.", min=1)] = RenderConfig.views,
     planes: Annotated[int, typer.Option(help="Depth planes of Stage I.", min=2)] = RenderConfig.planes,
     samples: Annotated[int, typer.Option(help="Samples per ray of Stage II.", min=1)] = RenderConfig.samples,
     output: Annotated[

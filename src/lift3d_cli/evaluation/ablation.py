@@ -34,6 +34,7 @@ ROWS = {
     "2d-on-render": "the 2D model on the rendered colour",
     "nearest-photo": "the photo nearest in direction",
     "oracle": "best blend of the same photos, knowing the truth",
+    "crossed-oracle": "half of the channels by what suits the other half",
 }
 """The rows of the table, and what each is."""
 Errors = dict[str, dict[str, tuple[float, float]]]
@@ -95,7 +96,9 @@ class _Ablation:
         """One pass of a renderer for all models, features by (model, row)."""
         correctors = {(model, row): seat for model in self.sources for row, seat in seats.items()}
         if name == "full":
-            correctors |= {(model, "oracle"): BestBlend(truth) for model, truth in truths.items()}
+            for model, truth in truths.items():
+                correctors[model, "oracle"] = BestBlend(truth)
+                correctors[model, "crossed-oracle"] = BestBlend(truth, is_crossed=True)
         features = {key: self.sources[key[0]] for key in correctors}
         lifter = self.lifters[name]
         return lifter.lift(camera, lifter.choose(camera), features, correctors)

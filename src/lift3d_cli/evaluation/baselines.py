@@ -38,26 +38,37 @@ class BestBlend(Uncorrected):
 
     Args:
         truth: the features of the target's own photo.
+        is_crossed: blend either half of the channels by the weights that suit the other half, so that what fits the
+            truth by chance gains nothing.
     """
 
-    def __init__(self, truth: FeatureMap) -> None:
-        self._truth = truth
+    def __init__(self, truth: FeatureMap, is_crossed: bool = False) -> None:
+        self._truth, self._is_crossed = truth, is_crossed
 
     def correct(self, blend: Blend) -> Tensor:
         """See `Corrector`."""
         features, seen = features_by_view(blend)
         truth = sample_map(self._truth.data[None].float(), on_maps(blend.rays[None, :, None], [self._truth.grid]))
         error = (features - truth[0, :, :, 0].T) * seen[..., None]
-        gram = torch.einsum("irc,jrc->rij", error, error)
-        gram = gram / gram.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)[:, None, None]
-        allowed = seen.T.float()
-        weight = allowed / allowed.sum(1, keepdim=True).clamp(min=1)
-        for _ in range(_ORACLE_STEPS):  # Kivinen and Warmuth 1997
-            slope = torch.einsum("rij,rj->ri", gram, weight)
-            weight = weight * torch.exp(-slope / slope.abs().amax(1, keepdim=True).clamp(min=1e-9))
-            weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
-        best = torch.einsum("ri,irc->rc", weight, features)
+        best = torch.empty_like(blend.features)
+        halves = (slice(0, None, 2), slice(1, None, 2)) if self._is_crossed else (slice(None),) * 2
+        for channels, suited in (halves, halves[::-1])[: 1 + self._is_crossed]:
+            weight = _best_weights(error[..., suited], seen)
+            best[:, channels] = torch.einsum("ri,irc->rc", weight, features[..., channels])
         return torch.where(seen.any(0)[:, None], best, blend.features)
+
+
+def _best_weights(error: Tensor, seen: Tensor) -> Tensor:  # [V, R, C], [V, R] to [R, V]
+    """The weights on the simplex by which the errors cancel best: exponentiated gradient (Kivinen and Warmuth 1997)."""
+    gram = torch.einsum("irc,jrc->rij", error, error)
+    gram = gram / gram.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)[:, None, None]
+    allowed = seen.T.float()
+    weight = allowed / allowed.sum(1, keepdim=True).clamp(min=1)
+    for _ in range(_ORACLE_STEPS):
+        slope = torch.einsum("rij,rj->ri", gram, weight)
+        weight = weight * torch.exp(-slope / slope.abs().amax(1, keepdim=True).clamp(min=1e-9))
+        weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
+    return weight
 
 
 def features_by_view(blend: Blend) -> tuple[Tensor, Tensor]:

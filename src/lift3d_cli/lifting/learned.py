@@ -108,7 +108,7 @@ class LearnedBlending:
     network: Lift3DNetwork
     identity: str
     prior: AngleAgreementBlending = field(default_factory=AngleAgreementBlending)
-    bytes_per_sample = 4 * 320  # the widest layer's input, output and their copies
+    bytes_per_sample = 4 * 370  # the widest layer's input, output and their copies
 
     def __call__(
         self,

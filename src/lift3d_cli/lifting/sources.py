@@ -15,6 +15,9 @@ from lift3d_cli.geometry.cameras import Camera
 
 # A source that sees a point this far (radians) from the target's direction is worth 1/e of the best one.
 _ANGLE_SCALE = 0.35
+# A photo that adds less than this, per point, to at least this many others is left out. With all 8, fountain_p11 has
+# 24.3 dB, with 0.03 it has 25.2 (0.05: 25.4); castle_p19 loses 0.4 (0.05: 1.4), kitchen 0.1.
+_MIN_GAIN, _ENOUGH_VIEWS = 0.03, 3
 # Points per target that overlap is measured on; more change no choice.
 _MAX_POINTS = 512
 
@@ -82,11 +85,12 @@ def select_sources(
     Each point that the target sees is worth, in a source view that has it in its image, more the smaller the angle
     between the two lines of sight and the finer its pixels there. Views are taken one by one, whichever adds most; the
     gain from seeing a point again diminishes, so a part of the target that only one photo shows brings that photo in.
+    Past three, views that add next to nothing are left out: they look from so far away that they only contradict.
 
     Args:
         target: the camera to render.
         cameras: the candidates.
-        num_views: how many to choose; fewer if there are fewer.
+        num_views: how many to choose at most.
         depth_range: (near, far) z-depth of the target.
         points: points on surfaces, or None; without enough of them in view, the target's frustum is sampled.
 
@@ -103,6 +107,8 @@ def select_sources(
         gain = (np.sqrt(total + worth) - np.sqrt(total)).sum(1) + spare
         gain[chosen] = -np.inf
         best = int(gain.argmax())
+        if len(chosen) >= _ENOUGH_VIEWS and gain[best] < _MIN_GAIN * worth.shape[1]:
+            break
         chosen.append(best)
         total += worth[best]
     return chosen

@@ -71,7 +71,7 @@ class SceneLifter:
         photos: the scene's photos.
         points: [N, 3] points on its surfaces, or none.
         renderer: the two stages.
-        num_views: source photos per target.
+        num_views: source photos per target, at most.
         device: where to render.
         candidates: indices of the photos that may be sources; None for all.
     """
@@ -93,7 +93,7 @@ class SceneLifter:
         self._candidates = range(len(photos.scene.views)) if candidates is None else candidates
         # What the networks make of each photo, which the next pose mostly needs too.
         self._photo_features: Recent[Tensor | None] = Recent(2 * num_views)
-        self._descriptors: Recent[Tensor] = Recent(8 * num_views)  # of several models
+        self._descriptors: dict[tuple[Corrector, FeatureSource], Recent[Tensor]] = {}
 
     def choose(self, target: Camera) -> Choice:
         """Decide what a target is rendered from; cheap, no photo is read."""
@@ -152,7 +152,8 @@ class SceneLifter:
             photo = self._photos.resized(index, *source.size(index))
             return corrector.describe(to_image(photo, self._device), grid)
 
-        return self._descriptors.get((corrector, source, index), make)
+        recent = self._descriptors.setdefault((corrector, source), Recent(2 * self._num_views))
+        return recent.get(index, make)
 
     def _source_camera(self, index: int, target: Camera) -> Camera:
         """The photo's camera, at a size where its pixels are as fine as the target's: finer ones would alias."""

@@ -56,7 +56,7 @@ def train(config: TrainConfig, report: Callable[[Mapping[str, float]], None], pr
         output,
         license="Apache-2.0",
         command=" && ".join([*filter(None, [before.get("command")]), command_of(config)]),
-        data="; ".join([*filter(None, [before.get("data")]), _data_of(config)]),
+        data=_data_of(config, before.get("data", "")),
         scores=before.get("scores", {}) | scores,
     )
     return output
@@ -98,10 +98,13 @@ def command_of(config: TrainConfig) -> str:
     return " ".join(words)
 
 
-def _data_of(config: TrainConfig) -> str:
-    scenes = " ".join(sorted(folder.name for folder in config.scenes))
-    photos = f"photos of {scenes}" if scenes else ""
+def _data_of(config: TrainConfig, before: str) -> str:
+    """What was learned from, as parts with semicolons between them; those of the training before come first."""
+    parts = [part for part in before.split("; ") if part]
+    if config.part in ("renderer", "single-stage"):
+        parts.append("procedural scenes with textures from photos" if config.textures else "procedural scenes")
+    if config.scenes:
+        parts.append(f"photos of {' '.join(sorted(folder.name for folder in config.scenes))}")
     if config.part in ("corrector", "feature-prediction"):
-        return f"{photos}, features of {' '.join(Path(name).name for name in config.models)}"
-    textured = "procedural scenes with textures from photos" if config.textures else "procedural scenes"
-    return "; ".join(part for part in (textured, photos) if part)
+        parts.append(f"features of {' '.join(Path(name).name for name in config.models)}")
+    return "; ".join(dict.fromkeys(parts))
