@@ -167,8 +167,7 @@ def _kalman_gain(
 
 
 def _ray_inputs(evidence: Evidence, innovation: Tensor) -> Tensor:  # [R, _NUM_RAY_INPUTS]
-    disagreement = (evidence.sketches - evidence.blended_sketch[:, None]).square().mean(-1)  # [V, R, T]
-    disagreement = (disagreement * evidence.share[..., None]).sum(0).mean(-1)
+    disagreement = (evidence.disagreement * evidence.share[..., None]).sum(0).mean(-1)
     rays = [
         torch.full_like(evidence.spread, math.log2(evidence.stride) / 4),
         torch.log(innovation.square().mean(-1) + 1e-4) + 6,
@@ -183,7 +182,7 @@ def _ray_inputs(evidence: Evidence, innovation: Tensor) -> Tensor:  # [R, _NUM_R
 def _cell_inputs(evidence: Evidence) -> Tensor:  # [V, R, T, _NUM_CELL_INPUTS]
     from_target = (evidence.descriptors - evidence.target[:, None]).square().mean(-1)
     from_blend = (evidence.descriptors - evidence.blended[:, None]).square().mean(-1)
-    apart = (evidence.sketches - evidence.blended_sketch[:, None]).square().mean(-1)
+    apart = evidence.disagreement
     cells = [
         torch.log(evidence.share + 0.01)[..., None].expand_as(apart) / 2 + 1,
         evidence.distance,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ def sketch_maps(maps: Tensor) -> Tensor:  # [V, C, h, w] to [V, SKETCH_CHANNELS,
 
 @dataclass(frozen=True)
 class Cells:
-    """The source cells around the points that R rays meet, NUMTAPS in each of V views.
+    """The source cells around the points that R rays meet, T = len(TAPS) in each of V views.
 
     Args:
         rows: [V, R, T] of the maps as one table of V * h * w rows.
@@ -85,6 +86,11 @@ class Evidence:
     distance: Tensor
     spread: Tensor
     stride: float
+
+    @cached_property
+    def disagreement(self) -> Tensor:
+        """[V, R, T]: how far each cell's features are from the blend's, mean square of the sketches."""
+        return (self.sketches - self.blended_sketch[:, None]).square().mean(-1)
 
 
 class SourceCells:

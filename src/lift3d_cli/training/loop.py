@@ -91,7 +91,9 @@ class Run:
             with safetensors.safe_open(path, "pt") as file:
                 self.step = int(file.metadata()["step"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            load_part(self.task.network, tensors, "network.")
+            prefix = "network."
+            state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            self.task.network.load_state_dict(state)
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
             raise ModelError(f"{path}: not a checkpoint of this training. hint: another --run") from e
         for name, parameter in self._parameters.items():
@@ -115,11 +117,6 @@ def compute_in_bfloat16(module: nn.Module, device: torch.device) -> None:
         return tuple(x.float() for x in out) if isinstance(out, tuple) else out.float()
 
     module.forward = in_bfloat16
-
-
-def load_part(network: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
-    """Load a network's tensors from among others, by the prefix of their names."""
-    network.load_state_dict({n.removeprefix(prefix): t.float() for n, t in tensors.items() if n.startswith(prefix)})
 
 
 def train(config: TrainConfig, task: Task, progress: Progress = no_progress) -> Iterable[dict[str, float]]:
