@@ -109,3 +109,20 @@ def test_module_in_bfloat16_gives_and_learns_nearly_the_same_in_float32():
     torch.testing.assert_close(out, plain(x), atol=0.03, rtol=0.03)
     out.square().sum().backward()
     assert half.weight.grad.abs().sum() > 0
+
+
+def test_scored_and_left_in_the_end_is_the_average_of_the_steps(tmp_path):
+    task = Line()
+    run = loop.Run(settings(tmp_path, steps=200), task)
+    seen = []
+    for _ in range(60):
+        run.advance()
+        seen.append(weights_of(task))
+    last = weights_of(task)
+    with run.averaged():
+        average = weights_of(task)
+    assert torch.equal(weights_of(task), last)
+    low, high = torch.stack(seen).amin(0), torch.stack(seen).amax(0)
+    assert ((average > low) & (average < high)).all()
+    run.finish()
+    assert torch.equal(weights_of(task), average)

@@ -11,7 +11,8 @@ import io
 import math
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,8 @@ from lift3d_cli.errors import ModelError
 from lift3d_cli.stages.encode import Progress, no_progress
 
 _WARM_UP_STEPS = 100
+# Scored and shipped is the average of the weights over the last 500 steps or so: single steps go astray on one example.
+_AVERAGE_DECAY = 0.998
 _SAVE_EVERY = 100
 CHECKPOINT, CURVES = "checkpoint.safetensors", "curves.csv"
 
@@ -54,6 +57,7 @@ class Run:
     def __init__(self, config: TrainConfig, task: Task) -> None:
         self.config, self.task, self.step = config, task, 0
         self._parameters = {n: p for n, p in task.network.named_parameters() if p.requires_grad}
+        self._average = {name: p.detach().clone() for name, p in self._parameters.items()}
         self._optimizer = torch.optim.AdamW(self._parameters.values(), config.learning_rate, weight_decay=1e-4)
         if config.resume and (config.run / CHECKPOINT).exists():
             self._load()
@@ -74,11 +78,32 @@ class Run:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
         self._optimizer.step()
+        share = max(1 - _AVERAGE_DECAY, 10 / (self.step + 10))  # over a tenth of a short run, not to lag behind
+        for name, parameter in self._parameters.items():
+            self._average[name].lerp_(parameter.detach(), share)
         return float(loss.detach())
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the network have its average weights for a while."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def finish(self) -> None:
+        """Give the network its average weights for good."""
+        self._swap()
+
+    def _swap(self) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.data, self._average[name] = self._average[name], parameter.data
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
         tensors = {f"network.{name}": t for name, t in self.task.network.state_dict().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in self._average.items()}
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
@@ -97,6 +122,8 @@ class Run:
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
             raise ModelError(f"{path}: not a checkpoint of this training. hint: another --run") from e
         for name, parameter in self._parameters.items():
+            # A checkpoint from before there was an average has none.
+            self._average[name] = tensors.get(f"average.{name}", parameter.detach()).to(parameter.device).clone()
             keys = ("step", "exp_avg", "exp_avg_sq")
             state = {key: tensors.get(f"optimizer.{key}.{name}") for key in keys}
             if all(value is not None for value in state.values()):
@@ -122,6 +149,8 @@ def compute_in_bfloat16(module: nn.Module, device: torch.device) -> None:
 def train(config: TrainConfig, task: Task, progress: Progress = no_progress) -> Iterable[dict[str, float]]:
     """Train to the last step; yields a row of the learning curves at each evaluation.
 
+    In the end the network has the average of its last weights.
+
     Raises:
         ModelError: if the run's checkpoint is of another training.
     """
@@ -136,10 +165,12 @@ def train(config: TrainConfig, task: Task, progress: Progress = no_progress) -> 
         if is_due:
             finite = [loss for loss in losses if math.isfinite(loss)]
             row = {"step": run.step, "minutes": (time.monotonic() - started) / 60}
-            row |= {"loss": sum(finite) / max(len(finite), 1), **task.scores()}
+            with run.averaged():
+                row |= {"loss": sum(finite) / max(len(finite), 1), **task.scores()}
             append_curves(config.run / CURVES, row)
             losses = []
             yield row
+    run.finish()
 
 
 def append_curves(path: Path, row: Mapping[str, float]) -> None:
