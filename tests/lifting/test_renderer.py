@@ -241,6 +241,30 @@ def test_models_do_not_change_each_other_or_the_colour(sources):
     assert_same(both, FAST.render(target, sources, RANGE, {"one": one}), atol=0)
 
 
+def test_models_of_one_grid_share_the_rays_weights(sources):
+    asked = []
+
+    class Counting(OnlyView):
+        def __call__(self, sources, lines, rays, t, distribution):
+            asked.append(len(rays))
+            return super().__call__(sources, lines, rays, t, distribution)
+
+    renderer = replace(FAST, blending=Counting(0))
+    target, grid = rig(3)[1], FeatureGrid.from_stride(96, 72, 8)
+    maps = [torch.rand(2, grid.height, grid.width) for _ in sources.cameras]
+    one = SourceFeatures(maps, [grid] * len(maps), grid)
+    renderer.render(target, sources, RANGE, {"a": one})
+    alone = sum(asked)
+    asked.clear()
+    frame = renderer.render(target, sources, RANGE, {"a": one, "b": one})
+    assert sum(asked) == alone
+    assert torch.equal(frame.features["a"], frame.features["b"])
+    asked.clear()
+    finer = FeatureGrid.from_stride(96, 72, 4)
+    renderer.render(target, sources, RANGE, {"a": one, "b": replace(one, target=finer)})
+    assert sum(asked) == alone + finer.width * finer.height
+
+
 def test_rendering_twice_gives_the_same_bits(sources):
     target = look_at((0.3, 0.1, -4.0))
     assert_same(*(FAST.render(target, sources, RANGE, features(sources)) for _ in range(2)), atol=0)

@@ -103,59 +103,52 @@ class Renderer:
         distribution = self.proposal(target, sources, depth_range, self.memory_bytes)
         frame = _Frame(target, sources, distribution)
         grid = FeatureGrid(target.width, target.height, (1.0, 1.0))
-        pixels = self._lift(frame, sources.images, None, grid)
-        image = pixels.data.clamp(0, 1)
-        rendered = {name: self._lift_features(frame, model, image) for name, model in (features or {}).items()}
-        return RenderedFrame(image, pixels.depth, pixels.coverage, rendered)
+        pixels = self._lift(frame, [_Layer(WeightedGather(sources.images))], grid)
+        image = pixels.data[0].clamp(0, 1)
+        rendered: dict[str, Tensor] = {}
+        # Models of one grid share its rays' weights, which do not depend on the model.
+        for target_grid in {model.target: None for model in (features or {}).values()}:
+            names = [name for name, model in features.items() if model.target == target_grid]
+            layers = [_layer(features[name], image) for name in names]
+            rendered |= zip(names, self._lift(frame, layers, target_grid).data, strict=True)
+        return RenderedFrame(image, pixels.depth, pixels.coverage, {name: rendered[name] for name in features or {}})
 
     def settings(self) -> dict[str, object]:
         """JSON values that tell apart two renderers with different results."""
         parts = {"proposal": dict(self.proposal.settings()), "blending": dict(self.blending.settings())}
         return {**parts, "num_samples": self.num_samples}
 
-    def _lift_features(self, frame: _Frame, model: SourceFeatures, image: Tensor) -> Tensor:  # [C, h, w]
-        maps = pad_maps(model.maps).to(image.device)
-        if model.corrector is None:
-            return self._lift(frame, maps, model.grids, model.target).data
-        descriptors = pad_maps(model.descriptors).to(image.device)
-        cells = SourceCells(maps, descriptors, model.grids, model.stride)
-        target = model.corrector.describe(*_as_encoded(image, model)).flatten(1).T
-        return self._lift(frame, maps, model.grids, model.target, _Correction(model.corrector, cells, target)).data
-
-    def _lift(
-        self,
-        frame: _Frame,
-        maps: Tensor,  # [V, C, h, w]
-        grids: Sequence[FeatureGrid] | None,  # None: the maps are the images themselves
-        target_grid: FeatureGrid,
-        correction: _Correction | None = None,
-    ) -> _Lifted:
+    def _lift(self, frame: _Frame, layers: Sequence[_Layer], target_grid: FeatureGrid) -> _Lifted:
         """Gather maps at the rays through the cells of the target grid, in chunks."""
-        rays = target_grid.cell_centers().to(maps.device)
-        chunk = self._rays_per_chunk(len(maps), maps.shape[1], maps.device, correction is not None)
-        gather = WeightedGather(maps)
-        values, depths, coverages = [], [], []
+        device = frame.sources.images.device
+        rays = target_grid.cell_centers().to(device)
+        chunk = self._rays_per_chunk(layers, device)
+        values: list[list[Tensor]] = [[] for _ in layers]
+        depths, coverages = [], []
         for part in torch.arange(len(rays), device=rays.device).split(chunk):
             uv = rays[part]
             t = sample_depths(frame.distribution, uv, self.num_samples)
             weights = self.blending(frame.sources, frame.lines, uv, t, frame.distribution)
-            value = gather(weights.uv if grids is None else on_maps(weights.uv, grids), weights.omega)
-            if correction is not None:
-                looks = (correction.cells, correction.target[part], frame.lines, uv, t, weights, frame.distribution)
-                value = correction.corrector.correct(Blend(value, gather, *looks))
-            values.append(value)
+            for layer, done in zip(layers, values, strict=True):
+                value = layer.gather(on_maps(weights.uv, layer.grids) if layer.grids else weights.uv, weights.omega)
+                if layer.corrector is not None:
+                    looks = (layer.cells, layer.target[part], frame.lines, uv, t, weights, frame.distribution)
+                    value = layer.corrector.correct(Blend(value, layer.gather, *looks))
+                done.append(value)
             coverages.append(weights.coverage)
             share = weights.omega.sum(0)  # [R, S], of each sample
             share = torch.where(weights.coverage[:, None] > 0, share, 1 / self.num_samples)
             depths.append(1 / (share / t).sum(1))
         shape = (target_grid.height, target_grid.width)
         coverage = torch.cat(coverages).reshape(shape)
-        data = torch.cat(values).T.reshape(-1, *shape)
-        return _Lifted(fill_unseen(data, coverage), torch.cat(depths).reshape(shape), coverage)
+        data = [fill_unseen(torch.cat(parts).T.reshape(-1, *shape), coverage) for parts in values]
+        return _Lifted(data, torch.cat(depths).reshape(shape), coverage)
 
-    def _rays_per_chunk(self, num_views: int, num_channels: int, device: torch.device, is_corrected: bool) -> int:
+    def _rays_per_chunk(self, layers: Sequence[_Layer], device: torch.device) -> int:
+        num_views, most_channels = len(layers[0].gather.maps), max(layer.gather.maps.shape[1] for layer in layers)
         # The gather adds positions and weights of four taps; few-channel maps are sampled and held as well.
-        per_sample = self.blending.bytes_per_sample + 4 * 16 + 8 * min(num_channels, 16)
+        per_sample = self.blending.bytes_per_sample + 4 * 16 + 8 * min(most_channels, 16)
+        is_corrected = any(layer.corrector is not None for layer in layers)
         per_view = self.num_samples * per_sample + is_corrected * BYTES_PER_RAY
         most = self.memory_bytes // (num_views * per_view)
         # On CPU smaller chunks are faster, as more of them stays in the processor's cache.
@@ -164,18 +157,29 @@ class Renderer:
 
 @dataclass(frozen=True)
 class _Lifted:
-    data: Tensor  # [C, h, w]
+    data: list[Tensor]  # of each layer, [C, h, w]
     depth: Tensor  # [h, w]
     coverage: Tensor  # [h, w]
 
 
 @dataclass(frozen=True)
-class _Correction:
-    """How one model's features are corrected."""
+class _Layer:
+    """Maps that are rendered, and how what is blended of them is corrected."""
 
-    corrector: Corrector
-    cells: SourceCells
-    target: Tensor  # [R, D] descriptors of all cells of the target
+    gather: WeightedGather
+    grids: Sequence[FeatureGrid] = ()  # none: the maps are the images themselves
+    corrector: Corrector | None = None
+    cells: SourceCells | None = None
+    target: Tensor | None = None  # [R, D] descriptors of all cells of the target
+
+
+def _layer(model: SourceFeatures, image: Tensor) -> _Layer:
+    maps = pad_maps(model.maps).to(image.device)
+    if model.corrector is None:
+        return _Layer(WeightedGather(maps), model.grids)
+    cells = SourceCells(maps, pad_maps(model.descriptors).to(image.device), model.grids, model.stride)
+    target = model.corrector.describe(*_as_encoded(image, model)).flatten(1).T
+    return _Layer(WeightedGather(maps), model.grids, model.corrector, cells, target)
 
 
 @dataclass(frozen=True)
