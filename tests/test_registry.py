@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -56,8 +57,11 @@ def _message(ref: str, load: bool = True) -> str:
     return str(error.value)
 
 
-def test_built_ins_load_ready_for_use():
-    for name in BUILT_INS:
+EMBEDDED = ("rgb", "style", "tiny-colorizer", "tiny-superres")
+
+
+def test_models_whose_weights_ship_load_ready_for_use():
+    for name in EMBEDDED:
         ref = find_model(name)
         assert (ref.name, ref.origin, ref.ref, ref.source, ref.problem) == (name, "built-in", name, None, "")
         model = ref.load()
@@ -65,6 +69,34 @@ def test_built_ins_load_ready_for_use():
         assert model.spec.name == name
         assert not model.training
         assert not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", BUILT_INS)
+def test_built_in_declares_itself_without_its_library_or_weights(name):
+    spec = find_model(name).spec()
+    assert spec.name == name
+    assert spec.summary
+    if spec.hub:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+", spec.hub)
+        assert re.fullmatch(r"[0-9a-f]{40}|", spec.revision)
+        assert spec.license != "unknown"
+
+
+def test_checkpoint_and_settings_of_a_reference_are_the_classes_keywords(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "enc.pt").touch()
+    ref = find_model("torchscript:enc.pt?stride=8&x=a+b")
+    assert ref.settings == {"checkpoint": f"{tmp_path / 'enc.pt'}", "stride": "8", "x": "a b"}
+    # In any folder it means the same, and it finds itself again.
+    monkeypatch.chdir("/")
+    assert find_model(ref.ref) == ref
+
+
+def test_setting_that_a_model_does_not_take_is_one_line():
+    with pytest.raises(ModelError, match=r"tiny-colorizer takes no setting 'colour'. hint: its settings are none"):
+        find_model("tiny-colorizer?colour=1").load()
+    with pytest.raises(ModelError, match="rgb takes no checkpoint"):
+        find_model("rgb:a.pt").load()
 
 
 def test_listing_and_finding_import_neither_torch_nor_a_model():

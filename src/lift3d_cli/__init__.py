@@ -12,13 +12,16 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Camera": "lift3d_cli.geometry.cameras",
+    "DecodeContext": "lift3d_cli.models.base",
     "FeatureGrid": "lift3d_cli.geometry.grids",
     "FeatureMap": "lift3d_cli.models.base",
+    "FeatureModel": "lift3d_cli.models.heads",
     "Lift3dError": "lift3d_cli.errors",
     "Model": "lift3d_cli.models.base",
     "ModelSpec": "lift3d_cli.models.base",
     "RenderedView": "lift3d_cli.models.base",
     "Scene": "lift3d_cli.scene.scene",
+    "Segmentation": "lift3d_cli.models.base",
     "load_scene": "lift3d_cli.scene.load",
 }
 __all__ = ["__version__", *_PUBLIC]

@@ -52,6 +52,10 @@ class RenderConfig:
     weights: str = ""
 
 
+RAW_FORMATS = ("npy", "safetensors")
+"""Files that `decode --raw` writes."""
+
+
 @dataclass(frozen=True)
 class DecodeConfig:
     """Settings of `decode`.
@@ -63,6 +67,15 @@ class DecodeConfig:
         video: write an MP4 beside the frames.
         fps: frames per second of the video; 0 takes the path's.
         seed: of models that draw random numbers; every frame starts from it.
+        text: prompts of classes, for `segment`.
+        strokes: picture with strokes on the photo `view`, a colour for each class, for `segment`; or None.
+        point: (u, v) in pixels of the photo `view`, on what to segment; or None.
+        view: name of the photo that strokes or a point are on.
+        clusters: number of classes to find, for `segment`; 0 for none.
+        style: picture whose style to take, for `stylize`; or None.
+        soft_masks: also write how much each pixel is of each class.
+        source_views: names of photos to decode by their own features, instead of the frames.
+        raw: write the features as they are, in files of one of the `RAW_FORMATS`, instead of decoding; "" not.
     """
 
     task: str = ""
@@ -71,6 +84,15 @@ class DecodeConfig:
     video: bool = True
     fps: float = 0.0
     seed: int = 0
+    text: tuple[str, ...] = ()
+    strokes: Path | None = None
+    point: tuple[float, float] | None = None
+    view: str = ""
+    clusters: int = 0
+    style: Path | None = None
+    soft_masks: bool = False
+    source_views: tuple[str, ...] = ()
+    raw: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Which 2D models there are: a name or a file -> a reference that can be loaded. Holds strings; imports no model.
 
 A model is found as a built-in's name, the name of an entry point in the group `lift3d.models` of an installed package,
-or `./file.py:Class`.
+or `./file.py:Class`. Settings may follow, and after a name a checkpoint, which the class's `__init__` takes as
+keywords: `NAME:CHECKPOINT?key=value&key=value`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
+import urllib.parse
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +29,21 @@ if TYPE_CHECKING:
 BUILT_INS = {
     "rgb": "lift3d_cli.models.rgb:Rgb",
     "tiny-colorizer": "lift3d_cli.models.tiny_colorizer:TinyColorizer",
+    "tiny-superres": "lift3d_cli.models.tiny_superres:TinySuperres",
+    "style": "lift3d_cli.models.style:Style",
+    "maps": "lift3d_cli.models.maps:Maps",
+    "torchscript": "lift3d_cli.models.torchscript:TorchScript",
+    "dino": "lift3d_cli.models.vit:Dino",
+    "dinov2": "lift3d_cli.models.vit:DinoV2",
+    "dinov3": "lift3d_cli.models.vit:DinoV3",
+    "clip": "lift3d_cli.models.image_text:Clip",
+    "siglip2": "lift3d_cli.models.image_text:Siglip2",
+    "clipseg": "lift3d_cli.models.clipseg:ClipSeg",
+    "slimsam": "lift3d_cli.models.slimsam:SlimSam",
+    "ddcolor": "lift3d_cli.models.ddcolor:DDColor",
+    "ddcolor-tiny": "lift3d_cli.models.ddcolor:DDColorTiny",
+    "swin2sr": "lift3d_cli.models.swin2sr:Swin2SR",
+    "instruct-pix2pix": "lift3d_cli.models.instruct_pix2pix:InstructPix2Pix",
 }
 GROUP = "lift3d.models"
 _BASE_MODULE = "lift3d_cli.models.base"  # a string, like the models: it imports torch
@@ -41,6 +60,7 @@ class ModelRef:
         target: `module:Class`, or `/path/to/file.py:Class`.
         source: the file of a `./file.py:Class` model, else None.
         problem: why it cannot be used; "" if nothing is known against it.
+        settings: keywords for the class, `checkpoint` among them.
     """
 
     name: str
@@ -49,6 +69,7 @@ class ModelRef:
     target: str
     source: Path | None = None
     problem: str = ""
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def spec(self) -> ModelSpec:
         """The model's declaration; imports the model, loads no weights.
@@ -65,8 +86,9 @@ class ModelRef:
             ModelError: if it cannot be imported or made.
         """
         model_class = self._model_class()
+        self._check_settings(model_class)
         try:
-            model = model_class()
+            model = model_class(**self.settings)
             return model.eval().requires_grad_(False)
         except ModelError:
             raise
@@ -94,6 +116,14 @@ class ModelRef:
         self._check_name(candidate.spec.name)
         return candidate
 
+    def _check_settings(self, model_class: type[Model]) -> None:
+        takes = inspect.signature(model_class).parameters
+        for name in self.settings:
+            if name not in takes:
+                what = "checkpoint" if name == "checkpoint" else f"setting {name!r}"
+                known = ", ".join(n for n in takes if n != "checkpoint") or "none"
+                raise ModelError(f"model {self.name} takes no {what}. hint: its settings are {known}")
+
     def _check_name(self, spec_name: str) -> None:
         if self.source is None and spec_name != self.name:
             raise ModelError(f"model {self.name} ({self.origin}): its spec says it is named {spec_name!r}")
@@ -109,8 +139,12 @@ def find_model(ref: str) -> ModelRef:
     """
     if ref in BUILT_INS:
         return ModelRef(ref, "built-in", ref, BUILT_INS[ref])
+    match = re.fullmatch(r"([a-z0-9-]+)(?::([^?]*))?(?:\?(.*))?", ref, re.DOTALL)
+    if match and match[1] != ref and match[1] in {*BUILT_INS, *(plugin.name for plugin in _plugins())}:
+        return _with_settings(find_model(match[1]), match[2] or "", match[3] or "")
     if re.search(r"\.py(:|$)", ref):
-        return _find_file(ref)
+        file, _, query = ref.partition("?")
+        return _with_settings(_find_file(file), "", query)
     plugins = [plugin for plugin in _plugins() if plugin.name == ref]
     if not plugins:
         names = sorted({*BUILT_INS, *(plugin.name for plugin in _plugins())})
@@ -120,6 +154,19 @@ def find_model(ref: str) -> ModelRef:
     if plugins[0].problem:
         raise ModelError(f"model {ref}: {plugins[0].problem}")
     return plugins[0]
+
+
+def _with_settings(found: ModelRef, checkpoint: str, query: str) -> ModelRef:
+    settings = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+    if checkpoint:
+        # So that the reference means the same in any folder.
+        parts = [Path(part).expanduser() for part in checkpoint.split(",")]
+        checkpoint = ",".join(str(p.resolve()) if p.exists() else str(p) for p in parts)
+        settings["checkpoint"] = checkpoint
+    others = {name: value for name, value in settings.items() if name != "checkpoint"}
+    ref = found.ref + (f":{checkpoint}" if checkpoint else "")
+    ref += "?" + urllib.parse.urlencode(others) if others else ""
+    return dataclasses.replace(found, ref=ref, settings=settings)
 
 
 def list_models() -> list[ModelRef]:

@@ -33,7 +33,7 @@ class Run:
     def ok(self, *argv: str, stdin: str | None = None) -> list[str]:
         """The lines of standard output of a command that must succeed, without a word on standard error."""
         result = self(*argv, stdin=stdin)
-        assert (result.exit_code, result.stderr) == (0, "")
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
         return result.stdout.splitlines()
 
     def render_folder(self) -> Path:

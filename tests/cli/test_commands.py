@@ -55,6 +55,38 @@ def test_render_can_be_decoded_by_its_folder(done):
     assert done.ok("decode", str(done.render_folder()))[1].endswith("recolor.mp4")
 
 
+def test_decode_of_a_photo_needs_no_scene_to_be_named(done):
+    (folder,) = done.ok("decode", "--source-view", "02.png", "--output", "mine")
+    assert folder == "mine/recolor-2d"
+    assert [path.name for path in Path(folder).iterdir()] == ["02.png"]
+
+
+def test_raw_features_are_written_instead_of_frames(done):
+    assert done.ok("decode", "--raw", "npy", "--output", "mine") == ["mine/features"]
+    assert np.load("mine/features/0000.npy").shape[0] == 6
+    assert not Path("mine/recolor").exists()
+
+
+@pytest.mark.parametrize(("option", "value"), [("--raw", "jpg"), ("--point", "3"), ("--point", "a,b")])
+def test_value_that_an_option_does_not_take_is_a_usage_error(done, option, value):
+    result = done("decode", option, value)
+    assert result.exit_code == 2
+    assert option in result.stderr
+
+
+def test_models_says_where_the_weights_are(done):
+    lines = {line.split()[0]: line for line in done.ok("models")}
+    assert lines["tiny-colorizer"].endswith("here")
+    assert lines["swin2sr"].endswith("MB of caidas/swin2SR-classical-sr-x2-64")
+    assert "cannot be used" not in "".join(lines.values())
+
+
+def test_prompt_of_encode_is_a_setting_of_the_model(done):
+    result = done("encode", "scene", "--model", "rgb", "--prompt", "make it snow")
+    assert (result.exit_code, result.stderr.count("\n")) == (5, 1)
+    assert "model rgb takes no setting 'prompt'" in result.stderr
+
+
 # ---- path ------------------------------------------------------------------------------------------------------------
 
 
@@ -129,9 +161,9 @@ def test_info_names_what_cannot_be_used(done):
 
 def test_models_lists_name_task_and_licence(run):
     lines = run.ok("models")
-    assert lines[0].split() == ["model", "tasks", "stride", "channels", "licence", "from"]
+    assert lines[0].split() == ["model", "tasks", "stride", "channels", "licence", "weights"]
     rows = {line.split()[0]: line.split() for line in lines[1:]}
-    assert rows["rgb"][1:] == ["rgb", "1", "3", "Apache-2.0", "built-in"]
+    assert rows["rgb"][1:] == ["rgb", "1", "3", "Apache-2.0", "-"]
     assert rows["tiny-colorizer"][1] == "colorize"
     listed = {entry["name"] for entry in json.loads("\n".join(run.ok("models", "--json")))}
     assert {"rgb", "tiny-colorizer"} <= listed
@@ -163,7 +195,9 @@ def test_eval_compares_decoded_frames_with_each_other(done, shared_model):
     result = json.loads("\n".join(done.ok(*argv, "--task", "negative", "--json")))
     assert set(result["consistency"]) == {"near", "far"}
     lines = done.ok(*argv)
-    assert [line.split()[:2] for line in lines[-6:-3]] == [["near", m] for m in result["consistency"]["near"]]
+    methods = list(result["consistency"]["near"])
+    assert methods == ["lifted", "2d-on-render", "2d-on-photo", "rendered-colour"]
+    assert [line.split()[:2] for line in lines[-8:-4]] == [["near", method] for method in methods]
 
 
 def test_ablate_prints_tables_or_json_and_writes_them(done, shared_model):

@@ -27,7 +27,7 @@ CONFIGS = {
     "train": (train.train, config.TrainConfig),
 }
 # The settings that an option names otherwise.
-OPTION_OF = {"models": "model"}
+OPTION_OF = {"models": "model", "source_views": "source_view"}
 
 
 def test_commands_are_these():

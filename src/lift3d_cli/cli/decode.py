@@ -6,13 +6,16 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lift3d_cli.cli import console, options
-from lift3d_cli.config import DecodeConfig
+from lift3d_cli.config import RAW_FORMATS, DecodeConfig
 from lift3d_cli.errors import CacheError
+
+if TYPE_CHECKING:
+    from lift3d_cli.stages.photos import ScenePhotos
 
 
 def decode(
@@ -30,6 +33,29 @@ def decode(
     ] = None,
     video: Annotated[bool, typer.Option(help="Write an MP4 beside the frames.")] = DecodeConfig.video,
     fps: Annotated[float, typer.Option(help="Of the video; 0 takes the path's.", min=0)] = DecodeConfig.fps,
+    text: Annotated[
+        list[str] | None, typer.Option(help="segment: what a class is, in words; repeat it for more classes.")
+    ] = None,
+    strokes: Annotated[
+        Path | None,
+        typer.Option(help="segment: picture of the size of the photo --view, painted with a colour for each class."),
+    ] = None,
+    point: Annotated[str | None, typer.Option(help="segment: X,Y in pixels of the photo --view, on the thing.")] = None,
+    view: Annotated[str, typer.Option(help="Photo that --strokes or --point are on.")] = DecodeConfig.view,
+    clusters: Annotated[
+        int, typer.Option(help="segment: find so many classes.", min=0, max=256)
+    ] = DecodeConfig.clusters,
+    style: Annotated[Path | None, typer.Option(help="stylize: picture whose style to take.")] = None,
+    soft_masks: Annotated[
+        bool, typer.Option("--soft-masks", help="segment: also write how much each pixel is of each class.")
+    ] = DecodeConfig.soft_masks,
+    source_view: Annotated[
+        list[str] | None,
+        typer.Option(help="Decode this photo by its own features instead of the frames; may be repeated."),
+    ] = None,
+    raw: Annotated[
+        str, typer.Option(help="Write the rendered features as they are instead: npy or safetensors.")
+    ] = DecodeConfig.raw,
     device: options.Device = DecodeConfig.device,
     seed: options.Seed = DecodeConfig.seed,
     cache: options.CacheOption = None,
@@ -41,11 +67,36 @@ def decode(
 
     Example: lift3d decode --task colorize
     """
+    place = _point(point)
+    if raw not in ("", *RAW_FORMATS):
+        raise typer.BadParameter(f"{raw!r} is not one of {', '.join(RAW_FORMATS)}", param_hint="--raw")
     folder = _find_render(render, cache)
     from lift3d_cli.stages.decode import decode as run
 
-    config = DecodeConfig(task, model, device, video, fps, seed)
-    done = run(folder, output or Path("lift3d-out") / folder.name, config, console.progress)
+    config = DecodeConfig(
+        task,
+        model,
+        device,
+        video,
+        fps,
+        seed,
+        tuple(text or ()),
+        strokes,
+        place,
+        view,
+        clusters,
+        style,
+        soft_masks,
+        tuple(source_view or ()),
+        raw,
+    )
+    done = run(
+        folder,
+        output or Path("lift3d-out") / folder.name,
+        config,
+        console.progress,
+        lambda scene: _open_photos(scene, folder, cache),
+    )
     console.warn(done.note)
     paths = [p for p in (done.frames, done.video) if p is not None]
     if json:
@@ -53,6 +104,29 @@ def decode(
         return
     for p in paths:
         console.result(p)
+
+
+def _point(text: str | None) -> tuple[float, float] | None:
+    """X,Y as numbers."""
+    if text is None:
+        return None
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError as e:
+        raise typer.BadParameter(f"{text!r} is not X,Y", param_hint="--point") from e
+    return x, y
+
+
+def _open_photos(scene: Path, render: Path, cache: Path | None) -> ScenePhotos:
+    """The photos of the scene that a render was made from, with the cache that it lies in."""
+    from lift3d_cli.cache.store import SceneCache
+    from lift3d_cli.stages.photos import ScenePhotos
+
+    loaded = options.open_scene(scene)
+    is_in_cache = render.parent.name == "renders" and (render.parent.parent / "feats").is_dir()
+    if cache is None and is_in_cache:
+        return ScenePhotos(loaded, SceneCache(render.parent.parent, str(scene)))
+    return ScenePhotos(loaded, options.open_cache(loaded, cache))
 
 
 def _find_render(given: Path | None, cache: Path | None) -> Path:

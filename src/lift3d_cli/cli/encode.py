@@ -15,6 +15,7 @@ def encode(
     model: Annotated[
         list[str] | None, typer.Option(help="2D model by name, or ./file.py:Class; may be repeated. [tiny-colorizer]")
     ] = None,
+    prompt: Annotated[str, typer.Option(help="For models that edit: what to change, such as 'make it snow'.")] = "",
     max_size: Annotated[int | None, typer.Option(help="Shrink photos to this longest side first.", min=16)] = None,
     force: Annotated[bool, typer.Option("--force", help="Encode again what is there.")] = False,
     prune: Annotated[
@@ -40,7 +41,7 @@ def encode(
     from lift3d_cli.stages.encode import encode as run
     from lift3d_cli.stages.photos import ScenePhotos
 
-    models = tuple(model or EncodeConfig.models)
+    models = tuple(_with_prompt(name, prompt) for name in model or EncodeConfig.models)
     config = EncodeConfig(models, device, dtype, max_size, force, seed)
     done = run(ScenePhotos(loaded, store), config, console.progress)
     console.warn(remember(scene, cache))
@@ -57,3 +58,10 @@ def encode(
         console.say(f"{d.model}: {d.num_encoded} photos encoded, {d.num_reused} were there")
         console.result(d.folder)
     console.say("next: lift3d path SCENE orbit, then lift3d render --poses path.json")
+
+
+def _with_prompt(model: str, prompt: str) -> str:
+    """A model's reference with the prompt as one of its settings, see `registry`."""
+    from urllib.parse import urlencode
+
+    return f"{model}{'&' if '?' in model else '?'}{urlencode({'prompt': prompt})}" if prompt else model

@@ -9,7 +9,7 @@ import typer
 from lift3d_cli.cli import console, options
 from lift3d_cli.errors import Lift3dError
 
-_LINE = "{:18}{:14}{:>7}{:>9}  {:12}{}"
+_LINE = "{:17} {:24} {:>6} {:>8}  {:20} {}"
 
 
 def models(
@@ -27,12 +27,12 @@ def models(
         facts = {key: ", ".join(value) if key == "tasks" else value for key, value in rows[0].items()}
         console.text("\n".join(f"{key:10} {value}" for key, value in facts.items() if value not in ("", None)))
         return
-    lines = [_LINE.format("model", "tasks", "stride", "channels", "licence", "from")]
+    lines = [_LINE.format("model", "tasks", "stride", "channels", "licence", "weights")]
     for row in rows:
         if row["problem"]:
             lines.append(f"{row['name']:18}cannot be used: {row['problem']}")
         else:
-            facts = (row[key] for key in ("stride", "channels", "license", "origin"))
+            facts = (row[key] for key in ("stride", "channels", "license", "weights"))
             lines.append(_LINE.format(row["name"], ",".join(row["tasks"]), *facts).rstrip())
     console.text("\n".join(lines))
 
@@ -44,7 +44,20 @@ def _facts(ref) -> dict[str, object]:
         from dataclasses import asdict
 
         try:
-            facts = {**asdict(ref.spec()), **facts}
+            spec = ref.spec()
+            facts = {**asdict(spec), **facts, "weights": _weights(spec)}
         except Lift3dError as error:
             facts["problem"] = str(error)
     return facts
+
+
+def _weights(spec) -> str:
+    """Whether a model's weights are on this machine, and else where they come from."""
+    from lift3d_cli.models.pretrained import is_here
+    from lift3d_cli.weights import WEIGHT_FOLDERS
+
+    if is_here(spec):
+        is_shipped = any((folder / f"{spec.name}.safetensors").is_file() for folder in WEIGHT_FOLDERS)
+        return "here" if spec.hub or is_shipped else "-"
+    size = f"{spec.download_bytes / 1e6:.0f} MB " if spec.download_bytes else ""
+    return f"{size}of {spec.hub}"

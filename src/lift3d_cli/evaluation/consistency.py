@@ -3,7 +3,8 @@
 Two frames are compared where both show the same surface: pixels of one are looked up in the other by the rendered
 depth, and left out where the other's depth says that something stands in between (as in StyleRF, Liu et al. 2023,
 section 4.2, with our depth instead of optical flow). Lifted frames are compared with the two ways of using the 2D
-model alone: on each rendered frame, and on each real photo.
+model alone, on each rendered frame and on each real photo, and with the rendered colour itself: it says what no
+decoding can be below, from depth that is not exact and from colours that change with the direction.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from lift3d_cli.stages.lift import SceneLifter
 from lift3d_cli.stages.photos import ResizedPhotos
 from lift3d_cli.stages.renderers import make_renderer
 
-METHODS = ("lifted", "2d-on-render", "2d-on-photo")
+METHODS = ("lifted", "2d-on-render", "2d-on-photo", "rendered-colour")
 # Photos from one left-out photo to the other of a pair, in the order of names.
 PAIRS = {"near": 1, "far": 4}
 # Two depths within this part of each other are one surface.
@@ -101,6 +102,7 @@ def _frame(lifter: SceneLifter, source: EncodedOnTheSpot, index: int, photos: Re
         "lifted": model.decode(lifted, rendered, task),
         "2d-on-render": model.decode(model.checked_encode(rendered.image), rendered, task),
         "2d-on-photo": model.decode(source.read(index), RenderedView(photo, torch.ones_like(rendered.coverage)), task),
+        "rendered-colour": rendered.image,
     }
     return _Frame(camera, view.frame.depth, view.frame.coverage, decoded)
 

@@ -17,13 +17,13 @@ from lift3d_cli.geometry.grids import FeatureGrid, sample_map
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.registry import find_model
 from lift3d_cli.scene.scene import Photo, Scene
-from lift3d_cli.stages.decode import write_output
 from lift3d_cli.stages.device import resolve_device
 from lift3d_cli.stages.encode import Progress, no_progress, to_image
 from lift3d_cli.stages.lift import LiftedView, SceneLifter
 from lift3d_cli.stages.photos import Recent, ResizedPhotos, ScenePhotos
 from lift3d_cli.stages.render import encode_png, to_uint8
 from lift3d_cli.stages.renderers import make_renderer
+from lift3d_cli.stages.results import write_output
 
 
 class EncodedOnTheSpot:
@@ -45,7 +45,8 @@ class EncodedOnTheSpot:
         return self._recent.get(index, lambda: self._encode(index))
 
     def _encode(self, index: int) -> FeatureMap:
-        return self.model.checked_encode(to_image(self._photos.resized(index, *self.size(index)), self._device))
+        image = to_image(self._photos.resized(index, *self.size(index)), self._device)
+        return self.model.checked_encode(image, self._photos.scene.views[index].name)
 
 
 def evaluate(

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.errors import ModelError
-from lift3d_cli.models.base import FeatureMap, Model, RenderedView
+from lift3d_cli.models.base import (
+    DecodeContext,
+    DecodeOptions,
+    Decoder,
+    FeatureMap,
+    Model,
+    RenderedView,
+    Segmentation,
+)
 from lift3d_cli.models.fingerprint import fingerprint
 from lift3d_cli.registry import find_model
 
@@ -60,20 +68,44 @@ def check_encode_is_repeatable(model: Model) -> None:
 
 @torch.inference_mode()
 def check_decode_gives_images(model: Model) -> None:
-    """Each task gives a float image in [0, 1] of the view's size, twice the same, from features in any precision."""
+    """Each task gives an image or scores in [0, 1] of the right size, and again the same, whatever the precision."""
     for image in sample_images():
         features = model.checked_encode(image)
         stored = FeatureMap(features.data.half().float(), features.grid)  # as they come back from the cache
         view = RenderedView(image, torch.ones(image.shape[1:]))
         for task in model.spec.tasks:
-            out = model.decode(stored, view, task)
+            decoder = _decoder(model, task, stored, image)
+            out = _values(decoder(stored, view))
             where = f"decode() of task {task}"
-            if out.shape != image.shape or not out.is_floating_point():
+            factor = model.spec.scale if task == "superres" else 1
+            size = tuple(factor * n for n in image.shape[1:])
+            if out.shape[1:] != size or out.dim() != 3 or not out.is_floating_point():
                 raise _broken(model, f"{where} gives {tuple(out.shape)} {out.dtype} for a view {tuple(image.shape)}")
             if not (out.isfinite().all() and out.min() >= 0 and out.max() <= 1):
                 raise _broken(model, f"{where} gives values outside of [0, 1]")
-            if not torch.equal(out, model.decode(stored, view, task)):
+            if not torch.equal(out, _values(decoder(stored, view))):
                 raise _broken(model, f"{where} gives another image the second time")
+
+
+def _decoder(model: Model, task: str, features: FeatureMap, image: Tensor) -> Decoder:
+    """Of a task, with the first options that it can do with."""
+    problem = None
+    for options in (
+        DecodeOptions(),
+        DecodeOptions(clusters=2),
+        DecodeOptions(text=("a thing", "another")),
+        DecodeOptions(point=(0.5, 0.5), point_view="photo"),
+        DecodeOptions(style=image),
+    ):
+        try:
+            return model.decoder(DecodeContext(task, options, [features], lambda name: (features, image)))
+        except ModelError as e:
+            problem = problem or e
+    raise problem
+
+
+def _values(out: Tensor | Segmentation) -> Tensor:
+    return out.scores if isinstance(out, Segmentation) else out
 
 
 def check_features_lie_where_the_grid_says(model: Model) -> None:

@@ -138,16 +138,16 @@ class TinyColorizer(Model):
         max_size=640,
     )
 
-    def __init__(self, weights: Path | None = None) -> None:
-        """Load the shipped weights, or those of the file `weights`."""
+    def __init__(self, checkpoint: str = "") -> None:
+        """Load the shipped weights, or those of the file `checkpoint`."""
         super().__init__()
         self.net = ColorizerNet()
-        tensors = load_weights("tiny-colorizer.safetensors", weights)
+        tensors = load_weights("tiny-colorizer.safetensors", Path(checkpoint) if checkpoint else None)
         try:
             self.net.load_state_dict({name: t.float() for name, t in tensors.items()})
         except RuntimeError as e:
             # torch's own text names every tensor: kept as the cause, not shown.
-            raise ModelError(f"weights {weights or 'of lift3d'} do not fit the network of tiny-colorizer") from e
+            raise ModelError(f"weights {checkpoint or 'of lift3d'} do not fit the network of tiny-colorizer") from e
 
     def encode(self, image: Tensor) -> FeatureMap:
         """Encode the lightness of a photo [3, H, W]; right and bottom are padded by replication to whole cells."""

@@ -1,26 +1,37 @@
-"""decode: rendered features through their model's own decoder, to PNG frames and a video."""
+"""decode: rendered features, or a photo's own, through their model's decoder to what the task gives."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lift3d_cli.cache.atomic import replace_file
 from lift3d_cli.cache.renders import Render
-from lift3d_cli.config import DecodeConfig
-from lift3d_cli.errors import CacheError, ModelError, ResourceError
-from lift3d_cli.models.base import FeatureMap, Model, RenderedView
+from lift3d_cli.config import RAW_FORMATS, DecodeConfig
+from lift3d_cli.errors import CacheError, ModelError, SceneError
+from lift3d_cli.models.base import (
+    DecodeContext,
+    DecodeOptions,
+    Decoder,
+    FeatureMap,
+    Model,
+    RenderedView,
+    Segmentation,
+)
 from lift3d_cli.models.fingerprint import fingerprint
 from lift3d_cli.registry import find_model
+from lift3d_cli.scene.scene import Scene
 from lift3d_cli.stages.device import resolve_device
-from lift3d_cli.stages.encode import Progress, no_progress
-from lift3d_cli.stages.render import encode_png, to_uint8
+from lift3d_cli.stages.encode import Progress, no_progress, to_image
+from lift3d_cli.stages.photos import ScenePhotos
+from lift3d_cli.stages.render import CachedFeatures
+from lift3d_cli.stages.results import TaskFolder, read_png, video_writer, write_features
 
 
 @dataclass(frozen=True)
@@ -28,45 +39,218 @@ class Decoded:
     """What `decode` wrote.
 
     Args:
-        frames: folder of PNGs, one per pose.
+        frames: folder of PNGs, one per pose or photo; or of files of features.
         video: the MP4, or None.
         note: a line for the user, or "".
     """
 
     frames: Path
-    video: Path | None
+    video: Path | None = None
     note: str = ""
 
 
-def decode(render: Path, output: Path, config: DecodeConfig, progress: Progress = no_progress) -> Decoded:
-    """Decode every frame of a render into `output/<task>/` and `output/<task>.mp4`.
+def decode(
+    render: Path,
+    output: Path,
+    config: DecodeConfig,
+    progress: Progress = no_progress,
+    open_photos: Callable[[Path], ScenePhotos] | None = None,
+) -> Decoded:
+    """Decode every frame of a render into `output/<task>/` and `output/<task>.mp4`; see `TaskFolder`.
+
+    With `config.source_views`, photos by their own features instead, into `output/<task>-2d/`; with `config.raw`, the
+    features as they are, into `output/features/`.
+
+    Args:
+        render: its folder.
+        output: folder of the results.
+        config: settings.
+        progress: see `Progress`.
+        open_photos: opens the scene at a path with its cache, for what needs a photo.
 
     Raises:
         CacheError: if the render is missing, unfinished, or has no features for the task.
-        ModelError, ResourceError: in one line.
+        SceneError, ModelError, ResourceError: in one line.
     """
-    colors = Render.open(render)
-    features, model, task = _choose(render, config)
-    total = colors.content["frames"]
-    unfinished = len(set(colors.missing()) | set(features.missing()))
-    if unfinished:
-        raise CacheError(
-            f"{render}: {unfinished} of {total} frames are not rendered yet. hint: run lift3d render again"
+    if config.raw and config.raw not in RAW_FORMATS:
+        raise ValueError(f"raw is {config.raw!r}, not one of {RAW_FORMATS}")
+    work = _Work(render, config, open_photos)
+    if config.raw:
+        return _write_raw(work, output, progress)
+    if config.source_views:
+        return _decode_photos(work, output, progress)
+    return _decode_frames(work, output, progress)
+
+
+class _Work:
+    """A render, the features of it to decode, their model, and the task."""
+
+    def __init__(self, render: Path, config: DecodeConfig, open_photos: Callable[[Path], ScenePhotos] | None) -> None:
+        self.config = config
+        self.colors = Render.open(render)
+        self.features, self.model, self.task = _choose(render, config)
+        self.names: Sequence[str] = self.colors.facts["names"]
+        self.device = resolve_device(config.device)
+        self.model.to(self.device)
+        self._open_photos = open_photos
+        self._source: CachedFeatures | None = None
+        unfinished = len(set(self.colors.missing()) | set(self.features.missing()))
+        if unfinished:
+            raise CacheError(
+                f"{render}: {unfinished} of {len(self.names)} frames are not rendered yet. "
+                "hint: run lift3d render again"
+            )
+
+    def frame(self, index: int) -> FeatureMap:
+        """The rendered features of a frame."""
+        data, grid, _ = self.features.read_frame(index)
+        return FeatureMap(data.to(self.device).float(), grid)
+
+    def view(self, index: int) -> RenderedView:
+        """The rendered colour of a frame."""
+        _, _, extra = self.colors.read_frame(index)
+        image = torch.from_numpy(read_png(self.colors.color_path(index))).permute(2, 0, 1)
+        return RenderedView(*(x.to(self.device).float().div(255) for x in (image, extra["coverage"])))
+
+    def photo(self, name: str) -> tuple[FeatureMap, Tensor]:
+        """A photo's own features and its pixels [3, H, W]; see `DecodeContext`."""
+        source = self._photo_features()
+        index = find_photo(source.photos.scene, name)
+        camera = source.photos.scene.views[index].camera
+        features, (width, height) = source.read(index), source.size(index)
+        grid = features.grid.rescaled(camera.width / width, camera.height / height)
+        image = to_image(source.photos.photo(index), self.device)
+        return FeatureMap(features.data.to(self.device).float(), grid), image
+
+    def decoder(self) -> Decoder:
+        """What decodes the frames."""
+        options = _options(self.config)
+        if options.point is not None:
+            scene = self._photo_features().photos.scene
+            camera = scene.views[find_photo(scene, options.point_view)].camera
+            options = replace(options, point=(options.point[0] / camera.width, options.point[1] / camera.height))
+        torch.manual_seed(self.config.seed)
+        return self.model.decoder(DecodeContext(self.task, options, _Frames(self), self.photo))
+
+    def decoded(self, decoder: Decoder, features: FeatureMap, view: RenderedView) -> Tensor | Segmentation:
+        """One frame decoded, and held to what a decoder must give."""
+        torch.manual_seed(self.config.seed)  # per frame: the same noise in all of them
+        out = decoder(features, view)
+        values = out.scores if isinstance(out, Segmentation) else out
+        factor = self.model.spec.scale if self.task == "superres" else 1
+        channels = len(out.names) if isinstance(out, Segmentation) else 3
+        want = (channels, *(factor * n for n in view.image.shape[1:]))
+        if tuple(values.shape) != want or not torch.isfinite(values).all():
+            raise ModelError(
+                f"model {self.model.spec.name}: decode() gave {tuple(values.shape)}, with or without NaN; "
+                f"it must give finite values {want}"
+            )
+        return out
+
+    def _photo_features(self) -> CachedFeatures:
+        if self._source is None:
+            if self._open_photos is None:
+                raise ValueError("a task asks for a photo, and there is no scene")
+            photos = self._open_photos(Path(self.colors.facts["scene"]))
+            key = self.features.content["encoder"]
+            encoders = [e for e in photos.cache.encoders() if e.key == key]
+            if not encoders:
+                raise CacheError(
+                    f"{photos.cache.root}: has no features of {self.model.spec.name} any more. "
+                    f"hint: lift3d encode {photos.scene.root} --model {shlex.quote(self.features.facts['ref'])}"
+                )
+            self._source = CachedFeatures(photos, encoders[0], keep=2, model=self.model)
+        return self._source
+
+
+def find_photo(scene: Scene, name: str) -> int:
+    """The index of a photo by its name in the scene, or by its file name if that is enough.
+
+    Raises:
+        SceneError: if it names none, or several.
+    """
+    found = [i for i, view in enumerate(scene.views) if name in (view.name, Path(view.name).name)]
+    if len(found) != 1:
+        what = (
+            "which photo? hint: --view" if not name else f"{name!r} names {'several photos' if found else 'no photo'}"
         )
-    model.to(resolve_device(config.device))
-    frames = output / task
-    names = [f"{name}.png" for name in colors.facts["names"]]
-    sizes = {(camera["width"], camera["height"]) for camera in colors.content["cameras"]}
-    video = output / f"{task}.mp4" if config.video and len(sizes) == 1 and total > 1 else None
-    fps = config.fps or float(colors.facts["fps"])
-    with _video_writer(video, fps) as append:
-        for index in progress(range(total), f"decode {task}", total):
-            torch.manual_seed(config.seed)  # per frame: the same noise in all of them
-            image = to_uint8(_decode_frame(colors, features, model, task, index))
-            write_output(frames / names[index], encode_png(image))
-            append(image)
+        raise SceneError(f"{scene.root}: {what}, such as {scene.views[0].name}")
+    return found[0]
+
+
+class _Frames(Sequence[FeatureMap]):
+    """The features of all frames, read as they are asked for."""
+
+    def __init__(self, work: _Work) -> None:
+        self._work = work
+
+    def __len__(self) -> int:
+        return len(self._work.names)
+
+    def __getitem__(self, index: int) -> FeatureMap:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._work.frame(index)
+
+
+@torch.inference_mode()
+def _decode_frames(work: _Work, output: Path, progress: Progress) -> Decoded:
+    total, config = len(work.names), work.config
+    sizes = {(camera["width"], camera["height"]) for camera in work.colors.content["cameras"]}
+    video = output / f"{work.task}.mp4" if config.video and len(sizes) == 1 and total > 1 else None
+    folder = TaskFolder(output / work.task, config.soft_masks)
+    decoder = work.decoder()
+    with video_writer(video, config.fps or float(work.colors.facts["fps"])) as append:
+        for index in progress(range(total), f"decode {work.task}", total):
+            view = work.view(index)
+            append(folder.write(work.names[index], work.decoded(decoder, work.frame(index), view), view.image))
     note = "no video: the poses are of different sizes" if config.video and len(sizes) > 1 else ""
-    return Decoded(frames, video, note)
+    return Decoded(folder.root, video, note)
+
+
+@torch.inference_mode()
+def _decode_photos(work: _Work, output: Path, progress: Progress) -> Decoded:
+    """The 2D model on photos, as what lifted frames are to be compared with."""
+    folder = TaskFolder(output / f"{work.task}-2d", work.config.soft_masks)
+    decoder, names = work.decoder(), work.config.source_views
+    for name in progress(names, f"decode {work.task} of photos", len(names)):
+        features, image = work.photo(name)
+        view = RenderedView(image, torch.ones_like(image[0]))
+        folder.write(Path(name).stem, work.decoded(decoder, features, view), image)
+    return Decoded(folder.root)
+
+
+def _write_raw(work: _Work, output: Path, progress: Progress) -> Decoded:
+    total = len(work.names)
+    for index in progress(range(total), "write features", total):
+        data, grid, _ = work.features.read_frame(index)
+        write_features(output / "features" / work.names[index], FeatureMap(data, grid), work.config.raw)
+    return Decoded(output / "features")
+
+
+def _options(config: DecodeConfig) -> DecodeOptions:
+    """The options with their pictures read.
+
+    Raises:
+        SceneError: if a picture cannot be read.
+    """
+    strokes = None if config.strokes is None else torch.from_numpy(_read_picture(config.strokes))
+    style = (
+        None if config.style is None else torch.from_numpy(_read_picture(config.style)).permute(2, 0, 1).float() / 255
+    )
+    return DecodeOptions(config.text, strokes, config.view, config.clusters, config.point, config.view, style)
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    """Any picture as [H, W, 3] uint8, black where it is transparent."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGBA"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise SceneError(f"{path}: cannot be read as a picture ({e})") from e
+    return pixels[..., :3] * (pixels[..., 3:] > 127)
 
 
 def _choose(render: Path, config: DecodeConfig) -> tuple[Render, Model, str]:
@@ -79,7 +263,8 @@ def _choose(render: Path, config: DecodeConfig) -> tuple[Render, Model, str]:
     if not found:
         raise CacheError(f"{render}: has colour only, no features of any model. {hint}")
     if config.model:
-        found = [r for r in found if r.facts["model"] == config.model]
+        wanted = {config.model, re.split(r"[:?]", config.model)[0]}  # a reference such as dinov2:FOLDER means its name
+        found = [r for r in found if r.facts["model"] in wanted]
         if not found:
             raise CacheError(f"{render}: has no features of {config.model}, only of {', '.join(names)}. {hint}")
     able = []
@@ -96,79 +281,10 @@ def _choose(render: Path, config: DecodeConfig) -> tuple[Render, Model, str]:
     chosen, task = able[0]
     ref = find_model(chosen.facts["ref"])
     model = ref.load()
+    if task not in model.spec.tasks and not config.task:  # what a model can do may depend on its checkpoint
+        task = model.spec.tasks[0]
     if not fingerprint(model, ref).items() <= chosen.facts["fingerprint"].items():
         raise ModelError(
             f"model {ref.name}: changed since its features were rendered. hint: lift3d encode, then render"
         )
     return chosen, model, task
-
-
-@torch.inference_mode()
-def _decode_frame(colors: Render, features: Render, model: Model, task: str, index: int) -> torch.Tensor:
-    device = next((p.device for p in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    _, _, extra = colors.read_frame(index)
-    image = torch.from_numpy(read_png(colors.color_path(index))).permute(2, 0, 1).to(device).float().div(255)
-    data, grid, _ = features.read_frame(index)
-    view = RenderedView(image, extra["coverage"].to(device).float().div(255))
-    out = model.decode(FeatureMap(data.to(device).float(), grid), view, task)
-    if out.shape != image.shape or not torch.isfinite(out).all():
-        raise ModelError(
-            f"model {model.spec.name}: decode() gave {tuple(out.shape)}, with or without NaN; "
-            f"it must give a finite image {tuple(image.shape)}"
-        )
-    return out
-
-
-def write_output(path: Path, data: bytes) -> None:
-    """Write a file that the user asked for, whole or not at all.
-
-    Raises:
-        ResourceError: if it cannot be written.
-    """
-    try:
-        replace_file(path, data)
-    except OSError as e:
-        raise ResourceError(f"{path}: cannot be written ({e.strerror or e})") from e
-
-
-def read_png(path: Path) -> np.ndarray:
-    """A PNG file as [H, W, 3] uint8 RGB."""
-    import cv2
-
-    try:
-        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
-        image = None
-    if image is None:
-        raise CacheError(f"{path}: damaged or missing. hint: delete the render's folder and run lift3d render")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-@contextmanager
-def _video_writer(path: Path | None, fps: float) -> Iterator:
-    """Gives a function that appends a frame [H, W, 3] uint8; the file appears when all is written."""
-    if path is None:
-        yield lambda image: None
-        return
-    import imageio.v2 as imageio
-
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}.tmp.mp4")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # yuv420p halves the chroma in both directions, so sides must be even; 8 is close to lossless to the eye.
-        writer = imageio.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=1)
-        try:
-            yield lambda image: writer.append_data(_even(image))
-        finally:
-            writer.close()
-        os.replace(temporary, path)
-    except OSError as e:
-        raise ResourceError(f"{path}: cannot be written ({e.strerror or e})") from e
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _even(image: np.ndarray) -> np.ndarray:
-    """Repeat the last row and column of an image with odd sides."""
-    return np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")

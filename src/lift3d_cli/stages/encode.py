@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,18 +68,20 @@ def _encode_model(
     max_size = config.max_size or model.spec.max_size
     made_by = fingerprint(model, ref) | {"max_size": max_size, "seed": config.seed}
     encoder = EncoderRecord(model.spec.name, ref.ref, config.dtype, made_by, asdict(model.spec))
-    cache.begin(encoder)
     views = range(len(photos.scene.views))
     records = {i: photos.record(i, encoded_size(encoder, photos.scene.views[i].camera)) for i in views}
     todo = [i for i in views if config.force or not cache.has_features(encoder, records[i])]
     if todo:
-        model.to(device)
+        model.to(device)  # the first features begin the encoder: one that fails at once is not the latest
+    else:
+        cache.begin(encoder)
     for i in progress(todo, f"encode {model.spec.name}", len(todo)):
         # Another process may have made it meanwhile.
         if not config.force and cache.has_features(encoder, records[i]):
             continue
         torch.manual_seed(config.seed)  # per photo, so that the order and what was there before do not matter
-        features = model.checked_encode(to_image(photos.resized(i, *records[i].size), device))
+        image = to_image(photos.resized(i, *records[i].size), device)
+        features = model.checked_encode(image, photos.scene.views[i].name)
         cache.write_features(encoder, records[i], features.data, features.grid)
     folder = cache.root / "feats" / encoder.folder
     return Encoded(model.spec.name, folder, len(todo), len(views) - len(todo))
@@ -105,6 +108,6 @@ def model_of(encoder: EncoderRecord) -> Model:
     if not fingerprint(model, ref).items() <= dict(encoder.fingerprint).items():  # it has settings of encode too
         raise ModelError(
             f"model {encoder.name}: changed since the photos were encoded with it. "
-            f"hint: lift3d encode SCENE --model {encoder.ref}"
+            f"hint: lift3d encode SCENE --model {shlex.quote(encoder.ref)}"
         )
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,20 +29,20 @@ from lift3d_cli.stages.renderers import make_renderer
 class CachedFeatures:
     """Features of one encoder from the scene cache: a `FeatureSource`."""
 
-    def __init__(self, photos: ScenePhotos, encoder: EncoderRecord, keep: int) -> None:
+    def __init__(self, photos: ScenePhotos, encoder: EncoderRecord, keep: int, model: Model | None = None) -> None:
         self.encoder = encoder
-        self.model: Model = model_of(encoder)
-        self._photos = photos
+        self.model: Model = model or model_of(encoder)
+        self.photos = photos
         self._recent: Recent[FeatureMap] = Recent(keep)
 
     def size(self, index: int) -> tuple[int, int]:
         """See `FeatureSource`."""
-        return encoded_size(self.encoder, self._photos.scene.views[index].camera)
+        return encoded_size(self.encoder, self.photos.scene.views[index].camera)
 
     def read(self, index: int) -> FeatureMap:
         """See `FeatureSource`."""
-        record = self._photos.record(index, self.size(index))
-        return self._recent.get(index, lambda: FeatureMap(*self._photos.cache.read_features(self.encoder, record)))
+        record = self.photos.record(index, self.size(index))
+        return self._recent.get(index, lambda: FeatureMap(*self.photos.cache.read_features(self.encoder, record)))
 
 
 def render(
@@ -110,7 +111,8 @@ def _encoders(photos: ScenePhotos, used: Sequence[int], config: RenderConfig) ->
         if missing:
             raise CacheError(
                 f"{cache.root}: {len(missing)} of {len(records)} photos are not encoded with {encoder.name} "
-                f"(first: {missing[0].name}). hint: lift3d encode {photos.scene.root} --model {encoder.ref}"
+                f"(first: {missing[0].name}). "
+                f"hint: lift3d encode {photos.scene.root} --model {shlex.quote(encoder.ref)}"
             )
     return encoders
 

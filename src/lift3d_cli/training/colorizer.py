@@ -220,8 +220,8 @@ def publish(config: TrainConfig) -> None:
     train_paths, held_out_paths = split_photos(config.photos)
     held_out = [read_photo(p) for p in held_out_paths]
     best = config.run / "best.safetensors"
-    new = held_out_scores(TinyColorizer(best).net, held_out)
-    old = held_out_scores(TinyColorizer(config.output).net, held_out) if config.output.exists() else None
+    new = held_out_scores(TinyColorizer(str(best)).net, held_out)
+    old = held_out_scores(TinyColorizer(str(config.output)).net, held_out) if config.output.exists() else None
     is_better = old is None or new["ab_error"] < old["ab_error"]
     _say({"new": new, "old": old, "published": is_better})
     if is_better:

@@ -1,0 +1,212 @@
+"""Tasks that need nothing of a model but its features: their picture, and classes from strokes or by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lift3d_cli.errors import ModelError
+from lift3d_cli.models.base import DecodeContext, DecodeOptions, Decoder, FeatureMap, Model, RenderedView, Segmentation
+
+# What all frames have in common is learned from so many of them, evenly spread, and so many of their cells.
+_MAX_FRAMES, _MAX_CELLS = 32, 20_000
+# Stroke pixels per class that a classifier learns from, and the weight of its regularization.
+_MAX_STROKE_PIXELS, _RIDGE = 4000, 1e-3
+_MIN_STROKES = 2
+# A colour of fewer of the painted pixels than this is the soft edge of a stroke.
+_LEAST_OF_COLOR = 0.02
+_SAME_SHAPE = 0.02
+_KMEANS_ROUNDS = 50
+
+
+class FeatureModel(Model):
+    """A model without a decoder: tasks `features` and `segment` by what the features of all frames look like."""
+
+    def decoder(self, context: DecodeContext) -> Decoder:
+        """See `Model`; `segment` goes by strokes, clusters, or what `segment_by_text` knows."""
+        options = context.options
+        if context.task == "features":
+            return principal_colors(context.frames)
+        if options.text:
+            return self.segment_by_text(context)
+        if options.strokes is not None:
+            return segment_strokes(context)
+        if options.clusters:
+            return segment_clusters(context.frames, options.clusters)
+        raise ModelError(
+            f"model {self.spec.name}: segment into what? hint: --strokes strokes.png --view PHOTO, --clusters 5"
+            + (", or --text WORDS" if type(self).segment_by_text is not FeatureModel.segment_by_text else "")
+        )
+
+    def segment_by_text(self, context: DecodeContext) -> Decoder:
+        """Classes by what is said of them; for models that know words."""
+        raise ModelError(
+            f"model {self.spec.name}: knows no words. hint: --strokes or --clusters, or a model such as clip for --text"
+        )
+
+    def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
+        """The picture of one frame's features, with colours of its own; `decoder` gives all frames the same."""
+        return self.decoder(DecodeContext(task, DecodeOptions(), [features], _no_photo))(features, view)
+
+
+def _no_photo(name: str) -> tuple[FeatureMap, Tensor]:
+    raise ModelError(f"no photo {name}")
+
+
+def principal_colors(frames: Sequence[FeatureMap]) -> Decoder:
+    """Pictures with the three leading principal components of all frames' features as red, green and blue."""
+    cells = sample_cells(frames)
+    mean = cells.mean(0)
+    covariance = (cells - mean).T @ (cells - mean) / len(cells)
+    basis = torch.linalg.eigh(covariance.double())[1].flip(1)[:, :3].to(cells)
+    # An eigenvector has no sign; this one does not change with the machine.
+    basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
+    projected = (cells - mean) @ basis
+    low, high = projected.quantile(0.01, 0), projected.quantile(0.99, 0)
+    if basis.shape[1] < 3:  # of one or two channels: the last one again
+        again = torch.tensor([*range(basis.shape[1]), *[basis.shape[1] - 1] * 3][:3], device=basis.device)
+        basis, low, high = basis[:, again], low[again], high[again]
+
+    def decode(features: FeatureMap, view: RenderedView) -> Tensor:
+        colors = torch.einsum("chw,ck->khw", features.data - mean[:, None, None], basis)
+        colors = (colors - low[:, None, None]) / (high - low).clamp(min=1e-6)[:, None, None]
+        colors = FeatureMap(colors, features.grid).at_pixels(view.image.shape[2], view.image.shape[1])
+        return colors.clamp(0, 1)
+
+    return decode
+
+
+def segment_clusters(frames: Sequence[FeatureMap], num_clusters: int) -> Decoder:
+    """Classes by k-means of all frames' features, by direction from their mean (as is common for ViT features)."""
+    cells = sample_cells(frames)
+    if not 2 <= num_clusters <= len(cells):
+        raise ModelError(f"--clusters {num_clusters}: from 2 to the number of cells, {len(cells)}")
+    mean = cells.mean(0)
+    directions = _directions(cells, mean)
+    centers = _kmeans(directions, num_clusters)
+    # How far apart two clusters are to be told apart surely: what cells of one cluster differ by.
+    spread = (directions[:, None] - centers).square().sum(-1).amin(1).mean().clamp(min=1e-6)
+    names = tuple(f"cluster {i + 1}" for i in range(num_clusters))
+
+    def score(rows: Tensor) -> Tensor:  # [N, C] to [N, K]
+        return 2 * _directions(rows, mean) @ centers.T / spread - centers.square().sum(1) / spread
+
+    return _segmenter(score, names, ())
+
+
+def segment_strokes(context: DecodeContext) -> Decoder:
+    """Classes by strokes that the user painted on a photo: logistic regression on the features below them.
+
+    Raises:
+        ModelError: if there are no strokes of two colours.
+    """
+    features, image = context.photo(context.options.strokes_view)
+    strokes = context.options.strokes
+    shapes = strokes.shape[1] / strokes.shape[0], image.shape[2] / image.shape[1]
+    if abs(shapes[0] / shapes[1] - 1) > _SAME_SHAPE:
+        raise ModelError(
+            f"--strokes: the picture is {strokes.shape[1]}x{strokes.shape[0]}, the photo {image.shape[2]}x"
+            f"{image.shape[1]}. hint: paint on a copy of the photo's shape"
+        )
+    colors, classes, uv = _painted(strokes, image.shape[2], image.shape[1])
+    if len(colors) < _MIN_STROKES:
+        raise ModelError(
+            f"--strokes: {len(colors)} colour painted. hint: paint each class in a colour of its own, and what is "
+            "none of them in one more; black or transparent is not painted. Save as PNG, a JPEG has no pure colours"
+        )
+    whole = features.at_pixels(image.shape[2], image.shape[1]).flatten(1)
+    rows = whole[:, uv[:, 1] * image.shape[2] + uv[:, 0]].T.float()
+    mean = features.data.float().flatten(1).mean(1)
+    classes = classes.to(rows.device)
+    weight, bias = _logistic_regression(_directions(rows, mean), classes, len(colors))
+    names = tuple("#{:02x}{:02x}{:02x}".format(*color) for color in colors)
+    return _segmenter(lambda rows: _directions(rows, mean) @ weight.T + bias, names, colors)
+
+
+def sample_cells(frames: Sequence[FeatureMap]) -> Tensor:  # [N, C] float32
+    """Cells of frames spread evenly over all, the same ones every time."""
+    count = min(len(frames), _MAX_FRAMES)
+    chosen = [round(i * (len(frames) - 1) / max(count - 1, 1)) for i in range(count)]
+    parts = []
+    for index in chosen:
+        rows = frames[index].data.float().flatten(1).T
+        step = max(1, -(-len(rows) * count // _MAX_CELLS))
+        # Not every n-th: that would be the same columns of every row.
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(index))
+        parts.append(rows[order[: max(1, len(rows) // step)].to(rows.device)])
+    return torch.cat(parts)
+
+
+def _segmenter(score, names: tuple[str, ...], colors: tuple[tuple[int, int, int], ...]) -> Decoder:
+    """Score each cell, bring the scores to the pixels, then compare."""
+
+    def decode(features: FeatureMap, view: RenderedView) -> Segmentation:
+        height, width = features.data.shape[1:]
+        logits = score(features.data.float().flatten(1).T).T.reshape(-1, height, width)
+        logits = FeatureMap(logits, features.grid).at_pixels(view.image.shape[2], view.image.shape[1])
+        return Segmentation(torch.softmax(logits, 0), names, colors)
+
+    return decode
+
+
+def _directions(rows: Tensor, mean: Tensor) -> Tensor:
+    return F.normalize(rows - mean.to(rows), dim=1)
+
+
+def _kmeans(rows: Tensor, count: int) -> Tensor:  # [N, C] to [count, C]
+    """k-means++ with a fixed seed, then Lloyd's rounds."""
+    generator = torch.Generator().manual_seed(0)
+    centers = rows[torch.randint(len(rows), (1,), generator=generator).to(rows.device)]
+    for _ in range(count - 1):
+        distance = torch.cdist(rows, centers).square().amin(1) + 1e-12
+        chosen = torch.multinomial(distance.cpu(), 1, generator=generator).to(rows.device)
+        centers = torch.cat([centers, rows[chosen]])
+    for _ in range(_KMEANS_ROUNDS):
+        nearest = torch.cdist(rows, centers).argmin(1)
+        sums = torch.zeros_like(centers).index_add_(0, nearest, rows)
+        sizes = torch.bincount(nearest, minlength=count)[:, None]
+        moved = torch.where(sizes > 0, sums / sizes.clamp(min=1), centers)
+        if torch.equal(moved, centers):
+            break
+        centers = moved
+    return centers
+
+
+def _painted(strokes: Tensor, width: int, height: int) -> tuple[tuple[tuple[int, int, int], ...], Tensor, Tensor]:
+    """Colours, class [N] and photo pixel [N, 2] of painted pixels, at most `_MAX_STROKE_PIXELS` of each class."""
+    v, u = strokes.any(2).nonzero(as_tuple=True)
+    found, classes, counts = torch.unique(strokes[v, u], dim=0, return_inverse=True, return_counts=True)
+    size = torch.tensor([strokes.shape[1], strokes.shape[0]])
+    uv = ((torch.stack([u, v], 1) + 0.5) / size * torch.tensor([width, height])).long()
+    chosen = (counts >= _LEAST_OF_COLOR * counts.sum()).nonzero()[:, 0]
+    places = []
+    for index in chosen:
+        pixels = (classes == index).nonzero()[:, 0]
+        places.append(uv[pixels[:: max(1, len(pixels) // _MAX_STROKE_PIXELS)]])
+    numbers = [torch.full((len(place),), number) for number, place in enumerate(places)]
+    uv = torch.cat(places) if places else uv[:0]
+    return tuple(tuple(color.tolist()) for color in found[chosen]), torch.cat([*numbers, classes[:0]]), uv
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _logistic_regression(rows: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Weights [K, C] and biases [K]; every class counts the same, however much of it was painted."""
+    rows, classes = rows.clone(), classes.clone()
+    share = torch.bincount(classes, minlength=count).float()
+    weight = torch.zeros(count, rows.shape[1], device=rows.device, requires_grad=True)
+    bias = torch.zeros(count, device=rows.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(rows @ weight.T + bias, classes, weight=share.sum() / (count * share))
+        loss = loss + _RIDGE * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return weight.detach(), bias.detach()

@@ -1,0 +1,165 @@
+"""Weights of other people's networks: from a folder of the user's, the Hugging Face hub, or its cache here."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lift3d_cli.errors import ModelError
+from lift3d_cli.models.base import ModelSpec
+
+
+def require(spec: ModelSpec, module: str) -> ModuleType:
+    """Import a library that an optional extra brings.
+
+    Raises:
+        ModelError: if it is not installed, with the command that installs it.
+    """
+    try:
+        library = importlib.import_module(module)
+    except ImportError as e:
+        name = module.split(".")[0]
+        raise ModelError(
+            f"model {spec.name} needs {name}, which is not installed or broken ({e}). "
+            f"hint: pip install 'lift3d-cli[{spec.extra}]'"
+        ) from e
+    reports = getattr(getattr(library, "utils", None), "logging", None)
+    if reports is not None:  # of transformers and diffusers, which report each step of a loading
+        reports.set_verbosity_error()
+        reports.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each try to reach the hub
+    return library
+
+
+def from_pretrained(spec: ModelSpec, loader: Callable[..., Any], checkpoint: str = "", **settings: object) -> Any:
+    """Call `loader(where, ...)`, the `from_pretrained` of a class of transformers or diffusers.
+
+    Args:
+        spec: of the model; says which repository and revision.
+        loader: safetensors are preferred; pickles are read with `weights_only` by the libraries.
+        checkpoint: a folder, or `owner/repository` with an optional `@revision`; "" for the spec's own.
+        settings: passed on.
+
+    Raises:
+        ModelError: if the weights are neither here nor to be had, or not of this network.
+    """
+    if checkpoint and Path(checkpoint).is_dir():
+        where, settings = checkpoint, {"local_files_only": True, **settings}
+    elif checkpoint and (checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1):
+        raise ModelError(f"model {spec.name}: there is no folder {checkpoint}. hint: one with config.json and weights")
+    else:
+        where, _, revision = checkpoint.partition("@") if checkpoint else (spec.hub, "", spec.revision)
+        settings = {**settings, **({"revision": revision} if revision else {})}
+    try:
+        return loader(where, **settings)
+    except Exception as e:  # of three libraries, which have classes of their own for what is wrong with a checkpoint
+        reason = textwrap.shorten(str(e), 200, placeholder=" ...")
+        size = f", {spec.download_bytes / 1e6:.0f} MB" if spec.download_bytes and not checkpoint else ""
+        raise ModelError(
+            f"model {spec.name}: cannot load {where}{size} ({reason}). "
+            f"hint: go online once, or name a folder of it: --model {spec.name}:FOLDER"
+        ) from e
+
+
+def load_network(spec: ModelSpec, networks: Mapping[str, str], checkpoint: str = "", **settings: object) -> Any:
+    """Load a network of transformers in float32, whole: none of its weights may be left random.
+
+    Args:
+        spec: of the model that needs it.
+        networks: class by the `model_type` of the checkpoint's config.json.
+        checkpoint: see `from_pretrained`.
+        settings: passed on to the class.
+
+    Raises:
+        ModelError: if the checkpoint is of another network, or lacks weights.
+    """
+    transformers = require(spec, "transformers")
+    where = checkpoint or spec.hub
+    config = from_pretrained(spec, transformers.AutoConfig.from_pretrained, checkpoint)
+    if config.model_type not in networks:
+        raise ModelError(
+            f"model {spec.name}: {where} is a network of type {config.model_type!r}. "
+            f"hint: it takes {' or '.join(map(repr, networks))}, such as {spec.hub}"
+        )
+    loader = getattr(transformers, networks[config.model_type]).from_pretrained
+    settings = {"config": config, "dtype": torch.float32, "output_loading_info": True, **settings}
+    network, report = from_pretrained(spec, loader, checkpoint, **settings)
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"model {spec.name}: {where} lacks {len(missing)} weights, such as {missing[0]}. "
+            f"hint: a complete checkpoint, such as {spec.hub}"
+        )
+    return network
+
+
+def read_state(spec: ModelSpec, path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors, .pt or .pth file; pickles with `weights_only`, so that they run no code.
+
+    A state dict under a key such as `params` or `state_dict` is taken out of it.
+
+    Raises:
+        ModelError: if it cannot be read, or holds anything but tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # of four libraries, and hostile files
+        raise ModelError(
+            f"model {spec.name}: {path} cannot be read as weights ({' '.join(str(e).split())[:160]})"
+        ) from e
+    for key in ("params_ema", "params", "state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"model {spec.name}: {path} is no state dict: it holds more than tensors")
+    return state
+
+
+def hub_file(spec: ModelSpec, name: str, checkpoint: str = "") -> Path:
+    """A single file of weights: `checkpoint` if it is a file, or the file `name` of its repository or the spec's.
+
+    Raises:
+        ModelError: if it is neither here nor to be had.
+    """
+    if checkpoint and Path(checkpoint).is_file():
+        return Path(checkpoint)
+    if checkpoint and (Path(checkpoint).suffix or checkpoint.count("/") != 1):
+        raise ModelError(f"model {spec.name}: there is no file {checkpoint}")
+    where, _, revision = checkpoint.partition("@") if checkpoint else (spec.hub, "", spec.revision)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(where, name, revision=revision or None))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
+        reason = " ".join(str(e).split()).split(". ")[0]
+        raise ModelError(
+            f"model {spec.name}: {name} of {where} is not here, nor to be had from the Hugging Face hub ({reason}). "
+            f"hint: --model {spec.name}:FILE"
+        ) from e
+
+
+def is_here(spec: ModelSpec) -> bool:
+    """True if the weights ship with lift3d or lie in the hub's cache; reads no weights."""
+    if not spec.hub:
+        return True
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        names = ("config.json", "model_index.json", "pytorch_model.bin")
+        found = [try_to_load_from_cache(spec.hub, name, revision=spec.revision or None) for name in names]
+    except (HFValidationError, OSError):
+        return False
+    return any(isinstance(path, str) for path in found)
