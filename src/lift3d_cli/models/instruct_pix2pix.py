@@ -1,0 +1,178 @@
+"""`instruct-pix2pix`: edits photos by an instruction (Brooks et al. 2023, arXiv:2211.09800), split at its latents."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lift3d_cli.errors import ModelError
+from lift3d_cli.models.base import FeatureMap, Model, ModelSpec, RenderedView
+from lift3d_cli.models.pretrained import from_pretrained, require
+
+# Side, in cells, of the field of noise that all photos begin from: 4096 pixels. Beyond, it repeats.
+NOISE_CELLS = 512
+
+
+class InstructPix2Pix(Model):
+    """Edits a photo as it is told: `instruct-pix2pix?prompt=make+it+snow`.
+
+    The features are the denoised latents, scaled as the UNet has them (variance about 1); the VAE's decoder decodes
+    them. Each photo is edited by itself, so the edits differ where the instruction leaves room; the lifted features are
+    their blend. What can be shared without depth is: all photos begin from one field of noise, by cell of the photo and
+    not by point of the scene, and photos of one size also get the same noise at each step of an ancestral scheduler.
+
+    The latents belong to the pixels that the decoder, which is symmetric, makes of them: cell i to pixels 8i to 8i + 7.
+    (The VAE's encoder pads at right and bottom only and looks 3.5 pixels further; the trained decoder makes up for it.)
+    Both halves of the VAE normalise and attend over the whole image: decode(encode(photo)) is the unsplit model where
+    the sides are multiples of 64, which photos are padded to by replication; elsewhere, the decoder misses the padding.
+
+    The safety checker is not loaded and nothing is filtered; see the licence of the weights.
+    """
+
+    spec = ModelSpec(
+        name="instruct-pix2pix",
+        channels=4,
+        stride=8,
+        tasks=("edit",),
+        version="1",
+        # The hub says MIT. The authors' LICENSE adds that the weights, fine-tuned from Stable Diffusion's, may be under
+        # its terms too.
+        license="MIT AND LicenseRef-CreativeML-OpenRAIL-M",
+        summary="edits photos by an instruction: --prompt 'make it snow'; slow without a GPU",
+        max_size=512,
+        hub="timbrooks/instruct-pix2pix",
+        revision="31519b5cb02a7fd89b906d88731cd4d6a7bbf88d",
+        download_bytes=4_267_000_000,
+        extra="hf",
+    )
+
+    def __init__(
+        self,
+        checkpoint: str = "",
+        prompt: str = "",
+        steps: str = "20",
+        guidance: str = "7.5",
+        image_guidance: str = "1.5",
+        seed: str = "0",
+    ) -> None:
+        """Load the weights. Settings are text, as they come from a reference.
+
+        Args:
+            checkpoint: folder or repository of a pipeline; "" for the default.
+            prompt: the instruction.
+            steps: of denoising.
+            guidance: how much the instruction counts; at 1, diffusers guides by neither instruction nor photo.
+            image_guidance: how much the photo counts.
+            seed: of the noise.
+
+        Raises:
+            ModelError: if there is no prompt, a setting is out of range, or the weights are not of this network.
+        """
+        super().__init__()
+        if not prompt.strip():
+            raise ModelError(f"model {self.spec.name} needs an instruction. hint: --prompt 'make it snow'")
+        self.prompt = prompt
+        self.steps = int(_number("steps", steps, int, 1, 1000))
+        self.guidance = _number("guidance", guidance, float, 1, 100)
+        self.image_guidance = _number("image_guidance", image_guidance, float, 1, 100)
+        self.seed = int(_number("seed", seed, int, 0, 2**63 - 1))
+        self.pipeline = _load_pipeline(self.spec, checkpoint)
+        self.pipeline.set_progress_bar_config(disable=True)
+        # The pipeline is no module: like this, its networks move and are part of the cache key.
+        self.text_encoder, self.unet, self.vae = self.pipeline.text_encoder, self.pipeline.unet, self.pipeline.vae
+        channels, stride = self.vae.config.latent_channels, self.pipeline.vae_scale_factor
+        self.spec = dataclasses.replace(self.spec, channels=channels, stride=stride)
+
+    def preprocessing(self) -> dict[str, object]:
+        """The settings, and the scheduler, which is no weight."""
+        scheduler = self.pipeline.scheduler
+        facts = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
+        return {
+            "prompt": self.prompt,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "image_guidance": self.image_guidance,
+            "seed": self.seed,
+            "scheduler": [type(scheduler).__name__, facts],
+        }
+
+    def noise(self, width: int, height: int) -> tuple[Tensor, torch.Generator]:
+        """What denoising begins from, [1, C, height, width], and the source of the noise that its steps draw.
+
+        On the CPU, so that it is the same on all devices. A cell has the same initial noise whatever the size.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        # Before the steps' noise and not from a generator of its own: that would be the same numbers again.
+        field = torch.randn(1, self.spec.channels, NOISE_CELLS, NOISE_CELLS, generator=generator)
+        v, u = torch.arange(height) % NOISE_CELLS, torch.arange(width) % NOISE_CELLS
+        return field[:, :, v[:, None], u], generator
+
+    def encode(self, image: Tensor) -> FeatureMap:
+        """Edit a photo [3, H, W] in [0, 1], up to the latents."""
+        height, width = image.shape[1:]
+        # Whole cells at the deepest level of the UNet: 64 pixels with the default checkpoint.
+        multiple = self.spec.stride * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        pixels = F.pad(image[None], (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        latents, generator = self.noise(pixels.shape[3] // self.spec.stride, pixels.shape[2] // self.spec.stride)
+        latents = self.pipeline(
+            self.prompt,
+            pixels,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance,
+            image_guidance_scale=self.image_guidance,
+            latents=latents,
+            generator=generator,
+            output_type="latent",
+        ).images
+        grid = self.grid(width, height)
+        return FeatureMap(latents[0, :, : grid.height, : grid.width], grid)
+
+    def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
+        """The edited view: [3, H, W] in [0, 1]."""
+        latents = features.data[None] / self.vae.config.scaling_factor
+        colors = (self.vae.decode(latents, return_dict=False)[0][0] / 2 + 0.5).clamp(0, 1)
+        # Clamped again, since interpolation rounds.
+        return features.finer(colors).at_pixels(view.image.shape[2], view.image.shape[1]).clamp(0, 1)
+
+
+def _load_pipeline(spec: ModelSpec, checkpoint: str):
+    require(spec, "transformers")  # else diffusers has only a dummy of the pipeline
+    loader = require(spec, "diffusers").StableDiffusionInstructPix2PixPipeline.from_pretrained
+    pipeline = from_pretrained(
+        spec,
+        loader,
+        checkpoint,
+        safety_checker=None,
+        requires_safety_checker=False,
+        feature_extractor=None,  # the safety checker's
+        low_cpu_mem_usage=False,  # it would need accelerate
+    )
+    for network in (pipeline.text_encoder, pipeline.unet, pipeline.vae):
+        network.float()  # the text encoder comes as its file has it, which may be half
+    unet, latents = pipeline.unet.config, pipeline.vae.config.latent_channels
+    if (unet.in_channels, unet.cross_attention_dim) != (2 * latents, pipeline.text_encoder.config.hidden_size):
+        raise ModelError(
+            f"model {spec.name}: {checkpoint or spec.hub} is of another network: its UNet takes {unet.in_channels} "
+            f"channels and texts of {unet.cross_attention_dim}, not {2 * latents} (latents and photo) and "
+            f"{pipeline.text_encoder.config.hidden_size}"
+        )
+    return pipeline
+
+
+def _number(name: str, text: str, kind: type, low: int, high: int) -> float:
+    """A setting as a number.
+
+    Raises:
+        ModelError: if it is none, or not in [low, high].
+    """
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not low <= value <= high:
+        what = "a whole number" if kind is int else "a number"
+        raise ModelError(f"model instruct-pix2pix: {name} is {text!r}, needs {what} from {low} to {high}")
+    return value
