@@ -1,0 +1,229 @@
+"""Train the network of `style` that ships: `python -m lift3d_cli.training.style --photos PHOTOS --models FOLDER`.
+
+Perceptual losses as in Johnson et al. 2016, towards a picture that is drawn here. A run is a folder with checkpoint
+and learning curves, see `loop`. Which weights look best is not a number: those of a run are always written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lift3d_cli.config import TrainConfig
+from lift3d_cli.errors import ModelError
+from lift3d_cli.models.style_nets import TinyStyleNet
+from lift3d_cli.training import loop
+from lift3d_cli.training.photos import read_photo, split_photos
+from lift3d_cli.training.publish import publish_weights
+from lift3d_cli.training.superres import crops, moved
+from lift3d_cli.weights import load_weights
+
+_VGG_FILE = "vgg19_relu3_1.safetensors"
+_BATCH, _CROP_PX = 2, 128
+# Part of the steps whose features are read between cells, as lifting reads them.
+_MOVED_SHARE = 0.3
+# From this part of the training on, BatchNorm is what it is in use: statistics of one batch are not those of all.
+_FROZEN_FROM = 0.5
+_STYLE_WEIGHT, _SMOOTH_WEIGHT = 5.0, 0.5
+
+# RGB from dark to light and on to warm.
+_PALETTE = ((18, 30, 74), (24, 84, 140), (62, 160, 176), (244, 226, 178), (240, 170, 44), (214, 78, 40))
+# Width and length in pixels and number of strokes, for 512 x 512: one layer upon the other.
+_STROKES = ((18, 84, 1000), (11, 54, 2100), (6, 32, 3600))
+
+
+def style_picture(size_px: int = 512, seed: int = 0) -> np.ndarray:
+    """A picture of outlined brush strokes that follow swirls, uint8 [size_px, size_px, 3] RGB."""
+    rng = np.random.default_rng(seed)
+    swirls, tone = 2.2 * _smooth_noise(size_px, 3, rng), _smooth_noise(size_px, 5, rng)
+    # Ranks instead of values: every colour covers as much as the others.
+    tone = tone.ravel().argsort().argsort().reshape(tone.shape) / tone.size
+    palette = np.array(_PALETTE, np.float64)
+    image = np.full((size_px, size_px, 3), _PALETTE[0], np.uint8)
+    for width, length, number in _STROKES:
+        for _ in range(number * size_px**2 // 512**2):
+            points = _stroke(rng.uniform(0, size_px, 2), length, swirls)
+            x, y = points[0].astype(int)
+            shade = int(np.clip(tone[y, x] + rng.normal(0, 0.07), 0, 0.999) * len(palette))
+            color = palette[shade] + rng.normal(0, 12) + rng.normal(0, 6, 3)
+            along = points[-1] - points[-2]
+            light = points[1:-1] + 0.2 * width * np.array([-along[1], along[0]]) / np.linalg.norm(along)
+            _draw(image, points, color * 0.45, width + 2)
+            _draw(image, points, color, width)
+            _draw(image, light, color * 1.2 + 12, max(1, width // 5))
+    return image
+
+
+def _smooth_noise(size_px: int, cells: int, rng: np.random.Generator) -> np.ndarray:
+    noise = rng.standard_normal((cells + 3, cells + 3)).astype(np.float32)
+    return cv2.resize(noise, (size_px, size_px), interpolation=cv2.INTER_CUBIC)
+
+
+def _stroke(point: np.ndarray, length_px: int, swirls: np.ndarray) -> np.ndarray:
+    """Points [N, 2] (x, y), four pixels apart, from `point` on along the directions (radians) of `swirls`."""
+    points = [point]
+    for _ in range(length_px // 4 - 1):
+        x, y = np.clip(points[-1], 0, len(swirls) - 1).astype(int)
+        points.append(points[-1] + 4 * np.array([np.cos(swirls[y, x]), np.sin(swirls[y, x])]))
+    return np.array(points)
+
+
+def _draw(image: np.ndarray, points: np.ndarray, color: np.ndarray, width: int) -> None:
+    sixteenths = np.round(points * 16).astype(np.int32)[None]
+    cv2.polylines(image, sixteenths, False, np.clip(color, 0, 255).tolist(), width, cv2.LINE_AA, 4)
+
+
+class Vgg(nn.Module):
+    """VGG-19 up to relu3_1, with the weights of a safetensors file `conv1_1.weight`, ..., `conv3_1.bias`.
+
+    Raises:
+        ModelError: if the file is not that.
+    """
+
+    _MEAN = (123.68, 116.78, 103.94)  # RGB
+    _WIDTHS = (("conv1_1", 3, 64), ("conv1_2", 64, 64), ("conv2_1", 64, 128), ("conv2_2", 128, 128),
+               ("conv3_1", 128, 256))  # fmt: skip
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.convs = nn.ModuleDict({name: nn.Conv2d(a, b, 3, padding=1) for name, a, b in self._WIDTHS})
+        try:
+            self.convs.load_state_dict({name: t.float() for name, t in load_weights(path.name, path).items()})
+        except RuntimeError as e:
+            raise ModelError(f"{path}: not the weights of VGG-19 up to relu3_1") from e
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Images [B, 3, H, W] in [0, 1] -> relu1_2, relu2_2, relu3_1."""
+        x, out = image * 255 - torch.tensor(self._MEAN)[:, None, None], []
+        for name, conv in self.convs.items():
+            x = F.relu(conv(x))
+            if name in ("conv1_2", "conv2_2", "conv3_1"):
+                out.append(x)
+            x = F.max_pool2d(x, 2) if name.endswith("_2") else x
+        return tuple(out)
+
+
+def gram(features: Tensor) -> Tensor:
+    """How channels go together: [B, C, h, w] -> [B, C, C]."""
+    rows = features.flatten(2)
+    return rows @ rows.transpose(1, 2) / rows.shape[2]
+
+
+class StyleTask:
+    """What is trained, see `loop.Task`.
+
+    Args:
+        photos: uint8 [H, W, 3] to learn from.
+        held_out: photos to score on.
+        vgg: network whose features are compared.
+        steps: of the whole training.
+    """
+
+    def __init__(self, photos: Sequence[np.ndarray], held_out: Sequence[np.ndarray], vgg: nn.Module, steps: int):
+        self.network = TinyStyleNet().to(memory_format=torch.channels_last)
+        self._photos = [photo for photo in photos if min(photo.shape[:2]) > _CROP_PX + TinyStyleNet.stride]
+        self._held_out, self._vgg, self._steps = held_out, vgg, steps
+        picture = torch.from_numpy(style_picture().transpose(2, 0, 1).copy())[None].float() / 255
+        with torch.inference_mode():
+            grams = [gram(x).clone() for x in vgg(picture)]
+        self._grams = [g.clone() for g in grams]
+
+    def loss(self, rng: random.Random, step: int) -> Tensor:
+        """Of a batch of crops: content, and weighted, style and total variation."""
+        self.network.train(step < _FROZEN_FROM * self._steps)
+        stride = TinyStyleNet.stride
+        is_moved = rng.random() < _MOVED_SHARE
+        x, y = (rng.randrange(stride), rng.randrange(stride)) if is_moved else (0, 0)
+        large = crops(self._photos, _BATCH, _CROP_PX + stride, rng)
+        features = self.network.encode(large[..., :_CROP_PX, :_CROP_PX])
+        if is_moved:
+            features = moved(features, (x / stride, y / stride))
+        content, style, smooth = self.errors(
+            self.network.decode(features), large[..., y : y + _CROP_PX, x : x + _CROP_PX]
+        )
+        return content + _STYLE_WEIGHT * style + _SMOOTH_WEIGHT * smooth
+
+    def errors(self, painted: Tensor, photo: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of pictures [B, 3, H, W]: content and style, each relative to its target, and total variation.
+
+        Content is at relu2_2, which knows what is dark and what is light, and relu3_1, which knows shapes.
+        """
+        with torch.no_grad():
+            want = self._vgg(photo)[1:]
+        have = self._vgg(painted)
+        content = sum((x - y).square().mean() / y.square().mean() for x, y in zip(have[1:], want, strict=True)) / 2
+        pairs = zip(have, self._grams, strict=True)
+        style = sum((gram(x) - g).square().mean() / g.square().mean() for x, g in pairs) / len(self._grams)
+        across, down = (painted.diff(dim=dim).abs().mean() for dim in (2, 3))
+        return content, style, across + down
+
+    @torch.inference_mode()
+    def scores(self) -> dict[str, float]:
+        """Errors on the held-out photos; `style_of_photo`, if nothing were done to them."""
+        self.network.eval()
+        rows = []
+        for photo in self._held_out:
+            image = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))[None].float() / 255
+            image = image[..., : image.shape[2] // 4 * 4, : image.shape[3] // 4 * 4]
+            content, style, _ = self.errors(self.network.decode(self.network.encode(image)), image)
+            rows.append([content.item(), style.item(), self.errors(image, image)[1].item()])
+        return dict(zip(("content", "style", "style_of_photo"), np.mean(rows, 0).tolist(), strict=True))
+
+
+def train(photos: Path, vgg: Path, config: TrainConfig, dataset: str) -> None:
+    """Train and publish; a JSON line on stdout says how it goes."""
+    paths, held_out = split_photos(photos)
+    torch.manual_seed(config.seed)
+    scored = [read_photo(path) for path in held_out[::10]]
+    network = Vgg(vgg)
+    loop.compute_in_bfloat16(network, torch.device("cpu"))  # most of a step; its weights are of half precision anyway
+    task = StyleTask([read_photo(path) for path in paths], scored, network, config.steps)
+    row: dict[str, float] = {}
+    for row in loop.train(config, task):
+        row = {name: round(value, 4) for name, value in row.items()}
+        sys.stdout.write(json.dumps(row) + "\n")
+        sys.stdout.flush()
+    settings = f"--steps {config.steps} --learning-rate {config.learning_rate:g} --seed {config.seed}"
+    publish_weights(
+        # Half precision, and without BatchNorm's step counters, which only training reads.
+        {name: t.half().contiguous() for name, t in task.network.state_dict().items() if t.is_floating_point()},
+        config.output,
+        license="Apache-2.0",
+        command=f"python -m lift3d_cli.training.style --photos PHOTOS --models FOLDER {settings}",
+        data=f"{dataset} ({len(paths)} photos; {len(held_out)}); a style picture drawn by code; losses of VGG-19",
+        scores={name: value for name, value in row.items() if name not in ("step", "minutes", "loss")},
+    )
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(prog="python -m lift3d_cli.training.style", description=__doc__)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--models", type=Path, required=True, help=f"folder that has {_VGG_FILE}")
+    parser.add_argument("--dataset", default="BSDS500, train and test; held out: val", help="for the manifest")
+    parser.add_argument("--output", type=Path, default=Path("weights/style.safetensors"))
+    parser.add_argument("--run", type=Path, default=Path("runs/style"))
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--evaluate-every", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
+    settings = vars(parser.parse_args())
+    photos, models, dataset = (settings.pop(name) for name in ("photos", "models", "dataset"))
+    torch.set_num_threads(1)  # the pictures are too small to share among threads
+    train(photos, models / _VGG_FILE, TrainConfig("style", **settings), dataset)
+
+
+if __name__ == "__main__":
+    main()

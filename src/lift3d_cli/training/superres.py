@@ -1,0 +1,181 @@
+"""Train `tiny-superres` on a folder of photos: `python -m lift3d_cli.training.superres --photos PHOTOS`.
+
+A run is a folder with checkpoint and learning curves, see `loop`. The weights go to `--output` if they beat bicubic
+interpolation, and the weights that are there, on the held-out photos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lift3d_cli.config import TrainConfig
+from lift3d_cli.geometry.grids import sample_map
+from lift3d_cli.models.tiny_superres import SCALE, SuperresNet, TinySuperres, enlarged
+from lift3d_cli.training import loop
+from lift3d_cli.training.photos import read_photo, split_photos
+from lift3d_cli.training.publish import publish_weights
+
+_BATCH = 8
+_CROP_PX = 48  # of the small picture
+# Parts of the steps with a soft or noisy small picture, as rendered ones are, and with features read between cells.
+_WORN_SHARE, _MOVED_SHARE = 0.4, 0.3
+
+
+def smaller(photos: Tensor) -> Tensor:
+    """Photos [B, 3, H, W] at half their size, bicubic with antialiasing, in 8 bits as in a file."""
+    size = (photos.shape[2] // SCALE, photos.shape[3] // SCALE)
+    small = F.interpolate(photos, size, mode="bicubic", antialias=True, align_corners=False)
+    return (small.clamp(0, 1) * 255).round() / 255
+
+
+def worn(small: Tensor, rng: random.Random) -> Tensor:
+    """Small pictures [B, 3, h, w] a little blurred, and with a little noise."""
+    offsets = torch.arange(-3, 4)
+    kernel = torch.exp(-offsets.square() / (2 * rng.uniform(0.2, 0.8) ** 2))
+    kernel = (kernel[:, None] * kernel / kernel.sum() ** 2).expand(3, 1, 7, 7)
+    soft = F.conv2d(F.pad(small, (3, 3, 3, 3), mode="replicate"), kernel, groups=3)
+    return (soft + torch.randn_like(soft) * rng.uniform(0, 0.012)).clamp(0, 1)
+
+
+def moved(features: Tensor, shift: tuple[float, float]) -> Tensor:
+    """Features [B, C, h, w] read `shift` cells (x, y) further right and down, as lifting reads them between cells."""
+    _, _, height, width = features.shape
+    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    uv = torch.stack([u + shift[0], v + shift[1]], -1)
+    return sample_map(features, uv.expand(len(features), height, width, 2))
+
+
+def crops(photos: Sequence[np.ndarray], number: int, size_px: int, rng: random.Random) -> Tensor:
+    """Random squares of random photos, mirrored and turned at random: [number, 3, size_px, size_px] in [0, 1]."""
+    squares = []
+    for photo in rng.choices(photos, k=number):
+        top, left = (rng.randint(0, side - size_px) for side in photo.shape[:2])
+        square = np.rot90(photo[top : top + size_px, left : left + size_px], rng.randrange(4))
+        squares.append(np.ascontiguousarray(square[:, :: rng.choice((-1, 1))].transpose(2, 0, 1)))
+    return torch.from_numpy(np.stack(squares)).float() / 255
+
+
+def psnr(image: Tensor, truth: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of images in [0, 1], over all channels."""
+    return float(-10 * torch.log10((image.clamp(0, 1) - truth).square().mean()))
+
+
+@torch.inference_mode()
+def held_out_scores(net: SuperresNet, photos: Sequence[np.ndarray]) -> dict[str, float]:
+    """Mean PSNR in dB over photos that were halved: of bicubic interpolation, and of the network.
+
+    `psnr_moved`: with features of a view half a small pixel further left and up, read between cells.
+    """
+    net.eval()
+    rows = []
+    for photo in photos:
+        height, width = (side // 2 * 2 - 2 for side in photo.shape[:2])
+        whole = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))[None].float() / 255
+        truth, beside = whole[..., 1 : height + 1, 1 : width + 1], whole[..., :height, :width]
+        small = smaller(truth)
+        bicubic = enlarged(small)
+        detail = net.decode(moved(net.encode(smaller(beside)), (0.5, 0.5)))
+        rows.append([psnr(x, truth) for x in (bicubic, net(small), bicubic + detail)])
+    return dict(zip(("psnr_bicubic", "psnr", "psnr_moved"), np.mean(rows, 0).tolist(), strict=True))
+
+
+class SuperresTask:
+    """What is trained, see `loop.Task`.
+
+    Args:
+        photos: uint8 [H, W, 3] to learn from.
+        held_out: photos to score on.
+    """
+
+    def __init__(self, photos: Sequence[np.ndarray], held_out: Sequence[np.ndarray]) -> None:
+        self.network = SuperresNet().to(memory_format=torch.channels_last)
+        self._photos = [photo for photo in photos if min(photo.shape[:2]) > _CROP_PX * SCALE]
+        self._held_out = held_out
+
+    def loss(self, rng: random.Random, step: int) -> Tensor:
+        """Mean absolute error of a batch of crops."""
+        is_moved = rng.random() < _MOVED_SHARE
+        # In pixels of the large picture: half a small pixel is where reading between cells is worst.
+        shift = (rng.randrange(2), rng.randrange(2)) if is_moved else (0, 0)
+        large = crops(self._photos, _BATCH, _CROP_PX * SCALE + 1, rng)
+        truth = large[..., shift[1] :, shift[0] :][..., : _CROP_PX * SCALE, : _CROP_PX * SCALE]
+        small, encoded = smaller(truth), smaller(large[..., :-1, :-1])
+        if rng.random() < _WORN_SHARE:
+            small = worn(small, rng)
+            encoded = worn(encoded, rng) if is_moved else small
+        features = self.network.encode(encoded)
+        if is_moved:
+            features = moved(features, (shift[0] / SCALE, shift[1] / SCALE))
+        error = enlarged(small) + self.network.decode(features) - truth
+        return error[..., SCALE:-SCALE, SCALE:-SCALE].abs().mean()  # the move brings in what is outside of the crop
+
+    def scores(self) -> dict[str, float]:
+        """On the held-out photos."""
+        scores = held_out_scores(self.network, self._held_out)
+        self.network.train()
+        return scores
+
+
+def train(photos: Path, config: TrainConfig, dataset: str) -> None:
+    """Train, and publish the weights if they are better than what there is; a JSON line on stdout says how it goes."""
+    paths, held_out_paths = split_photos(photos)
+    held_out = [read_photo(path) for path in held_out_paths]
+    torch.manual_seed(config.seed)
+    task = SuperresTask([read_photo(path) for path in paths], held_out[::10])
+    for row in loop.train(config, task):
+        _say({name: round(value, 4) for name, value in row.items()})
+    tensors = {name: t.half().contiguous() for name, t in task.network.state_dict().items()}
+    network = SuperresNet()
+    network.load_state_dict({name: t.float() for name, t in tensors.items()})  # as it is shipped
+    new = {name: round(value, 3) for name, value in held_out_scores(network, held_out).items()}
+    there = held_out_scores(TinySuperres(str(config.output)).net, held_out) if config.output.exists() else {}
+    is_better = new["psnr"] > max(there.get("psnr", 0), new["psnr_bicubic"])
+    _say({"new": new, "there": there, "published": is_better})
+    if is_better:
+        settings = f"--steps {config.steps} --learning-rate {config.learning_rate:g} --seed {config.seed}"
+        publish_weights(
+            tensors,
+            config.output,
+            license="Apache-2.0",
+            command=f"python -m lift3d_cli.training.superres --photos PHOTOS {settings}",
+            data=f"{dataset} ({len(paths)} photos; {len(held_out)})",
+            scores=new,
+        )
+
+
+def _say(facts: dict) -> None:
+    """One JSON line on stdout."""
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(prog="python -m lift3d_cli.training.superres", description=__doc__)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--dataset", default="BSDS500, train and test; held out: val", help="for the manifest")
+    parser.add_argument("--output", type=Path, default=Path("weights/tiny-superres.safetensors"))
+    parser.add_argument("--run", type=Path, default=Path("runs/tiny-superres"))
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--evaluate-every", type=int, default=250)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
+    settings = vars(parser.parse_args())
+    photos, dataset = settings.pop("photos"), settings.pop("dataset")
+    torch.set_num_threads(1)  # the pictures are too small to share among threads
+    train(photos, TrainConfig("superres", **settings), dataset)
+
+
+if __name__ == "__main__":
+    main()
