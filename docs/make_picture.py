@@ -1,46 +1,104 @@
-"""Write the README's picture, `docs/images/strip.jpg`, from the results of `make demo`: `make picture` runs both."""
+"""Write the pictures of the documents: `make picture` runs it, after `make demo`.
+
+`docs/images/strip.jpg` from the demo's results, and `docs/images/models.jpg` from the embedded models on the example.
+"""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from lift3d_cli import load_scene
+from lift3d_cli import RenderedView, load_scene
 from lift3d_cli.cache.renders import Render
 from lift3d_cli.cache.session import recall
+from lift3d_cli.registry import find_model
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "demo"
+SCENE = ROOT / "examples" / "tabletop"
+IMAGES = ROOT / "docs" / "images"
 FRAME = 7
+HELD_OUT = 1
+MODELS = ("tiny-colorizer", "tiny-superres", "style")
 TILE = (320, 240)
 GAP, LABEL = 8, 30
 
 
 def main() -> None:
-    """Three of the photos that the frame was made from, its rendered colour, and what the decoder makes of it."""
+    """Write both pictures and name them."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    save([strip()], IMAGES / "strip.jpg")
+    save([models_row(name) for name in MODELS], IMAGES / "models.jpg")
+
+
+def strip() -> list[tuple[Image.Image, str]]:
+    """Three of the photos that a frame was made from, its rendered colour, and what the decoder makes of it."""
     session = recall(DEMO)
     if session is None:
         raise SystemExit(f"error: nothing is rendered in {DEMO}. hint: make demo")
     render = Render.open(session.require_render())
     views = load_scene(session.require_scene()).views
     sources = render.read_frame(FRAME)[2]["sources"].tolist()[:3]
-    tiles = [(views[i].image_path, "a photo") for i in sorted(sources)]
-    tiles.append((render.color_path(FRAME), "rendered from a new viewpoint"))
-    tiles.append((DEMO / "colorize" / f"{render.facts['names'][FRAME]}.png", "its features, decoded by the colorizer"))
+    tiles = [(Image.open(views[i].image_path), "a photo") for i in sorted(sources)]
+    tiles.append((Image.open(render.color_path(FRAME)), "rendered from a new viewpoint"))
+    decoded = DEMO / "colorize" / f"{render.facts['names'][FRAME]}.png"
+    return [*tiles, (Image.open(decoded), "its features, decoded by the colorizer")]
+
+
+def models_row(name: str) -> list[tuple[Image.Image, str]]:
+    """A left-out photo, the 2D model on it, and lifted to its pose from the other photos."""
+    out = DEMO / "models"
+    held_out, poses = SCENE / "held_out", out / "path.json"
+    cache = ("--cache", str(out / "cache"))
+    out.mkdir(parents=True, exist_ok=True)
+    run("path", str(held_out), "views", "--max-size", str(TILE[0]), "--output", str(poses), *cache)
+    run("encode", str(SCENE), "--model", name, "--max-size", str(TILE[0]), *cache)
+    rendered = run("render", str(SCENE), "--poses", str(poses), "--model", name, "--views", "5", *cache)
+    run("decode", rendered, "--model", name, "--output", str(out), "--no-video")
+    model = find_model(name).load()
+    task = model.spec.tasks[0]
+    photo = Image.open(load_scene(held_out).views[HELD_OUT].image_path).convert("RGB").resize(TILE)
+    image = torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255
+    with torch.inference_mode():
+        alone = model.decode(model.checked_encode(image), RenderedView(image, torch.ones_like(image[0])), task)
+    alone = Image.fromarray((alone.permute(1, 2, 0) * 255).round().byte().numpy())
+    lifted = Image.open(sorted((out / task).rglob("*.png"))[HELD_OUT])
+    tiles = [(photo, "a photo that was left out"), (alone, f"{name} on it"), (lifted, "lifted from the others")]
+    if task == "superres":  # whose pixels would not be seen
+        tiles = [(center(picture), label) for picture, label in tiles]
+    return tiles
+
+
+def center(picture: Image.Image) -> Image.Image:
+    """The middle quarter of its width and height."""
+    width, height = picture.size
+    return picture.crop((width * 3 // 8, height * 3 // 8, width * 5 // 8, height * 5 // 8))
+
+
+def run(*words: str) -> str:
+    """The last line that a command of lift3d prints."""
+    command = [sys.executable, "-m", "lift3d_cli", *words]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+
+
+def save(rows: list[list[tuple[Image.Image, str]]], path: Path) -> None:
+    """Lay pictures out in rows, with what they are below each, and name the file."""
     width, height = TILE
-    strip = Image.new("RGB", ((width + GAP) * len(tiles) - GAP, height + LABEL), "white")
-    draw = ImageDraw.Draw(strip)
+    sheet = Image.new("RGB", ((width + GAP) * len(rows[0]) - GAP, (height + LABEL) * len(rows)), "white")
+    draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(16)
-    for number, (path, label) in enumerate(tiles):
-        left = number * (width + GAP)
-        with Image.open(path) as image:
-            strip.paste(image.convert("RGB").resize(TILE, Image.Resampling.LANCZOS), (left, 0))
-        draw.text((left + width / 2, height + LABEL / 2), label, fill="black", font=font, anchor="mm")
-    output = ROOT / "docs" / "images" / "strip.jpg"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    strip.save(output, quality=88)
-    print(output.relative_to(ROOT))  # noqa: T201
+    for i, row in enumerate(rows):
+        for j, (picture, label) in enumerate(row):
+            left, top = j * (width + GAP), i * (height + LABEL)
+            sheet.paste(picture.convert("RGB").resize(TILE, Image.Resampling.LANCZOS), (left, top))
+            draw.text((left + width / 2, top + height + LABEL / 2), label, fill="black", font=font, anchor="mm")
+    sheet.save(path, quality=88)
+    print(path.relative_to(ROOT))  # noqa: T201
 
 
 if __name__ == "__main__":

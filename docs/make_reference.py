@@ -13,12 +13,14 @@ import typer.main
 from typer.testing import CliRunner
 
 from lift3d_cli.cli.app import app
+from lift3d_cli.models.base import ModelSpec
 from lift3d_cli.registry import BUILT_INS, find_model
 from lift3d_cli.weights import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 CLI_PAGE = ROOT / "docs" / "cli.md"
 README = ROOT / "README.md"
+MODELS_PAGE = ROOT / "docs" / "models.md"
 _HEAD = """# Command-line reference
 
 What `lift3d COMMAND --help` says, written by `make docs`. How the commands work together: [pipeline.md](pipeline.md).
@@ -38,14 +40,20 @@ def cli_page() -> str:
 
 def readme_page(text: str) -> str:
     """README.md with its generated parts made anew."""
-    for name, content in {
-        "models": _model_table(),
-        "colorizer": _colorizer_facts(),
-        "network": _network_facts(),
-    }.items():
+    parts = {"models": _short_model_table(), "colorizer": _colorizer_facts(), "network": _network_facts()}
+    return _with_parts(text, parts)
+
+
+def models_page(text: str) -> str:
+    """docs/models.md with its table made anew."""
+    return _with_parts(text, {"models": _model_table()})
+
+
+def _with_parts(text: str, parts: dict[str, str]) -> str:
+    for name, content in parts.items():
         mark = re.compile(rf"(<!-- {name}: made by `make docs` -->\n).*?(<!-- end -->)", re.DOTALL)
         if not mark.search(text):
-            raise SystemExit(f"error: {README} has no mark for the part {name!r}")
+            raise SystemExit(f"error: there is no mark for the part {name!r}")
         text = mark.sub(lambda found, new=content: found[1] + new + found[2], text)
     return text
 
@@ -59,18 +67,36 @@ def _section(words: list[str]) -> str:
     return f"## {' '.join(['lift3d', *words])}\n\n```text\n{out.output.strip()}\n```\n"
 
 
-def _model_table() -> str:
-    rows = ["| model | tasks | stride | channels | licence of the weights | size |", "|---|---|--:|--:|---|--:|"]
-    manifest = read_manifest(ROOT / "weights")
+def _short_model_table() -> str:
+    rows = ["| model | tasks | weights |", "|---|---|---|"]
     for name in BUILT_INS:
         spec = find_model(name).spec()
-        shipped = manifest.get(f"{name}.safetensors")
-        size = f"{shipped['bytes'] / 1e6:.1f} MB" if shipped else "–"
+        tasks = ", ".join(f"`{task}`" for task in spec.tasks)
+        rows.append(f"| `{name}`: {spec.summary} | {tasks} | {_where(name, spec)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _model_table() -> str:
+    rows = [
+        "| model | stride | channels | licence of the weights | size | from | revision |",
+        "|---|--:|--:|---|--:|---|---|",
+    ]
+    manifest = read_manifest(ROOT / "weights")
+    for name in BUILT_INS:
+        spec, shipped = find_model(name).spec(), manifest.get(f"{name}.safetensors")
+        num_bytes = shipped["bytes"] if shipped else spec.download_bytes
+        size = f"{num_bytes / 1e6:,.1f} MB" if num_bytes else "–"
+        cells = (spec.stride, spec.channels, spec.license if shipped or spec.hub else "–", size, _where(name, spec))
         rows.append(
-            f"| `{name}`: {spec.summary} | {', '.join(f'`{task}`' for task in spec.tasks)} | {spec.stride} | "
-            f"{spec.channels} | {spec.license if shipped else '–'} | {size} |"
+            f"| `{name}` | {' | '.join(map(str, cells))} | {f'`{spec.revision[:8]}`' if spec.revision else '–'} |"
         )
     return "\n".join(rows) + "\n"
+
+
+def _where(name: str, spec: ModelSpec) -> str:
+    if spec.hub:
+        return f"`{spec.hub}`"
+    return "with lift3d" if f"{name}.safetensors" in read_manifest(ROOT / "weights") else "–"
 
 
 def _colorizer_facts() -> str:
@@ -92,7 +118,11 @@ def _network_facts() -> str:
 
 def main() -> None:
     """Rewrite the files and name those that changed."""
-    pages = {CLI_PAGE: cli_page(), README: readme_page(README.read_text(encoding="utf-8"))}
+    pages = {
+        CLI_PAGE: cli_page(),
+        README: readme_page(README.read_text(encoding="utf-8")),
+        MODELS_PAGE: models_page(MODELS_PAGE.read_text(encoding="utf-8")),
+    }
     for path, text in pages.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

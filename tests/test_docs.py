@@ -47,6 +47,11 @@ def test_generated_parts_of_the_readme_are_up_to_date(reference):
     assert text == reference.readme_page(text), MADE
 
 
+def test_table_of_the_models_page_is_up_to_date(reference):
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert text == reference.models_page(text), MADE
+
+
 def test_exit_codes_are_those_of_the_errors():
     from lift3d_cli import errors
 
