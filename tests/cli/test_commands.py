@@ -81,6 +81,12 @@ def test_models_says_where_the_weights_are(done):
     assert "cannot be used" not in "".join(lines.values())
 
 
+def test_models_says_of_a_checkpoint_what_it_has(done, tmp_path):
+    np.save(tmp_path / "0001.npy", np.zeros((5, 3, 4), np.float32))
+    (entry,) = json.loads("\n".join(done.ok("models", f"maps:{tmp_path}?stride=8", "--json")))
+    assert (entry["channels"], entry["stride"], entry["weights"]) == (5, 8, str(tmp_path))
+
+
 def test_prompt_of_encode_is_a_setting_of_the_model(done):
     result = done("encode", "scene", "--model", "rgb", "--prompt", "make it snow")
     assert (result.exit_code, result.stderr.count("\n")) == (5, 1)

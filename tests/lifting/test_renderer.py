@@ -259,6 +259,12 @@ def test_models_of_one_grid_share_the_rays_weights(sources):
     frame = renderer.render(target, sources, RANGE, {"a": one, "b": one})
     assert sum(asked) == alone
     assert torch.equal(frame.features["a"], frame.features["b"])
+    # A cell a pixel: those of the colour. If they do not fit into the memory, they are computed again.
+    pixels = FeatureGrid(target.width, target.height, (1.0, 1.0))
+    for memory, times in ((2**30, 1), (2**20, 2)):
+        asked.clear()
+        replace(renderer, memory_bytes=memory).render(target, sources, RANGE, {"a": replace(one, target=pixels)})
+        assert sum(asked) == times * target.width * target.height
     asked.clear()
     finer = FeatureGrid.from_stride(96, 72, 4)
     renderer.render(target, sources, RANGE, {"a": one, "b": replace(one, target=finer)})

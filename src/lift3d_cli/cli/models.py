@@ -44,8 +44,9 @@ def _facts(ref) -> dict[str, object]:
         from dataclasses import asdict
 
         try:
-            spec = ref.spec()
-            facts = {**asdict(spec), **facts, "weights": _weights(spec)}
+            # A checkpoint may have other channels, tasks and so on than the default one.
+            spec = ref.load().spec if ref.settings else ref.spec()
+            facts = {**asdict(spec), **facts, "weights": ref.settings.get("checkpoint") or _weights(spec)}
         except Lift3dError as error:
             facts["problem"] = str(error)
     return facts

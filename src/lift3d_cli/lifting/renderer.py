@@ -5,7 +5,7 @@ The seams, each of which a learned network may take: proposal (Stage I), samplin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import FeatureGrid
-from lift3d_cli.lifting.aggregation import AngleAgreementBlending, Blending
+from lift3d_cli.lifting.aggregation import AngleAgreementBlending, Blending, BlendingWeights
 from lift3d_cli.lifting.correction import BYTES_PER_RAY, Corrector
 from lift3d_cli.lifting.evidence import Blend, SourceCells, on_maps
 from lift3d_cli.lifting.fill import fill_unseen
@@ -102,57 +102,89 @@ class Renderer:
             sources = replace(sources, features=self.blending.photo_features(sources.images))
         distribution = self.proposal(target, sources, depth_range, self.memory_bytes)
         frame = _Frame(target, sources, distribution)
+        features = features or {}
         grid = FeatureGrid(target.width, target.height, (1.0, 1.0))
-        pixels = self._lift(frame, [_Layer(WeightedGather(sources.images))], grid)
+        looks: Iterable[_Look] = self._looks(frame, grid, [m for m in features.values() if m.target == grid])
+        # A corrector needs the whole picture first: the weights of a model with a cell a pixel are kept, if they fit.
+        is_kept = any(model.target == grid for model in features.values()) and self._is_small(sources, grid)
+        if is_kept:
+            looks = list(looks)
+        pixels = self._lift(frame, [_Layer(WeightedGather(sources.images))], grid, looks)
         image = pixels.data[0].clamp(0, 1)
         rendered: dict[str, Tensor] = {}
         # Models of one grid share its rays' weights, which do not depend on the model.
-        for target_grid in {model.target: None for model in (features or {}).values()}:
-            names = [name for name, model in features.items() if model.target == target_grid]
-            layers = [_layer(features[name], image) for name in names]
-            rendered |= zip(names, self._lift(frame, layers, target_grid).data, strict=True)
-        return RenderedFrame(image, pixels.depth, pixels.coverage, {name: rendered[name] for name in features or {}})
+        for target_grid in {model.target: None for model in features.values()}:
+            models = {name: model for name, model in features.items() if model.target == target_grid}
+            if target_grid != grid or not is_kept:
+                looks = self._looks(frame, target_grid, list(models.values()))
+            lifted = self._lift(frame, [_layer(model, image) for model in models.values()], target_grid, looks)
+            rendered |= zip(models, lifted.data, strict=True)
+        return RenderedFrame(image, pixels.depth, pixels.coverage, {name: rendered[name] for name in features})
 
     def settings(self) -> dict[str, object]:
         """JSON values that tell apart two renderers with different results."""
         parts = {"proposal": dict(self.proposal.settings()), "blending": dict(self.blending.settings())}
         return {**parts, "num_samples": self.num_samples}
 
-    def _lift(self, frame: _Frame, layers: Sequence[_Layer], target_grid: FeatureGrid) -> _Lifted:
-        """Gather maps at the rays through the cells of the target grid, in chunks."""
+    def _looks(self, frame: _Frame, grid: FeatureGrid, models: Sequence[SourceFeatures]) -> Iterator[_Look]:
+        """Stage II's weights of the rays through a grid's cells, in chunks that fit what `models` need of each."""
         device = frame.sources.images.device
-        rays = target_grid.cell_centers().to(device)
-        chunk = self._rays_per_chunk(layers, device)
+        rays = grid.cell_centers().to(device)
+        chunk = self._rays_per_chunk(frame.sources, models)
+        for part in torch.arange(len(rays), device=device).split(chunk):
+            t = sample_depths(frame.distribution, rays[part], self.num_samples)
+            weights = self.blending(frame.sources, frame.lines, rays[part], t, frame.distribution)
+            yield _Look(part, rays[part], t, weights)
+
+    def _lift(
+        self, frame: _Frame, layers: Sequence[_Layer], target_grid: FeatureGrid, looks: Iterable[_Look]
+    ) -> _Lifted:
+        """Gather maps at the rays through the cells of the target grid."""
         values: list[list[Tensor]] = [[] for _ in layers]
         depths, coverages = [], []
-        for part in torch.arange(len(rays), device=rays.device).split(chunk):
-            uv = rays[part]
-            t = sample_depths(frame.distribution, uv, self.num_samples)
-            weights = self.blending(frame.sources, frame.lines, uv, t, frame.distribution)
+        for look in looks:
+            weights = look.weights
             for layer, done in zip(layers, values, strict=True):
                 value = layer.gather(on_maps(weights.uv, layer.grids) if layer.grids else weights.uv, weights.omega)
                 if layer.corrector is not None:
-                    looks = (layer.cells, layer.target[part], frame.lines, uv, t, weights, frame.distribution)
-                    value = layer.corrector.correct(Blend(value, layer.gather, *looks))
+                    rest = (frame.lines, look.rays, look.t, weights, frame.distribution)
+                    value = layer.corrector.correct(
+                        Blend(value, layer.gather, layer.cells, layer.target[look.part], *rest)
+                    )
                 done.append(value)
             coverages.append(weights.coverage)
             share = weights.omega.sum(0)  # [R, S], of each sample
             share = torch.where(weights.coverage[:, None] > 0, share, 1 / self.num_samples)
-            depths.append(1 / (share / t).sum(1))
+            depths.append(1 / (share / look.t).sum(1))
         shape = (target_grid.height, target_grid.width)
         coverage = torch.cat(coverages).reshape(shape)
         data = [fill_unseen(torch.cat(parts).T.reshape(-1, *shape), coverage) for parts in values]
         return _Lifted(data, torch.cat(depths).reshape(shape), coverage)
 
-    def _rays_per_chunk(self, layers: Sequence[_Layer], device: torch.device) -> int:
-        num_views, most_channels = len(layers[0].gather.maps), max(layer.gather.maps.shape[1] for layer in layers)
+    def _is_small(self, sources: SourceViews, grid: FeatureGrid) -> bool:
+        """True if the weights of all rays of a grid take no more than a quarter of the memory: (u, v, omega) each."""
+        return 4 * 12 * len(sources.images) * self.num_samples * grid.width * grid.height <= self.memory_bytes
+
+    def _rays_per_chunk(self, sources: SourceViews, models: Sequence[SourceFeatures]) -> int:
+        num_views, device = len(sources.images), sources.images.device
+        most_channels = max([3, *(model.maps[0].shape[0] for model in models)])
         # The gather adds positions and weights of four taps; few-channel maps are sampled and held as well.
         per_sample = self.blending.bytes_per_sample + 4 * 16 + 8 * min(most_channels, 16)
-        is_corrected = any(layer.corrector is not None for layer in layers)
+        is_corrected = any(model.corrector is not None for model in models)
         per_view = self.num_samples * per_sample + is_corrected * BYTES_PER_RAY
         most = self.memory_bytes // (num_views * per_view)
         # On CPU smaller chunks are faster, as more of them stays in the processor's cache.
         return max(1, min(most, 512) if device.type == "cpu" else most)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Some rays, their samples, and what Stage II says of them."""
+
+    part: Tensor  # [R] which cells of the grid
+    rays: Tensor  # [R, 2] target pixels
+    t: Tensor  # [R, S] z-depth
+    weights: BlendingWeights
 
 
 @dataclass(frozen=True)
