@@ -86,7 +86,8 @@ def _model_table() -> str:
         spec, shipped = find_model(name).spec(), manifest.get(f"{name}.safetensors")
         num_bytes = shipped["bytes"] if shipped else spec.download_bytes
         size = f"{num_bytes / 1e6:,.1f} MB" if num_bytes else "–"
-        cells = (spec.stride, spec.channels, spec.license if shipped or spec.hub else "–", size, _where(name, spec))
+        given = (spec.stride, spec.channels) if spec.license != "unknown" else ("yours", "yours")
+        cells = (*given, spec.license if shipped or spec.hub else "–", size, _where(name, spec))
         rows.append(
             f"| `{name}` | {' | '.join(map(str, cells))} | {f'`{spec.revision[:8]}`' if spec.revision else '–'} |"
         )
