@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lift3d_cli import FeatureMap, RenderedView
 from lift3d_cli.errors import ModelError
+from lift3d_cli.geometry.grids import inside
 from lift3d_cli.models.base import DecodeContext, DecodeOptions
 from lift3d_cli.models.conformance import CHECKS
 from lift3d_cli.registry import find_model
@@ -158,6 +159,19 @@ def test_a_view_without_the_thing_shows_none(model):
 
 
 @torch.inference_mode()
+@torch.inference_mode()
+def test_what_the_scene_has_beside_the_view_does_not_change_the_masks(model):
+    image = _photo(48, 31)
+    features = model.checked_encode(image)
+    beside = ~inside(features.grid.cell_centers(), 48, 31).reshape(features.grid.height, features.grid.width)
+    assert beside.any()
+    rendered = FeatureMap(torch.where(beside, torch.randn_like(features.data), features.data), features.grid)
+    decode = _decoder(model, features, image, (0.5, 0.5))
+    want, got = (decode(f, _view(image)).scores for f in (features, rendered))
+    assert torch.equal(want, got)
+    assert want[1].std() > 0
+
+
 def test_cells_beside_the_view_are_not_asked(model):
     """Of a wide view the lower cells are beside it, however much they are like the thing."""
     image = _photo(64, 32)

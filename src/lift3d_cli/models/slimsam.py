@@ -26,8 +26,8 @@ class SlimSam(Model):
     """Any `SamModel` checkpoint of transformers. A map always has 64 x 64 cells, of a square.
 
     SAM sees squares: images are resized so that the longer side fills one, and what is left at right or bottom is
-    empty. Its cells are kept, so that a photo's features are those of the unsplit model; rendered ones have there what
-    the scene has beside the view.
+    empty. Its cells are kept, so that a photo's features are those of the unsplit model. Rendered ones have there what
+    the scene has beside the view, and get the cells of the clicked photo instead.
     """
 
     spec = ModelSpec(
@@ -89,9 +89,11 @@ class SlimSam(Model):
         # SAM gives masks of a whole, a part and a part of that, each always in its place: views take the best one's.
         chosen = int(quality.argmax())
         like = _likeness(features, masks[chosen], size)
+        photo = features
 
         def decode(features: FeatureMap, view: RenderedView) -> Segmentation:
             height, width = view.image.shape[1:]
+            features = _with_empty_cells(features, (width, height), photo, size)
             score = (F.normalize(features.data.float().flatten(1), dim=0) * like[:, None]).sum(0)
             centers = features.grid.cell_centers()
             score = score.masked_fill(~inside(centers, width, height).to(score.device), -torch.inf)
@@ -147,3 +149,23 @@ def _likeness(features: FeatureMap, mask: Tensor, size: tuple[int, int]) -> Tens
     on_photo = inside(features.grid.cell_centers(), *size).to(within)
     means = [cells @ (share * on_photo) for share in (within, 1 - within)]
     return F.normalize(means[0], dim=0) - F.normalize(means[1], dim=0)
+
+
+def _with_empty_cells(
+    features: FeatureMap, size: tuple[int, int], photo: FeatureMap, photo_size: tuple[int, int]
+) -> FeatureMap:
+    """A view's features with a photo's in the cells beside the view; where the photo has none, their mean.
+
+    Args:
+        features, size: of the view, and its (width, height) in pixels.
+        photo, photo_size: of the photo.
+    """
+    on_view, on_photo = (
+        inside(f.grid.cell_centers(), *pixels).reshape(f.grid.height, f.grid.width).to(f.data.device)
+        for f, pixels in ((features, size), (photo, photo_size))
+    )
+    if on_view.all() or on_photo.all():
+        return features
+    empty = photo.data[:, ~on_photo].mean(1)[:, None, None].expand_as(photo.data)
+    beside = torch.where(on_photo, empty, photo.data)
+    return FeatureMap(torch.where(on_view, features.data, beside), features.grid)
