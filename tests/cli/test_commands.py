@@ -76,7 +76,7 @@ def test_value_that_an_option_does_not_take_is_a_usage_error(done, option, value
 
 def test_models_says_where_the_weights_are(done):
     lines = {line.split()[0]: line for line in done.ok("models")}
-    assert lines["tiny-colorizer"].endswith("here")
+    assert lines["tiny-colorizer"].endswith("here, 3.9 MB")
     assert lines["swin2sr"].endswith("MB of caidas/swin2SR-classical-sr-x2-64")
     assert "cannot be used" not in "".join(lines.values())
 

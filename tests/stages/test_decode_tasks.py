@@ -117,6 +117,7 @@ def test_superres_is_larger_than_the_view(seer):
     done = run(seer, render, task="superres")
     large, small = read_image(done.frames / "pose-0.png"), read_image(render.color_path(0))
     assert np.array_equal(large[::2, ::2], small)
+    assert done.scale == 2
 
 
 def test_photo_is_decoded_by_its_own_features_in_its_own_size(work):

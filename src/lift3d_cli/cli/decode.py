@@ -100,8 +100,11 @@ def decode(
     console.warn(done.note)
     paths = [p for p in (done.frames, done.video) if p is not None]
     if json:
-        console.as_json({"frames": str(done.frames), "video": str(done.video) if done.video else None})
+        facts = {"frames": str(done.frames), "video": str(done.video) if done.video else None, "scale": done.scale}
+        console.as_json(facts)
         return
+    if done.scale > 1:
+        console.say(f"{done.scale} times as wide and high as the views")
     for p in paths:
         console.result(p)
 

@@ -58,7 +58,8 @@ def _weights(spec) -> str:
     from lift3d_cli.weights import WEIGHT_FOLDERS
 
     if is_here(spec):
-        is_shipped = any((folder / f"{spec.name}.safetensors").is_file() for folder in WEIGHT_FOLDERS)
-        return "here" if spec.hub or is_shipped else "-"
+        files = [folder / f"{spec.name}.safetensors" for folder in WEIGHT_FOLDERS]
+        num_bytes = spec.download_bytes or next((file.stat().st_size for file in files if file.is_file()), 0)
+        return f"here, {num_bytes / 1e6:.1f} MB" if num_bytes else "-"
     size = f"{spec.download_bytes / 1e6:.0f} MB " if spec.download_bytes else ""
     return f"{size}of {spec.hub}"

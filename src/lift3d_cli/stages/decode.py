@@ -42,11 +42,13 @@ class Decoded:
         frames: folder of PNGs, one per pose or photo; or of files of features.
         video: the MP4, or None.
         note: a line for the user, or "".
+        scale: how many times as wide and high as the views the frames are.
     """
 
     frames: Path
     video: Path | None = None
     note: str = ""
+    scale: int = 1
 
 
 def decode(
@@ -101,6 +103,11 @@ class _Work:
                 "hint: run lift3d render again"
             )
 
+    @property
+    def scale(self) -> int:
+        """See `Decoded`."""
+        return self.model.spec.scale if self.task == "superres" else 1
+
     def frame(self, index: int) -> FeatureMap:
         """The rendered features of a frame."""
         data, grid, _ = self.features.read_frame(index)
@@ -137,9 +144,8 @@ class _Work:
         torch.manual_seed(self.config.seed)  # per frame: the same noise in all of them
         out = decoder(features, view)
         values = out.scores if isinstance(out, Segmentation) else out
-        factor = self.model.spec.scale if self.task == "superres" else 1
         channels = len(out.names) if isinstance(out, Segmentation) else 3
-        want = (channels, *(factor * n for n in view.image.shape[1:]))
+        want = (channels, *(self.scale * n for n in view.image.shape[1:]))
         if tuple(values.shape) != want or not torch.isfinite(values).all():
             raise ModelError(
                 f"model {self.model.spec.name}: decode() gave {tuple(values.shape)}, with or without NaN; "
@@ -205,7 +211,7 @@ def _decode_frames(work: _Work, output: Path, progress: Progress) -> Decoded:
             view = work.view(index)
             append(folder.write(work.names[index], work.decoded(decoder, work.frame(index), view), view.image))
     note = "no video: the poses are of different sizes" if config.video and len(sizes) > 1 else ""
-    return Decoded(folder.root, video, note)
+    return Decoded(folder.root, video, note, work.scale)
 
 
 @torch.inference_mode()
@@ -217,7 +223,7 @@ def _decode_photos(work: _Work, output: Path, progress: Progress) -> Decoded:
         features, image = work.photo(name)
         view = RenderedView(image, torch.ones_like(image[0]))
         folder.write(Path(name).stem, work.decoded(decoder, features, view), image)
-    return Decoded(folder.root)
+    return Decoded(folder.root, scale=work.scale)
 
 
 def _write_raw(work: _Work, output: Path, progress: Progress) -> Decoded:
