@@ -254,10 +254,10 @@ def test_models_of_one_grid_share_the_rays_weights(sources):
     maps = [torch.rand(2, grid.height, grid.width) for _ in sources.cameras]
     one = SourceFeatures(maps, [grid] * len(maps), grid)
     renderer.render(target, sources, RANGE, {"a": one})
-    alone = sum(asked)
+    once = sum(asked)
     asked.clear()
     frame = renderer.render(target, sources, RANGE, {"a": one, "b": one})
-    assert sum(asked) == alone
+    assert sum(asked) == once
     assert torch.equal(frame.features["a"], frame.features["b"])
     # A cell a pixel: those of the colour. If they do not fit into the memory, they are computed again.
     pixels = FeatureGrid(target.width, target.height, (1.0, 1.0))
@@ -265,10 +265,13 @@ def test_models_of_one_grid_share_the_rays_weights(sources):
         asked.clear()
         replace(renderer, memory_bytes=memory).render(target, sources, RANGE, {"a": replace(one, target=pixels)})
         assert sum(asked) == times * target.width * target.height
+    both = renderer.render(target, sources, RANGE, {"b": one, "a": replace(one, target=pixels)})
+    alone = renderer.render(target, sources, RANGE, {"a": replace(one, target=pixels)})
+    assert torch.equal(both.features["a"], alone.features["a"])
     asked.clear()
     finer = FeatureGrid.from_stride(96, 72, 4)
     renderer.render(target, sources, RANGE, {"a": one, "b": replace(one, target=finer)})
-    assert sum(asked) == alone + finer.width * finer.height
+    assert sum(asked) == once + finer.width * finer.height
 
 
 def test_rendering_twice_gives_the_same_bits(sources):

@@ -104,19 +104,19 @@ class Renderer:
         frame = _Frame(target, sources, distribution)
         features = features or {}
         grid = FeatureGrid(target.width, target.height, (1.0, 1.0))
-        looks: Iterable[_Look] = self._looks(frame, grid, [m for m in features.values() if m.target == grid])
+        of_pixels: Iterable[_Look] = self._looks(frame, grid, [m for m in features.values() if m.target == grid])
         # A corrector needs the whole picture first: the weights of a model with a cell a pixel are kept, if they fit.
         is_kept = any(model.target == grid for model in features.values()) and self._is_small(sources, grid)
         if is_kept:
-            looks = list(looks)
-        pixels = self._lift(frame, [_Layer(WeightedGather(sources.images))], grid, looks)
+            of_pixels = list(of_pixels)
+        pixels = self._lift(frame, [_Layer(WeightedGather(sources.images))], grid, of_pixels)
         image = pixels.data[0].clamp(0, 1)
         rendered: dict[str, Tensor] = {}
         # Models of one grid share its rays' weights, which do not depend on the model.
         for target_grid in {model.target: None for model in features.values()}:
             models = {name: model for name, model in features.items() if model.target == target_grid}
-            if target_grid != grid or not is_kept:
-                looks = self._looks(frame, target_grid, list(models.values()))
+            is_there = is_kept and target_grid == grid
+            looks = of_pixels if is_there else self._looks(frame, target_grid, list(models.values()))
             lifted = self._lift(frame, [_layer(model, image) for model in models.values()], target_grid, looks)
             rendered |= zip(models, lifted.data, strict=True)
         return RenderedFrame(image, pixels.depth, pixels.coverage, {name: rendered[name] for name in features})
