@@ -49,16 +49,25 @@ def find_other_weights(reference: str, name: str) -> Path:
     match = re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", reference)
     if Path(reference).exists() or reference.endswith(".safetensors") or match is None:
         return Path(reference)
+    try:
+        return download(match[1], name, match[2] or "")
+    except OSError as e:
+        raise ModelError(f"weights {reference}: no such file, and not to be had from the Hugging Face hub ({e})") from e
+
+
+def download(repository: str, name: str, revision: str = "") -> Path:
+    """A file of a Hugging Face repository, from the hub or from its cache here.
+
+    Raises:
+        OSError: with the reason, if it is in neither.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(match[1], name, revision=match[2]))
+        return Path(hf_hub_download(repository, name, revision=revision or None))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
-        reason = " ".join(str(e).split()).split(". ")[0]
-        raise ModelError(
-            f"weights {reference}: no such file, and not to be had from the Hugging Face hub ({reason})"
-        ) from e
+        raise OSError(" ".join(str(e).split()).split(". ")[0]) from e
 
 
 def load_weights(name: str, path: Path | None = None) -> dict[str, Tensor]:

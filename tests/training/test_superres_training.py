@@ -13,6 +13,7 @@ import torch
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.models.tiny_superres import SuperresNet, TinySuperres
 from lift3d_cli.training import loop, superres
+from lift3d_cli.training.photos import moved
 from lift3d_cli.weights import read_manifest
 
 
@@ -51,10 +52,10 @@ def test_a_pixel_of_the_small_picture_lies_on_its_four_of_the_large_one():
 
 def test_moved_features_are_those_further_right_and_down():
     features = torch.rand(1, 2, 6, 7)
-    torch.testing.assert_close(superres.moved(features, (1, 0))[..., :-1], features[..., 1:])
-    torch.testing.assert_close(superres.moved(features, (0, 2))[..., :-2, :], features[..., 2:, :])
+    torch.testing.assert_close(moved(features, (1, 0))[..., :-1], features[..., 1:])
+    torch.testing.assert_close(moved(features, (0, 2))[..., :-2, :], features[..., 2:, :])
     half = (features[..., 1:] + features[..., :-1]) / 2
-    torch.testing.assert_close(superres.moved(features, (0.5, 0))[..., :-1], half)
+    torch.testing.assert_close(moved(features, (0.5, 0))[..., :-1], half)
 
 
 def test_worn_pictures_are_softer_but_no_darker():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models.base import ModelSpec
+from lift3d_cli.weights import download
 
 
 def require(spec: ModelSpec, module: str) -> ModuleType:
@@ -137,15 +138,11 @@ def hub_file(spec: ModelSpec, name: str, checkpoint: str = "") -> Path:
     if checkpoint and (Path(checkpoint).suffix or checkpoint.count("/") != 1):
         raise ModelError(f"model {spec.name}: there is no file {checkpoint}")
     where, _, revision = checkpoint.partition("@") if checkpoint else (spec.hub, "", spec.revision)
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     try:
-        return Path(hf_hub_download(where, name, revision=revision or None))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
-        reason = " ".join(str(e).split()).split(". ")[0]
+        return download(where, name, revision)
+    except OSError as e:
         raise ModelError(
-            f"model {spec.name}: {name} of {where} is not here, nor to be had from the Hugging Face hub ({reason}). "
+            f"model {spec.name}: {name} of {where} is not here, nor to be had from the Hugging Face hub ({e}). "
             f"hint: --model {spec.name}:FILE"
         ) from e
 

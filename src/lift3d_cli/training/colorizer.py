@@ -10,9 +10,7 @@ import argparse
 import copy
 import dataclasses
 import io
-import json
 import math
-import sys
 import time
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.grids import sample_map
 from lift3d_cli.models.color_space import lab_from_rgb
 from lift3d_cli.models.tiny_colorizer import CHROMA_STRIDE, STRIDE, ColorizerNet, TinyColorizer, color_shares
+from lift3d_cli.training.command import say
 from lift3d_cli.training.photos import random_crop, read_photo, split_photos
 from lift3d_cli.training.publish import publish_weights
 from lift3d_cli.weights import load_weights
@@ -211,7 +210,7 @@ def train(config: TrainConfig) -> None:
             tensors = {k: t.half().contiguous() for k, t in run.average.state_dict().items() if t.is_floating_point()}
             write_atomic(config.run / "best.safetensors", safetensors.torch.save(tensors))
         run.save()
-        _say({"step": run.step, "minutes": round(run.elapsed_s / 60, 1), "loss": round(np.mean(losses), 4), **scores})
+        say({"step": run.step, "minutes": round(run.elapsed_s / 60, 1), "loss": round(np.mean(losses), 4), **scores})
         losses = []
 
 
@@ -223,7 +222,7 @@ def publish(config: TrainConfig) -> None:
     new = held_out_scores(TinyColorizer(str(best)).net, held_out)
     old = held_out_scores(TinyColorizer(str(config.output)).net, held_out) if config.output.exists() else None
     is_better = old is None or new["ab_error"] < old["ab_error"]
-    _say({"new": new, "old": old, "published": is_better})
+    say({"new": new, "old": old, "published": is_better})
     if is_better:
         length = f"--steps {config.steps}" if config.steps else f"--hours {config.hours:g}"
         publish_weights(
@@ -234,12 +233,6 @@ def publish(config: TrainConfig) -> None:
             data=f"{config.dataset} ({len(train_paths)} photos; {len(held_out)})",
             scores=new,
         )
-
-
-def _say(facts: dict) -> None:
-    """One JSON line on stdout."""
-    sys.stdout.write(json.dumps(facts) + "\n")
-    sys.stdout.flush()
 
 
 def main() -> None:

@@ -1,14 +1,19 @@
-"""Plain photos as training data: which are held out, and random crops of the others."""
+"""Plain photos as training data for our own 2D models: which are held out, and random crops of the others."""
 
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from lift3d_cli.errors import SceneError
+from lift3d_cli.geometry.grids import sample_map
 
 
 def split_photos(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -41,3 +46,21 @@ def random_crop(photo: np.ndarray, size_px: int, rng: np.random.Generator) -> np
     crop = photo[top : top + crop_h, left : left + crop_w]
     crop = cv2.resize(crop, (size_px, size_px), interpolation=cv2.INTER_AREA if crop_w > size_px else cv2.INTER_LINEAR)
     return crop[:, ::-1] if rng.random() < 0.5 else crop
+
+
+def crops(photos: Sequence[np.ndarray], number: int, size_px: int, rng: random.Random) -> Tensor:
+    """Random squares of random photos, mirrored and turned at random: [number, 3, size_px, size_px] in [0, 1]."""
+    squares = []
+    for photo in rng.choices(photos, k=number):
+        top, left = (rng.randint(0, side - size_px) for side in photo.shape[:2])
+        square = np.rot90(photo[top : top + size_px, left : left + size_px], rng.randrange(4))
+        squares.append(np.ascontiguousarray(square[:, :: rng.choice((-1, 1))].transpose(2, 0, 1)))
+    return torch.from_numpy(np.stack(squares)).float() / 255
+
+
+def moved(features: Tensor, shift: tuple[float, float]) -> Tensor:
+    """Features [B, C, h, w] read `shift` cells (x, y) further right and down, as lifting reads them between cells."""
+    _, _, height, width = features.shape
+    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    uv = torch.stack([u + shift[0], v + shift[1]], -1)
+    return sample_map(features, uv.expand(len(features), height, width, 2))

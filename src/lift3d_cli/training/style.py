@@ -6,10 +6,7 @@ and learning curves, see `loop`. Which weights look best is not a number: those 
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,9 +20,9 @@ from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models.style_nets import TinyStyleNet
 from lift3d_cli.training import loop
-from lift3d_cli.training.photos import read_photo, split_photos
+from lift3d_cli.training.command import parse, say, settings_of
+from lift3d_cli.training.photos import crops, moved, read_photo, split_photos
 from lift3d_cli.training.publish import publish_weights
-from lift3d_cli.training.superres import crops, moved
 from lift3d_cli.weights import load_weights
 
 _VGG_FILE = "vgg19_relu3_1.safetensors"
@@ -192,15 +189,13 @@ def train(photos: Path, vgg: Path, config: TrainConfig, dataset: str) -> None:
     row: dict[str, float] = {}
     for row in loop.train(config, task):
         row = {name: round(value, 4) for name, value in row.items()}
-        sys.stdout.write(json.dumps(row) + "\n")
-        sys.stdout.flush()
-    settings = f"--steps {config.steps} --learning-rate {config.learning_rate:g} --seed {config.seed}"
+        say(row)
     publish_weights(
         # Half precision, and without BatchNorm's step counters, which only training reads.
         {name: t.half().contiguous() for name, t in task.network.state_dict().items() if t.is_floating_point()},
         config.output,
         license="Apache-2.0",
-        command=f"python -m lift3d_cli.training.style --photos PHOTOS --models FOLDER {settings}",
+        command=f"python -m lift3d_cli.training.style --photos PHOTOS --models FOLDER {settings_of(config)}",
         data=f"{dataset} ({len(paths)} photos; {len(held_out)}); a style picture drawn by code; losses of VGG-19",
         scores={name: value for name, value in row.items() if name not in ("step", "minutes", "loss")},
     )
@@ -208,21 +203,10 @@ def train(photos: Path, vgg: Path, config: TrainConfig, dataset: str) -> None:
 
 def main() -> None:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(prog="python -m lift3d_cli.training.style", description=__doc__)
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--models", type=Path, required=True, help=f"folder that has {_VGG_FILE}")
-    parser.add_argument("--dataset", default="BSDS500, train and test; held out: val", help="for the manifest")
-    parser.add_argument("--output", type=Path, default=Path("weights/style.safetensors"))
-    parser.add_argument("--run", type=Path, default=Path("runs/style"))
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--evaluate-every", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true")
-    settings = vars(parser.parse_args())
-    photos, models, dataset = (settings.pop(name) for name in ("photos", "models", "dataset"))
-    torch.set_num_threads(1)  # the pictures are too small to share among threads
-    train(photos, models / _VGG_FILE, TrainConfig("style", **settings), dataset)
+    defaults = {"steps": 1200, "learning_rate": 3e-3, "evaluate_every": 200}
+    defaults = {"output": Path("weights/style.safetensors"), **defaults}
+    config, data = parse("style", __doc__, defaults, models=f"folder that has {_VGG_FILE}")
+    train(data["photos"], data["models"] / _VGG_FILE, config, data["dataset"])
 
 
 if __name__ == "__main__":

@@ -6,10 +6,7 @@ interpolation, and the weights that are there, on the held-out photos.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lift3d_cli.config import TrainConfig
-from lift3d_cli.geometry.grids import sample_map
 from lift3d_cli.models.tiny_superres import SCALE, SuperresNet, TinySuperres, enlarged
 from lift3d_cli.training import loop
-from lift3d_cli.training.photos import read_photo, split_photos
+from lift3d_cli.training.command import parse, say, settings_of
+from lift3d_cli.training.photos import crops, moved, read_photo, split_photos
 from lift3d_cli.training.publish import publish_weights
 
 _BATCH = 8
@@ -45,24 +42,6 @@ def worn(small: Tensor, rng: random.Random) -> Tensor:
     kernel = (kernel[:, None] * kernel / kernel.sum() ** 2).expand(3, 1, 7, 7)
     soft = F.conv2d(F.pad(small, (3, 3, 3, 3), mode="replicate"), kernel, groups=3)
     return (soft + torch.randn_like(soft) * rng.uniform(0, 0.012)).clamp(0, 1)
-
-
-def moved(features: Tensor, shift: tuple[float, float]) -> Tensor:
-    """Features [B, C, h, w] read `shift` cells (x, y) further right and down, as lifting reads them between cells."""
-    _, _, height, width = features.shape
-    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    uv = torch.stack([u + shift[0], v + shift[1]], -1)
-    return sample_map(features, uv.expand(len(features), height, width, 2))
-
-
-def crops(photos: Sequence[np.ndarray], number: int, size_px: int, rng: random.Random) -> Tensor:
-    """Random squares of random photos, mirrored and turned at random: [number, 3, size_px, size_px] in [0, 1]."""
-    squares = []
-    for photo in rng.choices(photos, k=number):
-        top, left = (rng.randint(0, side - size_px) for side in photo.shape[:2])
-        square = np.rot90(photo[top : top + size_px, left : left + size_px], rng.randrange(4))
-        squares.append(np.ascontiguousarray(square[:, :: rng.choice((-1, 1))].transpose(2, 0, 1)))
-    return torch.from_numpy(np.stack(squares)).float() / 255
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:
@@ -133,48 +112,30 @@ def train(photos: Path, config: TrainConfig, dataset: str) -> None:
     torch.manual_seed(config.seed)
     task = SuperresTask([read_photo(path) for path in paths], held_out[::10])
     for row in loop.train(config, task):
-        _say({name: round(value, 4) for name, value in row.items()})
+        say({name: round(value, 4) for name, value in row.items()})
     tensors = {name: t.half().contiguous() for name, t in task.network.state_dict().items()}
     network = SuperresNet()
     network.load_state_dict({name: t.float() for name, t in tensors.items()})  # as it is shipped
     new = {name: round(value, 3) for name, value in held_out_scores(network, held_out).items()}
     there = held_out_scores(TinySuperres(str(config.output)).net, held_out) if config.output.exists() else {}
     is_better = new["psnr"] > max(there.get("psnr", 0), new["psnr_bicubic"])
-    _say({"new": new, "there": there, "published": is_better})
+    say({"new": new, "there": there, "published": is_better})
     if is_better:
-        settings = f"--steps {config.steps} --learning-rate {config.learning_rate:g} --seed {config.seed}"
         publish_weights(
             tensors,
             config.output,
             license="Apache-2.0",
-            command=f"python -m lift3d_cli.training.superres --photos PHOTOS {settings}",
+            command=f"python -m lift3d_cli.training.superres --photos PHOTOS {settings_of(config)}",
             data=f"{dataset} ({len(paths)} photos; {len(held_out)})",
             scores=new,
         )
 
 
-def _say(facts: dict) -> None:
-    """One JSON line on stdout."""
-    sys.stdout.write(json.dumps(facts) + "\n")
-    sys.stdout.flush()
-
-
 def main() -> None:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(prog="python -m lift3d_cli.training.superres", description=__doc__)
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--dataset", default="BSDS500, train and test; held out: val", help="for the manifest")
-    parser.add_argument("--output", type=Path, default=Path("weights/tiny-superres.safetensors"))
-    parser.add_argument("--run", type=Path, default=Path("runs/tiny-superres"))
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--evaluate-every", type=int, default=250)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true")
-    settings = vars(parser.parse_args())
-    photos, dataset = settings.pop("photos"), settings.pop("dataset")
-    torch.set_num_threads(1)  # the pictures are too small to share among threads
-    train(photos, TrainConfig("superres", **settings), dataset)
+    defaults = {"steps": 3000, "learning_rate": 1e-3, "evaluate_every": 250}
+    config, data = parse("superres", __doc__, {"output": Path("weights/tiny-superres.safetensors"), **defaults})
+    train(data["photos"], config, data["dataset"])
 
 
 if __name__ == "__main__":
