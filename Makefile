@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.setup
+TRITON := $(VENV)/.triton
 # The torch to install instead of the one in constraints.txt: arguments of pip. Remembered until another one is given.
 installed_torch := $(shell cat $(VENV)/.torch 2>/dev/null)
 TORCH ?= $(installed_torch)
@@ -37,7 +38,7 @@ ifeq ($(strip $(TORCH)),)
 	$(RUN) -m pip install -c constraints.txt -e '.[dev]'
 else
 	$(RUN) -m pip install $(TORCH)
-	@grep -v '^torch' constraints.txt > $(VENV)/constraints.txt
+	@grep -vE '^(torch|triton)' constraints.txt > $(VENV)/constraints.txt
 	$(RUN) -m pip install -c $(VENV)/constraints.txt -e '.[dev]'
 endif
 	@printf '%s\n' "$(TORCH)" > $(VENV)/.torch
@@ -64,10 +65,15 @@ picture: demo ## make the picture of the README from the demo's results
 
 # --- checking ---------------------------------------------------------------------------------------------------------
 
-test: $(STAMP) ## run the tests that need no GPU and little time
+# Its interpreter runs the GPU's kernel on a CPU. A large wheel, only for Linux on x86-64; a CUDA torch brings its own.
+$(TRITON): $(STAMP)
+	@$(RUN) -c 'import triton' 2>/dev/null || $(RUN) -m pip install -c constraints.txt triton || echo "no triton: its tests are skipped"
+	@touch $@
+
+test: $(TRITON) ## run the tests that need no GPU and little time
 	$(RUN) -m pytest -m "not slow and not gpu"
 
-test-all: $(STAMP) ## run the slow tests too, and those for a GPU if there is one
+test-all: $(TRITON) ## run the slow tests too, and those for a GPU if there is one
 	$(RUN) -m pytest
 
 test-gpu: $(STAMP) ## run the tests that need a CUDA device

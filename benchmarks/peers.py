@@ -1,92 +1,168 @@
-"""Speed against plain ways to do the same: `python benchmarks/peers.py`.
+"""Speed against plain ways to do the same: `python benchmarks/peers.py`, on a GPU with `--device cuda`.
 
-1. The weighted gather against `grid_sample` of all samples followed by a weighted sum, the formula as it stands: time,
-   and peak memory, each in a process of its own.
+1. The weighted gather against `grid_sample` of all samples followed by a weighted sum, the formula as it stands, at the
+   sizes of a frame: of 480 x 270 pixels from 8 photos, on a GPU 1008 x 756 from 10. Three channels are the photos
+   themselves, others are features at stride 8. Fused gathers read a table, which is made once a frame; a GPU has two,
+   of which torch's is for where Triton does not run. Bytes asked for are four cells and the position and weight of each
+   sample with a weight, and the result, so caches can make them more than a copy moves; the least are all maps once.
 2. Rays of colour per second of the whole renderer against a view/ray transformer of GNT's published size (Varma T et
    al. 2023: 8 blocks of view and ray attention, width 64, 192 samples), of our own writing and with random weights,
    on which the time of a network does not depend.
 
-Medians over rounds in which the contestants take turns, with the machine and the versions. Ratios are what to look at.
+Ratios are what to look at.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import platform
-import statistics
+import json
+import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from unittest.mock import patch
 
+import common
 import torch
+from scaling import forget_peak, peak
+from stages import speed
 from torch import Tensor, nn
 
-import lift3d_cli
 from lift3d_cli import load_scene
 from lift3d_cli.config import RenderConfig
-from lift3d_cli.geometry.grids import sample_map
+from lift3d_cli.geometry.grids import FeatureGrid, sample_map
+from lift3d_cli.ops import weighted_gather as gather_module
 from lift3d_cli.ops.weighted_gather import WeightedGather, weighted_gather_ref
+from lift3d_cli.stages.device import resolve_device
 from lift3d_cli.stages.lift import SceneLifter
 from lift3d_cli.stages.photos import ResizedPhotos
 from lift3d_cli.stages.renderers import make_renderer
 
-SCENE = Path(__file__).resolve().parents[1] / "examples" / "tabletop"
-# Features of a 480 x 270 view at stride 8, from 8 photos with 8 samples a ray.
-VIEWS, SAMPLES, WIDTH, HEIGHT = 8, 8, 60, 34
+SAMPLES, CHUNK = 8, 512
+FLOAT = 4  # bytes
+Gather = Callable[[Tensor, Tensor], Tensor]
 
 
-def medians(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, which take turns; the first round is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds + 1):
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+@dataclass(frozen=True)
+class Problem:
+    """All rays of a frame, each with its samples on a line in each photo.
+
+    Args:
+        maps: [V, C, h, w] float32.
+        uv: [V, R, S, 2] pixels of the maps.
+        omega: [V, R, S], of which a quarter are 0, as in frames of the example.
+    """
+
+    maps: Tensor
+    uv: Tensor
+    omega: Tensor
+
+    @classmethod
+    def make(cls, channels: int, device: torch.device) -> Problem:
+        """At the size that goes with the device and the channels."""
+        views, width, height = (8, 480, 270) if device.type == "cpu" else (10, 1008, 756)
+        stride = 1 if channels == 3 else 8
+        grid = FeatureGrid.from_stride(width, height, stride)
+        torch.manual_seed(0)
+        rays = grid.cell_centers() / stride
+        shift = torch.randn(views, 1, 1, 2) * 0.1 * height / stride
+        direction = torch.nn.functional.normalize(torch.randn(views, 1, 1, 2), dim=-1)
+        along = torch.linspace(-24, 24, SAMPLES)[:, None] / stride * torch.rand(views, len(rays), 1, 1)
+        omega = torch.rand(views, len(rays), SAMPLES) * (torch.rand(views, len(rays), SAMPLES) > 0.25)
+        maps = torch.randn(views, channels, grid.height, grid.width)
+        tensors = maps, rays[:, None] + shift + along * direction, omega / omega.sum((0, 2)).clamp(min=1e-9)[:, None]
+        return cls(*(x.to(device) for x in tensors))
+
+    def bytes_asked_for(self, maps: Tensor) -> int:
+        """See the top of the file."""
+        reads = int((self.omega > 0).sum()) * (4 * maps.shape[1] * maps.element_size() + 3 * FLOAT)
+        return reads + FLOAT * self.uv.shape[1] * maps.shape[1]
+
+    def least_bytes(self, maps: Tensor) -> int:
+        """See the top of the file."""
+        return maps.nbytes + 3 * FLOAT * self.omega.numel() + FLOAT * self.uv.shape[1] * maps.shape[1]
 
 
-def gather_inputs(channels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps [V, C, h, w], uv [V, R, S, 2] and weights [V, R, S] of all rays of a frame."""
-    torch.manual_seed(0)
-    rays = WIDTH * HEIGHT
-    uv = torch.rand(VIEWS, rays, SAMPLES, 2) * torch.tensor([WIDTH, HEIGHT])
-    weights = torch.softmax(torch.randn(rays, VIEWS * SAMPLES), 1).reshape(rays, VIEWS, SAMPLES).transpose(0, 1)
-    return torch.randn(VIEWS, channels, HEIGHT, WIDTH), uv, weights.contiguous()
+def plain(maps: Tensor) -> Gather:
+    """The formula as it stands."""
+    return partial(weighted_gather_ref, maps)
 
 
-def fused(maps: Tensor, uv: Tensor, omega: Tensor) -> Tensor:
-    """As the renderer does it: chunks of rays."""
+def fused(maps: Tensor) -> Gather:
+    """On a CPU in chunks of rays, as the renderer does it."""
     gather = WeightedGather(maps)
-    parts = torch.arange(uv.shape[1]).split(512)
-    return torch.cat([gather(uv[:, part], omega[:, part]) for part in parts])
+    if maps.is_cuda:
+        return gather
+
+    def in_chunks(uv: Tensor, omega: Tensor) -> Tensor:
+        out = torch.empty(uv.shape[1], maps.shape[1])
+        for at in range(0, len(out), CHUNK):
+            part = slice(at, at + CHUNK)
+            out[part] = gather(uv[:, part], omega[:, part])
+        return out
+
+    return in_chunks
 
 
-GATHERS = {"fused": fused, "plain": weighted_gather_ref}
+def fallback(maps: Tensor) -> Gather:
+    """The one for GPUs on which Triton does not run."""
+    with patch.object(gather_module, "load_kernel", lambda device: None):
+        return fused(maps)
 
 
-def peak_megabytes(name: str, channels: int) -> float:
-    """What a gather adds to the peak memory of a process that has its inputs."""
-    command = [sys.executable, __file__, "--peak-of", name, "--channels", str(channels)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def fused_half(maps: Tensor) -> Gather:
+    """Of maps as they are stored."""
+    return fused(maps.half())
 
 
-def added_peak(name: str, channels: int) -> float:
-    """See `peak_megabytes`, within that process."""
-    inputs = gather_inputs(channels)
-    GATHERS[name](*(x[:, :1] if i else x[:, :, :2, :2] for i, x in enumerate(inputs)))  # what torch itself takes once
-    before = peak_kilobytes()
-    GATHERS[name](*inputs)
-    return (peak_kilobytes() - before) / 1024
+def contestants(device: torch.device) -> dict[str, Callable[[Tensor], Gather]]:
+    """By name, what makes a gather of maps [V, C, h, w]."""
+    if device.type == "cpu":
+        return {"plain": plain, "fused": fused}
+    return {"plain": plain, "fused by torch": fallback, "fused": fused, "fused, float16": fused_half}
 
 
-def peak_kilobytes() -> int:
-    """The most resident memory that this process has had, by Linux."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+@torch.inference_mode()
+def compare_gathers(channels: int, rounds: int, device: torch.device, bandwidth: float) -> list[dict]:
+    """A row of each contestant."""
+    problem, rows = Problem.make(channels, device), []
+    inputs = (problem.uv, problem.omega)
+    makers = contestants(device)
+    gathers = {name: maker(problem.maps) for name, maker in makers.items()}
+    runs = {name: partial(gather, *inputs) for name, gather in gathers.items()}
+    tables = {f"{name}, table": partial(maker, problem.maps) for name, maker in makers.items() if maker is not plain}
+    seconds = common.medians(runs | tables, rounds, device)
+    for name, maker in makers.items():
+        maps = problem.maps.half() if maker is fused_half else problem.maps
+        table = seconds.get(f"{name}, table", 0.0)
+        row = {"channels": channels, "gather": name, "table": table, "seconds": seconds[name]}
+        row["ratio"] = seconds["plain"] / (table + seconds[name])
+        row["peak"] = peak_of(name, channels, device)
+        row["asked"] = problem.bytes_asked_for(maps) / seconds[name] / bandwidth
+        row["least"] = problem.least_bytes(maps) / seconds[name] / bandwidth
+        rows.append(row)
+    return rows
+
+
+def peak_of(name: str, channels: int, device: torch.device) -> int:
+    """Bytes that a gather, with its table, adds to the peak of a process that has its inputs: one of its own."""
+    argv = [sys.executable, __file__, "--device", str(device), "--peak-of", name, "--channels", str(channels)]
+    # By which glibc gives back at once what is freed: else, what was free before would hide what is added.
+    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    return json.loads(subprocess.run(argv, check=True, capture_output=True, text=True, env=env).stdout)
+
+
+@torch.inference_mode()
+def added_peak(name: str, channels: int, device: torch.device) -> int:
+    """See `peak_of`, within that process."""
+    problem, maker = Problem.make(channels, device), contestants(device)[name]
+    # What torch itself takes once, as for its threads.
+    maker(problem.maps[..., :2, :2])(problem.uv[:, :CHUNK], problem.omega[:, :CHUNK])
+    before = forget_peak(device)
+    maker(problem.maps)(problem.uv, problem.omega)
+    return peak(device) - before
 
 
 class ViewRayBlock(nn.Module):
@@ -133,52 +209,70 @@ class ViewRayTransformer(nn.Module):
 
 
 @torch.inference_mode()
-def rays_per_second(rounds: int, height: int, rays: int) -> tuple[dict[str, float], int]:
+def rays_per_second(rounds: int, height: int, rays: int, device: torch.device) -> tuple[dict[str, float], int]:
     """Of lift3d's renderer, a whole frame, and of the transformer, `rays` of it; and the number of photos."""
-    photos = ResizedPhotos(load_scene(SCENE), height, keep=32)
+    photos = ResizedPhotos(load_scene(common.SCENE), height, keep=32)
     candidates = list(range(1, len(photos.scene.views)))
-    lifter = SceneLifter(photos, photos.points(), make_renderer(RenderConfig()), 10, torch.device("cpu"), candidates)
+    renderer = make_renderer(RenderConfig(device=str(device)), device)
+    lifter = SceneLifter(photos, photos.points(), renderer, 10, device, candidates)
     target = photos.scene.views[0].camera
     choice = lifter.choose(target)
     views = len(choice.sources)
-    network, maps = ViewRayTransformer().eval(), torch.rand(views, 35, height, target.width)
-    uv = torch.rand(views, rays, 192, 2) * torch.tensor([target.width, height])
-    direction = torch.rand(rays, 192, views, 4)
-    seconds = medians(
-        {"lift3d": lambda: lifter.lift(target, choice), "transformer": lambda: network(maps, uv, direction)}, rounds
-    )
+    network, maps = ViewRayTransformer().eval().to(device), torch.rand(views, 35, height, target.width, device=device)
+    uv = torch.rand(views, rays, 192, 2, device=device) * torch.tensor([target.width, height], device=device)
+    direction = torch.rand(rays, 192, views, 4, device=device)
+    runs = {"lift3d": lambda: lifter.lift(target, choice), "transformer": lambda: network(maps, uv, direction)}
+    seconds = common.medians(runs, rounds, device)
     pixels = target.width * target.height
     return {"lift3d": pixels / seconds["lift3d"], "transformer": rays / seconds["transformer"]}, views
 
 
+def markdown(rows: Sequence[dict], speeds: dict[str, float], views: int, bandwidth: float) -> str:
+    """Both tables."""
+    head = ["gather", "table, ms", "gather, ms", "plain / both", "peak, MiB", "asked for / copy", "least / copy"]
+    lines = []
+    for row in rows:
+        times = [common.milliseconds(row["table"]) if row["table"] else "", common.milliseconds(row["seconds"])]
+        shares = [f"{row[key]:.2f}" for key in ("asked", "least")]
+        of = f"{row['channels']} channels, {row['gather']}"
+        lines.append([of, *times, f"{row['ratio']:.1f}x", f"{row['peak'] / 2**20:,.1f}", *shares])
+    gathers = f"A copy moves {bandwidth / 1e9:,.1f} GB/s.\n\n{common.table(head, lines)}"
+    ratio = speeds["lift3d"] / speeds["transformer"]
+    lines = [[name, f"{value:,.0f}"] for name, value in speeds.items()] + [["ratio", f"{ratio:,.0f}x"]]
+    return f"{gathers}\n\n{common.table([f'rays of colour, {views} photos', 'per second'], lines)}"
+
+
+def draw(file: str, rows: Sequence[dict]) -> None:
+    """Time of each gather over the channels."""
+    with common.plot(file, xlabel="channels", ylabel="milliseconds", xscale="log", yscale="log") as axes:
+        for name in {row["gather"]: None for row in rows}:
+            of = [row for row in rows if row["gather"] == name]
+            times = [1e3 * (row["table"] + row["seconds"]) for row in of]
+            axes.plot([row["channels"] for row in of], times, "o-", label=name)
+        axes.legend()
+
+
 def main() -> None:
-    """Print both tables as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--height", type=int, default=270, help="of the rendered frame, in pixels")
-    parser.add_argument("--rays", type=int, default=32, help="that the transformer renders at a time")
-    parser.add_argument("--channels", type=int, nargs="+", default=[64, 384, 1280])
-    parser.add_argument("--peak-of", choices=GATHERS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    """Print both tables."""
+    options = common.parser(__doc__, rounds=5)
+    options.add_argument("--height", type=int, default=270, help="of the rendered frame, in pixels [270]")
+    options.add_argument("--rays", type=int, help="that the transformer renders at a time [32, on a GPU 1024]")
+    options.add_argument("--channels", type=int, nargs="+", default=[3, 16, 64, 384, 1280])
+    options.add_argument("--peak-of", help=argparse.SUPPRESS)
+    options = options.parse_args()
+    device = resolve_device(options.device)
     if options.peak_of:
-        print(added_peak(options.peak_of, options.channels[0]))  # noqa: T201
+        print(added_peak(options.peak_of, options.channels[0], device))  # noqa: T201
         return
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}"
-    lines = [f"lift3d {lift3d_cli.__version__}, torch {torch.__version__}, {machine}; medians of {options.rounds}\n"]
-    lines += ["| gather | plain / fused, time | peak memory, plain | fused |", "|---|--:|--:|--:|"]
-    for channels in options.channels:
-        inputs = gather_inputs(channels)
-        contestants = {name: functools.partial(run, *inputs) for name, run in GATHERS.items()}
-        seconds = medians(contestants, options.rounds)
-        peaks = [peak_megabytes(name, channels) for name in ("plain", "fused")]
-        ratio = seconds["plain"] / seconds["fused"]
-        lines.append(f"| {channels} channels | {ratio:.1f}x | {peaks[0]:.0f} MiB | {peaks[1]:.0f} MiB |")
-    speeds, views = rays_per_second(options.rounds, options.height, options.rays)
-    lines += ["\n| rays of colour, " + f"{views} photos | per second |", "|---|--:|"]
-    lines += [f"| {name} | {value:,.0f} |" for name, value in speeds.items()]
-    lines.append(f"| ratio | {speeds['lift3d'] / speeds['transformer']:,.0f}x |")
-    print("\n".join(lines))  # noqa: T201
+    bandwidth, _ = speed(RenderConfig(device=options.device))
+    rows = [row for n in options.channels for row in compare_gathers(n, options.rounds, device, bandwidth)]
+    rays = options.rays or (32 if device.type == "cpu" else 1024)
+    speeds, views = rays_per_second(options.rounds, options.height, rays, device)
+    if options.plot:
+        draw(options.plot, rows)
+    result = {"bandwidth": bandwidth, "gathers": rows, "rays_per_second": speeds, "photos": views}
+    common.report(options, result, markdown(rows, speeds, views, bandwidth))
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main)

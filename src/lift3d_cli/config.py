@@ -38,8 +38,9 @@ class RenderConfig:
         samples: samples per ray of Stage II.
         device: auto, cpu, cuda or cuda:N.
         dtype: of the rendered features: fp16, bf16 or fp32.
-        memory: bound on temporaries, such as 2GiB.
+        memory: bound on what a pose takes, such as 2GiB, or auto for half of what is free.
         weights: of the rendering network, a file or a Hugging Face repository; empty for those that ship with lift3d.
+        precision: of the rendering network: bf16, fp32, or auto for bf16 where the processor has it.
     """
 
     models: tuple[str, ...] = ()
@@ -48,8 +49,9 @@ class RenderConfig:
     samples: int = 8
     device: str = "auto"
     dtype: str = "fp16"
-    memory: str = "2GiB"
+    memory: str = "auto"
     weights: str = ""
+    precision: str = "auto"
 
 
 RAW_FORMATS = ("npy", "safetensors")
@@ -105,9 +107,19 @@ class EvalConfig:
         views: source photos per left-out photo, at most.
         model: also compare lifted features of this 2D model; empty for none.
         device: auto, cpu, cuda or cuda:N.
-        memory: bound on temporaries, such as 2GiB.
+        memory: bound on what a pose takes, such as 2GiB, or auto for half of what is free.
         weights: of the rendering network, a file or a Hugging Face repository; empty for those that ship with lift3d.
         variant: full, or one with a part left out, see `stages.renderers.VARIANTS`.
+        lpips: weights of LPIPS, a file or a Hugging Face repository; empty for no LPIPS.
+        task: what the model's features are decoded to; empty for its first task.
+        text: prompts of the classes to segment.
+        strokes: picture with strokes on the photo `view`, a colour for each class; or None.
+        view: name of the photo that strokes are on.
+        clusters: number of classes to segment where there are neither prompts nor strokes.
+        masks: folder of masks of the thing to segment, by the names of photos; or None.
+        style: picture whose style to take; or None.
+        edit_text: what an edited picture showed before, and what it shows now; or None.
+        clip: the model that compares the edit with these.
     """
 
     every: int = 8
@@ -115,9 +127,19 @@ class EvalConfig:
     views: int = 8
     model: str = ""
     device: str = "auto"
-    memory: str = "2GiB"
+    memory: str = "auto"
     weights: str = ""
     variant: str = "full"
+    lpips: str = ""
+    task: str = ""
+    text: tuple[str, ...] = ()
+    strokes: Path | None = None
+    view: str = ""
+    clusters: int = 4
+    masks: Path | None = None
+    style: Path | None = None
+    edit_text: tuple[str, str] | None = None
+    clip: str = "clip"
 
 
 @dataclass(frozen=True)
@@ -130,7 +152,7 @@ class AblationConfig:
         height: photos are resized to this height in pixels; 0 keeps their size.
         views: source photos per left-out photo, at most.
         device: auto, cpu, cuda or cuda:N.
-        memory: bound on temporaries, such as 2GiB.
+        memory: bound on what a pose takes, such as 2GiB, or auto for half of what is free.
         weights: of the rendering network, a file or a Hugging Face repository; empty for those that ship with lift3d.
     """
 
@@ -139,7 +161,28 @@ class AblationConfig:
     height: int = 320
     views: int = 8
     device: str = "auto"
-    memory: str = "2GiB"
+    memory: str = "auto"
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Settings of `report`.
+
+    Args:
+        metrics: files with results of `eval --json`.
+        compare_2d: also run the 2D model on each shown frame.
+        frames: of the path to show, at most; evenly spread.
+        device: auto, cpu, cuda or cuda:N.
+        memory: bound on what a pose takes, such as 2GiB, or auto for half of what is free.
+        weights: of the rendering network, that the render was made with; empty for those that ship with lift3d.
+    """
+
+    metrics: tuple[Path, ...] = ()
+    compare_2d: bool = True
+    frames: int = 60
+    device: str = "auto"
+    memory: str = "auto"
     weights: str = ""
 
 

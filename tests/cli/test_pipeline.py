@@ -72,7 +72,7 @@ def test_a_scene_names_its_latest_render(done):
 
 
 def test_cache_elsewhere_is_remembered(run, shared_model):
-    write_scene(run.folder / "scene", rig(3))
+    write_scene(run.folder / "scene", rig(4))
     run.ok("encode", "scene", "--model", shared_model, "--cache", "caches")
     run.ok("path", "scene", "orbit", "--frames", "1", "--max-size", "48")
     (render,) = run.ok("render", *FAST)

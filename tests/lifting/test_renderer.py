@@ -15,6 +15,7 @@ from plane_world import as_tensor, look_at, photograph, rig, source_views
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.lifting.aggregation import BlendingWeights
+from lift3d_cli.lifting.correction import InconsistencyCorrector
 from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal
 from lift3d_cli.lifting.renderer import RenderedFrame, Renderer, SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews
@@ -272,6 +273,21 @@ def test_models_of_one_grid_share_the_rays_weights(sources):
     finer = FeatureGrid.from_stride(96, 72, 4)
     renderer.render(target, sources, RANGE, {"a": one, "b": replace(one, target=finer)})
     assert sum(asked) == once + finer.width * finer.height
+
+
+def test_features_made_after_the_colour_are_those_made_with_it(sources):
+    target, corrector = look_at((0.3, 0.1, -4.0)), InconsistencyCorrector().eval().requires_grad_(False)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(corrector.cell_head[-1].weight)
+    given = features(sources)["m"]
+    descriptors = [corrector.describe(i, g) for i, g in zip(sources.images, given.grids, strict=True)]
+    given = {"m": replace(given, corrector=corrector, descriptors=descriptors, stride=8.0)}
+    frame = FAST.render(target, sources, RANGE, given)
+    written = (frame.image * 255).round().to(torch.uint8)  # as a PNG has it
+    later = FAST.render_features(target, sources, RANGE, given, written.float() / 255)
+    assert torch.equal(later["m"], frame.features["m"])
+    other = FAST.render_features(target, sources, RANGE, given, 1 - frame.image)
+    assert not torch.equal(other["m"], frame.features["m"])
 
 
 def test_rendering_twice_gives_the_same_bits(sources):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 import pytest
 import torch
 
-from lift3d_cli.ops.weighted_gather import gather_rows, weighted_gather, weighted_gather_ref
+from lift3d_cli.ops.weighted_gather import WeightedGather, _taps, load_kernel, weighted_gather, weighted_gather_ref
 
-MANY, FEW = 24, 3  # channels: the first takes the table, the second the samples
+MANY, FEW = 24, 3  # channels
 
 
 def problem(views: int, channels: int, height: int, width: int, rays: int = 11, samples: int = 3, seed: int = 0):
@@ -51,12 +54,60 @@ def test_gather_is_the_sum_of_the_formula(gather, channels, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gather_from_a_table_equals_the_reference(shape):
+def test_fused_gather_equals_the_reference(shape):
     views, height, width = shape
-    maps, uv, omega = problem(views, MANY, height, width, rays=100)
-    table = maps.permute(0, 2, 3, 1).reshape(-1, MANY)
-    got = gather_rows(table, uv, omega, height, width)
-    torch.testing.assert_close(got, weighted_gather_ref(maps, uv, omega), atol=1e-5, rtol=1e-5)
+    inputs = problem(views, MANY, height, width, rays=100)
+    torch.testing.assert_close(weighted_gather(*inputs), weighted_gather_ref(*inputs), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_maps_of_any_layout_give_the_same(shape):
+    views, height, width = shape
+    maps, uv, omega = problem(views, MANY, height, width)
+    want = weighted_gather(maps, uv, omega)
+    for layout in (maps.to(memory_format=torch.channels_last), maps.transpose(2, 3).contiguous().transpose(2, 3)):
+        gather = WeightedGather(layout)
+        assert torch.equal(gather(uv, omega), want)
+        assert torch.equal(gather.maps, maps)
+
+
+def test_maps_that_are_a_table_already_are_not_copied():
+    maps = torch.randn(3, MANY, 5, 7).to(memory_format=torch.channels_last)
+    assert WeightedGather(maps).maps.data_ptr() == maps.data_ptr()
+
+
+def test_moved_values_are_between_themselves_and_the_cells():
+    maps = torch.randn(2, MANY, 5, 7)
+    rows = torch.tensor([[[4, 0]], [[35 + 34, 35]]])  # [V, R, T]: cells (4, 0) and (0, 0); (6, 4) and (0, 0)
+    weights = torch.tensor([[[0.25, 0.0]], [[-0.5, 1.0]]])
+    value = torch.randn(1, MANY)
+    cells = 0.25 * maps[0, :, 0, 4] - 0.5 * maps[1, :, 4, 6] + maps[1, :, 0, 0]
+    want = (1 - 0.75) * value + cells
+    torch.testing.assert_close(WeightedGather(maps).moved(value, rows, weights), want, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_of_more_cells_than_fit_32_bits_are_counted_in_64():
+    height, width = 40_000, 30_000
+    uv = torch.tensor([[3.5, 2.5], [29_999.5, 39_999.5]]).view(2, 1, 1, 2)
+    rows, weights = _taps(uv, torch.ones(2, 1, 1), height, width)
+    assert rows[weights == 1].sort().values.tolist() == [2 * width + 3, 2 * height * width - 1]
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_where_triton_does_not_run_a_warning_says_so_once(monkeypatch, is_installed):
+    if not is_installed:
+        monkeypatch.setitem(sys.modules, "triton", None)
+        monkeypatch.delitem(sys.modules, "lift3d_cli.ops.weighted_gather_triton", raising=False)
+    load_kernel.cache_clear()
+    nowhere = torch.device("cuda:99")
+    with pytest.warns(RuntimeWarning, match="does not run on cuda:99.*hint: ") as caught:
+        assert load_kernel(nowhere) is None
+    assert "\n" not in str(caught[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_kernel(nowhere) is None
+        assert load_kernel(torch.device("cpu")) is None
+    load_kernel.cache_clear()
 
 
 @pytest.mark.parametrize("channels", [FEW, MANY])
@@ -120,8 +171,11 @@ def test_half_precision_maps_are_summed_in_float32(channels, dtype):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("has_kernel", [True, False])
 @pytest.mark.parametrize("channels", [FEW, MANY])
-def test_gather_on_the_gpu_equals_that_on_the_cpu(channels):
+def test_gather_on_the_gpu_equals_that_on_the_cpu(channels, has_kernel, monkeypatch):
+    if not has_kernel:
+        monkeypatch.setattr("lift3d_cli.ops.weighted_gather.load_kernel", lambda device: None)
     inputs = problem(4, channels, 6, 9, rays=1000)
     got = weighted_gather(*(x.cuda() for x in inputs))
     torch.testing.assert_close(got.cpu(), weighted_gather(*inputs), atol=1e-4, rtol=1e-4)

@@ -12,6 +12,7 @@ from workbench import POSES, Interrupted, Progress, edit, stamps
 
 from lift3d_cli.cache.renders import Render
 from lift3d_cli.errors import CacheError, ModelError, ResourceError
+from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.registry import find_model
 
 
@@ -123,6 +124,13 @@ def test_joined_model_has_the_features_it_would_have_had_from_the_start(work):
     together = feature_renders(work.render(output=work.out / "together"))["rgb"]
     for i in range(3):
         assert torch.equal(later.read_frame(i)[0], together.read_frame(i)[0])
+
+
+def test_colours_that_are_there_are_not_rendered_for_a_model_that_joins(work, monkeypatch):
+    work.render()
+    work.encode()
+    monkeypatch.setattr(Renderer, "render", None)
+    assert len(list((work.render().root / "feats").rglob("*.safetensors"))) == 3
 
 
 def test_only_the_models_asked_for_are_lifted(work):

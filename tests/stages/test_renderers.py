@@ -10,7 +10,8 @@ import torch
 from lift3d_cli import weights
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import ModelError, ResourceError
-from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.network import NUM_CUES, Lift3DNetwork
+from lift3d_cli.stages.device import resolve_precision
 from lift3d_cli.stages.renderers import make_renderer
 
 
@@ -62,6 +63,33 @@ def test_shipped_weights_that_were_replaced_are_refused(own_weights, untrained, 
     monkeypatch.setattr(weights, "WEIGHT_FOLDERS", (folder,))
     with pytest.raises(ModelError, match="damaged or replaced"):
         make_renderer(RenderConfig())
+
+
+def test_precision_is_told_apart_and_changes_little():
+    cues, results = torch.randn(NUM_CUES, 8, 12, 16), {}
+    for precision in ("fp32", "bf16"):
+        renderer = make_renderer(RenderConfig(precision=precision))
+        assert renderer.settings()["proposal"]["precision"] == precision
+        torch.manual_seed(0)
+        torch.nn.init.normal_(renderer.proposal.network.regularizer.head.weight, std=0.02)
+        results[precision] = renderer.proposal.network.regularizer(cues)
+    for half, full in zip(results["bf16"], results["fp32"], strict=True):
+        assert half.dtype == torch.float32
+        assert 0 < (half - full).abs().max() < 0.05 * full.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("able", "precision"), [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")]
+)
+def test_precision_is_what_the_processor_computes_in(monkeypatch, able, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    cpu = torch.device("cpu")
+    assert resolve_precision("auto", cpu) == precision
+    assert resolve_precision("fp32", cpu) == "fp32"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert resolve_precision("auto", cpu) == "fp32"
+    with pytest.raises(ResourceError, match="--precision fp8: not one of auto, bf16, fp32"):
+        resolve_precision("fp8", cpu)
 
 
 def test_training_free_renderer_needs_no_weights(monkeypatch):

@@ -12,6 +12,7 @@ from torch import nn
 
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
+from lift3d_cli.lifting.network import compute_in_bfloat16
 from lift3d_cli.training import loop
 
 
@@ -101,7 +102,7 @@ def test_module_in_bfloat16_gives_and_learns_nearly_the_same_in_float32():
     plain = nn.Linear(8, 8)
     half = nn.Linear(8, 8)
     half.load_state_dict(plain.state_dict())
-    loop.compute_in_bfloat16(half, torch.device("cpu"))
+    compute_in_bfloat16(half, torch.device("cpu"))
     x = torch.randn(5, 8)
     out = half(x)
     assert out.dtype == torch.float32

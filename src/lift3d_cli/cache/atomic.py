@@ -10,6 +10,7 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,14 @@ from lift3d_cli.errors import CacheError, Lift3dError, ResourceError
 
 _TEMP = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,7})-[0-9a-f]{8}\.tmp$")
 _DAY_S = 24 * 3600
+
+Later = Callable[..., None]
+"""Calls a function that writes something, `later(function, *args)`, on another thread perhaps; in the order given."""
+
+
+def at_once(function: Callable[..., object], *args: object) -> None:
+    """The `Later` that does not put it off."""
+    function(*args)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from lift3d_cli.cache.atomic import storage_error, write_atomic
+from lift3d_cli.cache.atomic import Later, at_once, storage_error, write_atomic
 from lift3d_cli.cache.format import check_map, file_metadata, grid_json, parse_file_metadata
 from lift3d_cli.errors import CacheError, ModelError
 
@@ -56,6 +56,7 @@ class TensorFile:
         grid: FeatureGrid,
         dtype: str,
         extra: Mapping[str, Tensor] | None = None,
+        later: Later = at_once,
         **facts: object,
     ) -> None:
         """Write a feature map.
@@ -65,6 +66,7 @@ class TensorFile:
             grid: where they lie in the image.
             dtype: to store the features as, a key of `DTYPES`.
             extra: other tensors of the same image, stored as they are.
+            later: writes the file, whose bytes are made now: the caller may reuse the tensors.
             facts: JSON values for people and later versions; not part of the identity.
 
         Raises:
@@ -82,7 +84,7 @@ class TensorFile:
         tensors = {**(extra or {}), "features": features}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = file_metadata(self.kind, self.keys, dtype=dtype, grid=grid_json(grid), **facts)
-        write_atomic(self.path, save(tensors, metadata))
+        later(write_atomic, self.path, save(tensors, metadata))
 
     def read_map(self, device: str = "cpu") -> tuple[Tensor, FeatureGrid, dict[str, Tensor]]:
         """The features as stored, their grid, and the other tensors of the file.

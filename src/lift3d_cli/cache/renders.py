@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lift3d_cli.cache.atomic import sweep, write_atomic
+from lift3d_cli.cache.atomic import Later, at_once, sweep, write_atomic
 from lift3d_cli.cache.files import TensorFile, read_document
 from lift3d_cli.cache.format import DTYPES, canonical_json, document_json, key_of, parse_document, slug
 from lift3d_cli.errors import CacheError
@@ -97,6 +97,10 @@ class Render:
         """Colour image of a frame. Write it (`write_atomic`) before the features: they mean that both are there."""
         return self.root / "color" / f"{index:05d}.png"
 
+    def confidence_path(self, index: int) -> Path:
+        """Confidence of a frame as a gray image, where that was asked for."""
+        return self.root / "confidence" / f"{index:05d}.png"
+
     def has_frame(self, index: int) -> bool:
         """True if `read_frame` would succeed."""
         return self._frame(index).is_valid()
@@ -111,6 +115,7 @@ class Render:
         data: Tensor,  # [C, h, w]
         grid: FeatureGrid,
         extra: Mapping[str, Tensor] | None = None,
+        later: Later = at_once,
     ) -> None:
         """Store one frame in the render's dtype.
 
@@ -118,11 +123,12 @@ class Render:
             index: from 0.
             data, grid: the features.
             extra: other tensors of the frame, such as its coverage, stored as they are.
+            later: writes the file.
 
         Raises:
             ResourceError, CacheError: if the disk is full or the folder cannot be written.
         """
-        self._frame(index).write_map(data, grid, self.content["dtype"], extra)
+        self._frame(index).write_map(data, grid, self.content["dtype"], extra, later)
 
     def read_frame(self, index: int, device: str = "cpu") -> tuple[Tensor, FeatureGrid, dict[str, Tensor]]:
         """Features, grid and extra tensors of a frame.

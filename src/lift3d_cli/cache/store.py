@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lift3d_cli.cache.atomic import sweep, write_atomic
+from lift3d_cli.cache.atomic import Later, at_once, sweep, write_atomic
 from lift3d_cli.cache.files import TensorFile, read_document
 from lift3d_cli.cache.format import EncoderRecord, PhotoRecord, photo_key, slug
 from lift3d_cli.errors import CacheError, SceneError
@@ -30,6 +30,7 @@ def describe_photo(
     distortion: tuple[str, Sequence[float]] | None = None,
     mask_path: Path | None = None,
     working_size: tuple[int, int] | None = None,
+    sha256: Callable[[Path], str] | None = None,
 ) -> PhotoRecord:
     """Identify a photo by its content; reads the files' bytes but does not decode them.
 
@@ -40,13 +41,15 @@ def describe_photo(
         distortion: (model, coefficients) or None.
         mask_path: or None.
         working_size: (width, height) that the encoder gets; the full size if None.
+        sha256: of a file, if not `file_sha256`: one that remembers does not read the same file twice.
 
     Raises:
         SceneError: if a file cannot be read.
     """
     size = (int(width), int(height)) if working_size is None else (int(working_size[0]), int(working_size[1]))
-    mask = None if mask_path is None else file_sha256(mask_path)
-    key = photo_key(file_sha256(image_path), mask, K.tolist(), width, height, distortion, size)
+    sha256 = sha256 or file_sha256
+    mask = None if mask_path is None else sha256(mask_path)
+    key = photo_key(sha256(image_path), mask, K.tolist(), width, height, distortion, size)
     return PhotoRecord(name, key, size)
 
 
@@ -134,8 +137,10 @@ class SceneCache:
         """The photos that still have to be encoded."""
         return [photo for photo in photos if not self.has_features(encoder, photo)]
 
-    def write_features(self, encoder: EncoderRecord, photo: PhotoRecord, data: Tensor, grid: FeatureGrid) -> None:
-        """Store the features [C, h, w] of a photo in the encoder's dtype.
+    def write_features(
+        self, encoder: EncoderRecord, photo: PhotoRecord, data: Tensor, grid: FeatureGrid, later: Later = at_once
+    ) -> None:
+        """Store the features [C, h, w] of a photo in the encoder's dtype; `later` writes the file.
 
         Raises:
             ModelError: if a value does not fit the dtype.
@@ -143,7 +148,7 @@ class SceneCache:
         """
         if encoder.key not in self._begun:  # features never lie there without the record of what made them
             self.begin(encoder)
-        self._features(encoder, photo).write_map(data, grid, encoder.dtype, image=list(photo.size))
+        self._features(encoder, photo).write_map(data, grid, encoder.dtype, later=later, image=list(photo.size))
 
     def read_features(
         self, encoder: EncoderRecord, photo: PhotoRecord, device: str = "cpu"

@@ -43,7 +43,7 @@ def encode(
 
     models = tuple(_with_prompt(name, prompt) for name in model or EncodeConfig.models)
     config = EncodeConfig(models, device, dtype, max_size, force, seed)
-    done = run(ScenePhotos(loaded, store), config, console.progress)
+    done = run(ScenePhotos(loaded, store, keep=2), config, console.progress)
     console.warn(remember(scene, cache))
     if prune:
         from lift3d_cli.stages.prune import prune_features

@@ -21,7 +21,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of paths.
 Weights = Annotated[
     str, typer.Option(help="Rendering network: a file or a Hugging Face repository. [the one that ships]")
 ]
-Memory = Annotated[str, typer.Option(help="Bound on temporary memory, such as 512MiB or 2GiB.")]
+Precision = Annotated[
+    str, typer.Option(help="Of the rendering network: bf16, fp32, or auto for bf16 where the processor has it.")
+]
+Memory = Annotated[str, typer.Option(help="Bound on what a pose takes, such as 2GiB; auto is half of what is free.")]
 CacheOption = Annotated[
     Path | None,
     typer.Option("--cache", help="Folder for the caches of all scenes, instead of SCENE/.lift3d. Also: LIFT3D_CACHE."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -34,10 +35,15 @@ def render(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the render, instead of one in the cache.")
     ] = None,
+    confidence: Annotated[
+        bool,
+        typer.Option("--confidence", help="Also write how far each pixel can be believed: gray PNGs in confidence/."),
+    ] = False,
     device: options.Device = RenderConfig.device,
     dtype: options.Dtype = RenderConfig.dtype,
     memory: options.Memory = RenderConfig.memory,
     weights: options.Weights = RenderConfig.weights,
+    precision: options.Precision = RenderConfig.precision,
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:
@@ -56,16 +62,24 @@ def render(
     scene, cache = options.recalled_scene(scene, cache)
     loaded = options.open_scene(scene)
     store = options.open_cache(loaded, cache)
+    from lift3d_cli.cache.renders import Render
     from lift3d_cli.stages.photos import ScenePhotos
     from lift3d_cli.stages.render import render as run
+    from lift3d_cli.stages.trust import judge, write_confidence
 
-    config = RenderConfig(tuple(model or ()), views, planes, samples, device, dtype, memory, weights)
+    config = RenderConfig(tuple(model or ()), views, planes, samples, device, dtype, memory, weights, precision)
     name = "path" if poses == "-" else Path(poses).stem
     photos = ScenePhotos(loaded, store, keep=3 * views)
     folder = run(photos, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress)
     console.warn(remember(scene, cache, folder))
+    done = Render.open(folder)
+    if confidence:
+        write_confidence(done, console.progress)
+    trust = judge(done)
+    for warning in trust.warnings:
+        console.warn(warning)
     if json:
-        console.as_json({"path": str(folder), "frames": len(path)})
+        console.as_json({"path": str(folder), "frames": len(path), **asdict(trust)})
     else:
         console.result(folder)
     console.say("next: lift3d decode --task TASK")

@@ -8,7 +8,7 @@ from torch import Tensor
 from lift3d_cli.geometry.grids import FeatureGrid, sample_map
 from lift3d_cli.lifting.evidence import Blend, on_maps
 from lift3d_cli.models.base import FeatureMap
-from lift3d_cli.ops.weighted_gather import gather_rows
+from lift3d_cli.ops.weighted_gather import WeightedGather
 
 # Enough for the exponentiated gradient to come within a percent of the best error.
 _ORACLE_STEPS = 100
@@ -80,6 +80,5 @@ def features_by_view(blend: Blend) -> tuple[Tensor, Tensor]:
     seen = total > 0.05  # of less, what is seen is not the ray's surface
     part = part / total.clamp(min=1e-9)[..., None]
     maps, uv = blend.gather.maps, on_maps(blend.weights.uv, blend.cells.grids)
-    tables = maps.permute(0, 2, 3, 1).flatten(1, 2)
-    views = [gather_rows(tables[i], uv[i : i + 1], part[i : i + 1], *maps.shape[2:]) for i in range(len(maps))]
+    views = [WeightedGather(maps[i : i + 1])(uv[i : i + 1], part[i : i + 1]) for i in range(len(maps))]
     return torch.stack(views), seen

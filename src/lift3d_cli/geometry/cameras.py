@@ -66,8 +66,9 @@ class Camera:
 
     def project(self, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Project world points [N, 3] to pixels uv [N, 2] and z-depth [N]; uv is NaN where z <= 0."""
-        cam = xyz @ self.w2c[:3, :3].T + self.w2c[:3, 3]
-        z = cam[:, 2]
+        # Coordinate by coordinate in memory: several times faster with many points.
+        cam = self.w2c[:3, :3] @ xyz.T + self.w2c[:3, 3:]
+        z = cam[2]
         with np.errstate(divide="ignore", invalid="ignore"):
-            uv = (cam @ self.K.T)[:, :2] / np.where(z > 0, z, np.nan)[:, None]
-        return uv, z
+            uv = self.K[:2] @ cam / np.where(z > 0, z, np.nan)
+        return uv.T, z

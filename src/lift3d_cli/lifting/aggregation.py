@@ -55,6 +55,7 @@ class SampleViews:
         uv: [V, R, S, 2] pixels of the source images.
         seen: [V, R, S] bool.
         colors: [V, 3, R, S].
+        blurred: [V, 3, R, S] mean colour of the 5x5 pixels around.
         angle: [V, R, S] radians, between the lines of sight from the target and from the view.
         by_angle: [V, R, S] weights by the angle alone; they sum to 1 over V, or are 0 where no view sees the sample.
         mean: [3, R, S] colour by these weights.
@@ -64,6 +65,7 @@ class SampleViews:
     uv: Tensor
     seen: Tensor
     colors: Tensor
+    blurred: Tensor
     angle: Tensor
     by_angle: Tensor
     mean: Tensor
@@ -101,14 +103,15 @@ class AngleAgreementBlending:
         """See `SampleViews`; what a learned Stage II starts from too."""
         uv, _ = lines.project(rays, t)
         height, width = sources.images.shape[2:]
-        seen = inside(uv, width, height) & (sample_map(sources.valid, uv)[:, 0] > 0.99)
-        colors = sample_map(sources.images, uv)
+        looks = sample_map(sources.looks, uv)
+        seen = inside(uv, width, height) & (looks[:, 3] > 0.99)
+        colors = looks[:, :3]
         angle = ray_angles(lines, rays, t)
         weight = seen / (angle**2 + self.angle_floor)
         by_angle = normalized(weight)
         mean = (by_angle[:, None] * colors).sum(0)
         weight = weight * torch.exp(-self.agreement * (colors - mean).abs().mean(1))
-        return SampleViews(uv, seen, colors, angle, by_angle, mean, weight)
+        return SampleViews(uv, seen, colors, looks[:, 4:], angle, by_angle, mean, weight)
 
     def photo_features(self, images: Tensor) -> None:
         """See `Blending`."""

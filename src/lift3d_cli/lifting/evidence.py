@@ -26,10 +26,10 @@ def sketch_maps(maps: Tensor) -> Tensor:  # [V, C, h, w] to [V, SKETCH_CHANNELS,
     """Project features at random, the same way always, so that unlike cells are at a squared distance of about 2."""
     generator = torch.Generator().manual_seed(maps.shape[1])
     mixing = torch.randn(SKETCH_CHANNELS, maps.shape[1], generator=generator).to(maps)
-    mean = maps.mean((0, 2, 3), keepdim=True)
+    variance, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
     # 1e-12 keeps maps without any variation at 0.
-    scale = (SKETCH_CHANNELS * maps.var((0, 2, 3), correction=0).sum() + 1e-12).rsqrt()
-    return F.conv2d((maps - mean) * scale, mixing[:, :, None, None])
+    mixing *= (SKETCH_CHANNELS * variance.sum() + 1e-12).rsqrt()
+    return F.conv2d(maps, mixing[:, :, None, None], -mixing @ mean)  # of (maps - mean), without a copy of the maps
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,11 @@ class SourceCells:
     """
 
     def __init__(self, maps: Tensor, descriptors: Tensor, grids: Sequence[FeatureGrid], stride: float) -> None:
-        looks = torch.cat([descriptors, sketch_maps(maps)], 1)
+        parts = (x.contiguous(memory_format=torch.channels_last) for x in (descriptors, sketch_maps(maps)))
+        looks = torch.cat(list(parts), 1)  # in the order that a gather takes as it is
         self.size = maps.shape[2:]
-        self.table = looks.permute(0, 2, 3, 1).flatten(0, 2)
         self.gather = WeightedGather(looks)
+        self.table = self.gather.maps.permute(0, 2, 3, 1).flatten(0, 2)
         self.parts = (descriptors.shape[1], SKETCH_CHANNELS)
         self.grids, self.stride = grids, stride
         self._maps, self._slopes = maps, None
@@ -124,7 +125,8 @@ class SourceCells:
             covariance = looks.T @ looks / len(looks)
             floor = ridge * covariance.diagonal().mean() + 1e-9  # 1e-9: maps of one colour
             covariance = covariance + floor * torch.eye(len(covariance), device=looks.device)
-            self._slopes = torch.linalg.solve(covariance, looks.T @ (features - features.mean(0)) / len(looks))
+            # The descriptors' mean is 0: that of the features falls out of the product.
+            self._slopes = torch.linalg.solve(covariance, looks.T @ features / len(looks))
         return self._slopes
 
 

@@ -18,11 +18,14 @@ from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal, angle_weighted_mean
 from lift3d_cli.lifting.pyramid import PYRAMID_STRIDE
 from lift3d_cli.lifting.sources import SourceViews
-from lift3d_cli.lifting.sweep import VoxelViews, plane_sweep, smooth_volume
+from lift3d_cli.lifting.sweep import VoxelViews, plane_sweep, smooth_volume, sweep_size
 
-# Voxels across the longer side of the sweep, at most: the network was trained on pictures of up to 320 pixels at
-# 2 pixels a voxel, and its cost goes with the cube.
-_MAX_VOXELS = 240
+# Voxels across the longer side of the sweep, at most: as many as the network was trained on, and its cost goes with the
+# cube. Of 240, scenes with far-apart photos have less (castle_p19 20.6 dB for 21.8, kitchen 18.1 for 18.6), close ones
+# more (flower 26.5 for 26.3).
+_MAX_VOXELS = 160
+# Measured: what the sweep and the network hold of each voxel at their peak, by precision.
+_VOXEL_BYTES = {"fp32": 4 * 112, "bf16": 4 * 64}
 # Stands for "no other view": worse than any deviation that counts.
 _NO_VIEW = 9.0
 _MAX_DEVIATION = 6.0
@@ -54,7 +57,7 @@ class LearnedProposal:
         self, target: Camera, sources: SourceViews, depth_range: tuple[float, float], memory_bytes: int
     ) -> tuple[Tensor, Tensor, int]:
         """Depth logits [D, h, w], latents [L, D, h, w], and the target pixels per voxel."""
-        step = max(self.prior.step, math.ceil(max(target.width, target.height) / _MAX_VOXELS))
+        step = self._step(target)
         volume = plane_sweep(target, sources, depth_range, self.num_planes, step, memory_bytes, self.cues)
         # `cues` has the cost minus 1, to be centred, as its first channel.
         smooth = smooth_volume(volume[:1], self.prior.num_smoothings)
@@ -63,15 +66,13 @@ class LearnedProposal:
 
     def cues(self, views: VoxelViews) -> Tensor:  # [12, R]
         """What the source views say about each voxel; order of the views and their number do not matter."""
-        weight, color, contrast = angle_weighted_mean(views, self.prior.angle_floor)
+        weight, mean = angle_weighted_mean(views, self.prior.angle_floor)
+        color, contrast = views.deviation(mean)
         cost = self.prior.cost(views, weight, color, contrast)
-        color_deviation = (weight * (views.colors - color).abs().mean(1)).sum(0) * self.prior.color_weight
-        contrast_deviation = (weight * (views.contrasts - contrast).abs().mean(1)).sum(0)
         best = 0.3 * self._best_matches(views)
         count, nearest = views.seen.sum(0) / 8, torch.where(views.seen, views.angle, _NO_VIEW).amin(0).clamp(max=1)
-        concentration = (weight**2).sum(0)
-        evidence = [cost - 1, color_deviation, contrast_deviation, *best, count, nearest, concentration, *color]
-        return torch.stack(evidence)
+        deviations = (weight * color).sum(0) * self.prior.color_weight, (weight * contrast).sum(0)
+        return torch.stack([cost - 1, *deviations, *best, count, nearest, (weight**2).sum(0), *mean[:3]])
 
     def _best_matches(self, views: VoxelViews) -> Tensor:  # [3, R]
         """How far the best, the second and the fourth best other view are from the nearest one.
@@ -79,20 +80,31 @@ class LearnedProposal:
         Sorted, so that views in which the voxel is occluded do not vote.
         """
         angle = torch.where(views.seen, views.angle, _NO_VIEW)
-        nearest = angle.argmin(0)[None]
-
-        def deviation(values: Tensor) -> Tensor:  # [V, R]
-            reference = values.gather(0, nearest[:, None].expand(1, values.shape[1], -1))
-            return (values - reference).abs().mean(1)
-
-        total = self.prior.color_weight * deviation(views.colors) + deviation(views.contrasts)
-        total = torch.where(views.seen, total, _NO_VIEW).scatter(0, nearest, _NO_VIEW)
-        ordered = total.clamp(max=_MAX_DEVIATION).sort(0).values
+        # Views that are equally near (copies of one photo) are one. An argmin and a look-up take several times as long.
+        nearest = angle == angle.amin(0)
+        share = nearest / nearest.sum(0)
+        color, contrast = views.deviation((share[:, None] * views.looks).sum(0))
+        total = torch.add(contrast, color, alpha=self.prior.color_weight).clamp_(max=_MAX_DEVIATION)
+        ordered = total.masked_fill_(nearest | ~views.seen, _MAX_DEVIATION).sort(0).values
         return torch.stack([ordered[min(rank, len(ordered) - 1)] for rank in (0, 1, 3)])
+
+    def volume_bytes(self, target: Camera) -> int:
+        """See `Proposal`."""
+        return (
+            _VOXEL_BYTES[self.network.precision] * self.num_planes * math.prod(sweep_size(target, self._step(target)))
+        )
+
+    def _step(self, target: Camera) -> int:
+        return max(self.prior.step, math.ceil(max(target.width, target.height) / _MAX_VOXELS))
 
     def settings(self) -> Mapping[str, object]:
         """See `Proposal`."""
-        return {"kind": "learned", "weights": self.identity, "num_planes": self.num_planes}
+        return {
+            "kind": "learned",
+            "weights": self.identity,
+            "num_planes": self.num_planes,
+            "precision": self.network.precision,
+        }
 
 
 @dataclass(frozen=True)
@@ -120,10 +132,9 @@ class LearnedBlending:
     ) -> BlendingWeights:
         with torch.no_grad():
             views = self.prior.look(sources, lines, rays, t)
-            scalars = _view_inputs(views, sample_map(sources.blurred, views.uv))
+            inputs = _view_inputs(views)
             position = _position(t, distribution)
-        features = sample_map(sources.features, views.uv / PYRAMID_STRIDE).permute(0, 2, 3, 1)
-        inputs = torch.cat([scalars, features * views.seen[..., None]], -1)
+        features = sample_map(sources.features, views.uv / PYRAMID_STRIDE)
         # The first and last plane lie in the middle of their bins, which the volume goes to the ends of.
         num_planes = distribution.latent.shape[1]
         bins = position * ((num_planes - 1) / num_planes)
@@ -131,7 +142,9 @@ class LearnedBlending:
         spacing = F.pad(position.diff(dim=1), (1, 0)) * 20
         count = views.seen.sum(0) / 8
         samples = torch.cat([latent, *(x[..., None] for x in (spacing, position, count))], -1)
-        view_logits, ray_logits = self.network.blending(inputs, views.seen, views.by_angle, samples)
+        view_logits, ray_logits = self.network.blending(
+            torch.cat([*inputs, features], 1), views.seen, views.by_angle, samples
+        )
         seen = views.seen.any(0)  # [R, S]
         # 1e-12 and -1e9 keep the logarithm finite; unseen views end with exactly no weight.
         view_logits = torch.where(views.seen, torch.log(views.weight + 1e-12) + view_logits, -1e9)
@@ -145,11 +158,11 @@ class LearnedBlending:
 
     def settings(self) -> Mapping[str, object]:
         """See `Blending`."""
-        return {"kind": "learned", "weights": self.identity}
+        return {"kind": "learned", "weights": self.identity, "precision": self.network.precision}
 
 
-def _view_inputs(views: SampleViews, blurred: Tensor) -> Tensor:  # [V, R, S, 16]
-    """What Stage II looks at per sample and view, each scaled to about 1; 0 where the view does not see the sample."""
+def _view_inputs(views: SampleViews) -> list[Tensor]:  # of [V, n, R, S], 16 channels in all
+    """What Stage II looks at per sample and view, each scaled to about 1."""
     deviation = views.colors - views.mean
     angle = views.angle.clamp(max=2)
     nearest = torch.where(views.seen, views.angle, _NO_VIEW).amin(0)
@@ -162,8 +175,7 @@ def _view_inputs(views: SampleViews, blurred: Tensor) -> Tensor:  # [V, R, S, 16
         (views.seen.sum(0) / 8).expand_as(angle),
         views.by_angle,
     ]
-    channels = torch.cat([views.colors, blurred - views.mean, deviation * 2, torch.stack(scalars, 1)], 1)
-    return channels.permute(0, 2, 3, 1) * views.seen[..., None]
+    return [views.colors, views.blurred - views.mean, deviation * 2, *(x[:, None] for x in scalars)]
 
 
 def _position(t: Tensor, distribution: DepthDistribution) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -11,7 +12,10 @@ from torch import Tensor
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting.sources import SourceViews
-from lift3d_cli.lifting.sweep import VoxelViews, plane_sweep, smooth_volume
+from lift3d_cli.lifting.sweep import VoxelViews, plane_sweep, smooth_volume, sweep_size
+
+# The costs of a voxel, their smoothed copies and the probability.
+_VOXEL_BYTES = 4 * 8
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class Proposal(Protocol):
     def __call__(
         self, target: Camera, sources: SourceViews, depth_range: tuple[float, float], memory_bytes: int
     ) -> DepthDistribution: ...
+
+    def volume_bytes(self, target: Camera) -> int:
+        """Memory for what it needs of a target as a whole, however few `memory_bytes` it gets for the rest."""
 
     def settings(self) -> Mapping[str, object]:
         """JSON values that tell apart two proposals with different results."""
@@ -75,7 +82,8 @@ class PlaneSweepProposal:
         self, target: Camera, sources: SourceViews, depth_range: tuple[float, float], memory_bytes: int
     ) -> DepthDistribution:
         def cost(views: VoxelViews) -> Tensor:
-            return self.cost(views, *angle_weighted_mean(views, self.angle_floor))[None]
+            weight, mean = angle_weighted_mean(views, self.angle_floor)
+            return self.cost(views, weight, *views.deviation(mean))[None]
 
         volume = plane_sweep(target, sources, depth_range, self.num_planes, self.step, memory_bytes, cost)
         volume = smooth_volume(volume, self.num_smoothings)
@@ -83,11 +91,14 @@ class PlaneSweepProposal:
         return DepthDistribution(probability, *depth_range, (1 / self.step, 1 / self.step))
 
     def cost(self, views: VoxelViews, weight: Tensor, color: Tensor, contrast: Tensor) -> Tensor:  # [R]
-        """Photo-inconsistency of each voxel, from the views' weighted deviations from their mean."""
-        deviation = (views.contrasts - contrast).abs().mean(1)
-        deviation = deviation + self.color_weight * (views.colors - color).abs().mean(1)
-        cost = (weight * deviation.clamp(max=self.max_cost)).sum(0)
+        """Photo-inconsistency of each voxel, from the views' weights and deviations from their mean, all [V, R]."""
+        deviation = torch.add(contrast, color, alpha=self.color_weight)
+        cost = (weight * deviation.clamp_(max=self.max_cost)).sum(0)
         return torch.where(views.seen.sum(0) >= 2, cost, self.unseen_cost)
+
+    def volume_bytes(self, target: Camera) -> int:
+        """See `Proposal`."""
+        return _VOXEL_BYTES * self.num_planes * math.prod(sweep_size(target, self.step))
 
     def settings(self) -> Mapping[str, object]:
         """See `Proposal`."""
@@ -111,17 +122,20 @@ class UniformProposal:
         latent = torch.zeros(self.num_latents, 2, 1, 1, device=anywhere.device)
         return DepthDistribution(anywhere, *depth_range, (1 / target.width, 1 / target.height), latent)
 
+    def volume_bytes(self, target: Camera) -> int:
+        """See `Proposal`."""
+        return 0
+
     def settings(self) -> Mapping[str, object]:
         """See `Proposal`."""
         return {"kind": "uniform"}
 
 
-def angle_weighted_mean(views: VoxelViews, angle_floor: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights [V, R] of the views that see a voxel, and by them the mean colour and contrast, both [3, R].
+def angle_weighted_mean(views: VoxelViews, angle_floor: float) -> tuple[Tensor, Tensor]:
+    """Weights [V, R] of the views that see a voxel, and by them the mean of the looks [6, R].
 
     The weights sum to 1, or are all 0 where no view sees the voxel.
     """
     weight = views.seen / (views.angle + angle_floor)
     weight = weight / weight.sum(0).clamp(min=1e-9)
-    color, contrast = ((weight[:, None] * x).sum(0) for x in (views.colors, views.contrasts))
-    return weight, color, contrast
+    return weight, (weight[:, None] * views.looks).sum(0)

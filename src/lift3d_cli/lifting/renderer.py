@@ -1,4 +1,4 @@
-"""The renderer: colour, depth, coverage and the features of any models at one target camera, in one pass.
+"""The renderer: colour, depth, coverage, confidence and the features of any models at one target camera, in one pass.
 
 The seams, each of which a learned network may take: proposal (Stage I), sampling, blending weights (Stage II), gather.
 """
@@ -17,6 +17,7 @@ from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.lifting.aggregation import AngleAgreementBlending, Blending, BlendingWeights
+from lift3d_cli.lifting.confidence import confidence, mean_square
 from lift3d_cli.lifting.correction import BYTES_PER_RAY, Corrector
 from lift3d_cli.lifting.evidence import Blend, SourceCells, on_maps
 from lift3d_cli.lifting.fill import fill_unseen
@@ -55,12 +56,14 @@ class RenderedFrame:
         image: [3, H, W] in [0, 1].
         depth: [H, W] z-depth, the mean in 1/z of the ray's samples by their weight.
         coverage: [H, W] in [0, 1]: share of the ray's samples that a source view sees.
+        confidence: [H, W] in [0, 1], see `lifting.confidence`.
         features: by model name, [C, h, w] on the model's target grid.
     """
 
     image: Tensor
     depth: Tensor
     coverage: Tensor
+    confidence: Tensor
     features: Mapping[str, Tensor]
 
 
@@ -98,33 +101,63 @@ class Renderer:
             depth_range: (near, far) z-depth in the target camera.
             features: by model name.
         """
-        if sources.features is None:
-            sources = replace(sources, features=self.blending.photo_features(sources.images))
-        distribution = self.proposal(target, sources, depth_range, self.memory_bytes)
-        frame = _Frame(target, sources, distribution)
-        features = features or {}
+        frame, features = self._find(target, sources, depth_range), features or {}
         grid = FeatureGrid(target.width, target.height, (1.0, 1.0))
         of_pixels: Iterable[_Look] = self._looks(frame, grid, [m for m in features.values() if m.target == grid])
         # A corrector needs the whole picture first: the weights of a model with a cell a pixel are kept, if they fit.
         is_kept = any(model.target == grid for model in features.values()) and self._is_small(sources, grid)
         if is_kept:
             of_pixels = list(of_pixels)
-        pixels = self._lift(frame, [_Layer(WeightedGather(sources.images))], grid, of_pixels)
-        image = pixels.data[0].clamp(0, 1)
-        rendered: dict[str, Tensor] = {}
-        # Models of one grid share its rays' weights, which do not depend on the model.
-        for target_grid in {model.target: None for model in features.values()}:
-            models = {name: model for name, model in features.items() if model.target == target_grid}
-            is_there = is_kept and target_grid == grid
-            looks = of_pixels if is_there else self._looks(frame, target_grid, list(models.values()))
-            lifted = self._lift(frame, [_layer(model, image) for model in models.values()], target_grid, looks)
-            rendered |= zip(models, lifted.data, strict=True)
-        return RenderedFrame(image, pixels.depth, pixels.coverage, {name: rendered[name] for name in features})
+        layer = _Layer(WeightedGather(torch.cat([sources.images, mean_square(sources.images)], 1)))
+        pixels = self._lift(frame, [layer], grid, of_pixels)
+        color, square = pixels.data[0].split((3, 1))
+        image = color.clamp(0, 1)
+        spread = pixels.spread / (1 / depth_range[0] - 1 / depth_range[1])
+        believed = confidence(pixels.coverage, color, square[0], spread)
+        rendered = self._features(frame, features, image, {grid: of_pixels} if is_kept else {})
+        return RenderedFrame(image, pixels.depth, pixels.coverage, believed, rendered)
+
+    @torch.inference_mode()
+    def render_features(
+        self,
+        target: Camera,
+        sources: SourceViews,
+        depth_range: tuple[float, float],
+        features: Mapping[str, SourceFeatures],
+        image: Tensor,
+    ) -> dict[str, Tensor]:
+        """The features of `render` alone, of a target whose colour `image` [3, H, W] is there already."""
+        return self._features(self._find(target, sources, depth_range), features, image, {})
 
     def settings(self) -> dict[str, object]:
         """JSON values that tell apart two renderers with different results."""
         parts = {"proposal": dict(self.proposal.settings()), "blending": dict(self.blending.settings())}
         return {**parts, "num_samples": self.num_samples}
+
+    def _find(self, target: Camera, sources: SourceViews, depth_range: tuple[float, float]) -> _Frame:
+        """Stage I."""
+        if sources.features is None:
+            sources = replace(sources, features=self.blending.photo_features(sources.images))
+        return _Frame(target, sources, self.proposal(target, sources, depth_range, self.memory_bytes))
+
+    def _features(
+        self,
+        frame: _Frame,
+        features: Mapping[str, SourceFeatures],
+        image: Tensor,
+        looks: Mapping[FeatureGrid, Iterable[_Look]],
+    ) -> dict[str, Tensor]:
+        """Every model's features; `looks` of the grids that there are some of."""
+        # As it is written to a file, so that features are the same when they are made later.
+        image = (image * 255).round() / 255
+        rendered: dict[str, Tensor] = {}
+        # Models of one grid share its rays' weights, which do not depend on the model.
+        for grid in {model.target: None for model in features.values()}:
+            models = {name: model for name, model in features.items() if model.target == grid}
+            of_grid = looks[grid] if grid in looks else self._looks(frame, grid, list(models.values()))
+            lifted = self._lift(frame, [_layer(model, image) for model in models.values()], grid, of_grid)
+            rendered |= zip(models, lifted.data, strict=True)
+        return {name: rendered[name] for name in features}
 
     def _looks(self, frame: _Frame, grid: FeatureGrid, models: Sequence[SourceFeatures]) -> Iterator[_Look]:
         """Stage II's weights of the rays through a grid's cells, in chunks that fit what `models` need of each."""
@@ -141,7 +174,7 @@ class Renderer:
     ) -> _Lifted:
         """Gather maps at the rays through the cells of the target grid."""
         values: list[list[Tensor]] = [[] for _ in layers]
-        depths, coverages = [], []
+        depths, coverages, spreads = [], [], []
         for look in looks:
             weights = look.weights
             for layer, done in zip(layers, values, strict=True):
@@ -156,10 +189,11 @@ class Renderer:
             share = weights.omega.sum(0)  # [R, S], of each sample
             share = torch.where(weights.coverage[:, None] > 0, share, 1 / self.num_samples)
             depths.append(1 / (share / look.t).sum(1))
+            spreads.append((1 / look.t).std(1, correction=0))
         shape = (target_grid.height, target_grid.width)
-        coverage = torch.cat(coverages).reshape(shape)
+        depth, coverage, spread = (torch.cat(parts).reshape(shape) for parts in (depths, coverages, spreads))
         data = [fill_unseen(torch.cat(parts).T.reshape(-1, *shape), coverage) for parts in values]
-        return _Lifted(data, torch.cat(depths).reshape(shape), coverage)
+        return _Lifted(data, depth, coverage, spread)
 
     def _is_small(self, sources: SourceViews, grid: FeatureGrid) -> bool:
         """True if the weights of all rays of a grid take no more than a quarter of the memory: (u, v, omega) each."""
@@ -167,9 +201,7 @@ class Renderer:
 
     def _rays_per_chunk(self, sources: SourceViews, models: Sequence[SourceFeatures]) -> int:
         num_views, device = len(sources.images), sources.images.device
-        most_channels = max([3, *(model.maps[0].shape[0] for model in models)])
-        # The gather adds positions and weights of four taps; few-channel maps are sampled and held as well.
-        per_sample = self.blending.bytes_per_sample + 4 * 16 + 8 * min(most_channels, 16)
+        per_sample = self.blending.bytes_per_sample + 4 * 16  # the gather adds positions and weights of four taps
         is_corrected = any(model.corrector is not None for model in models)
         per_view = self.num_samples * per_sample + is_corrected * BYTES_PER_RAY
         most = self.memory_bytes // (num_views * per_view)
@@ -192,6 +224,7 @@ class _Lifted:
     data: list[Tensor]  # of each layer, [C, h, w]
     depth: Tensor  # [h, w]
     coverage: Tensor  # [h, w]
+    spread: Tensor  # [h, w] standard deviation of the samples in 1/z
 
 
 @dataclass(frozen=True)
@@ -206,12 +239,13 @@ class _Layer:
 
 
 def _layer(model: SourceFeatures, image: Tensor) -> _Layer:
-    maps = pad_maps(model.maps).to(image.device)
+    gather = WeightedGather(pad_maps(model.maps).to(image.device))
     if model.corrector is None:
-        return _Layer(WeightedGather(maps), model.grids)
-    cells = SourceCells(maps, pad_maps(model.descriptors).to(image.device), model.grids, model.stride)
+        return _Layer(gather, model.grids)
+    descriptors = pad_maps(model.descriptors).to(image.device)
+    cells = SourceCells(gather.maps.float(), descriptors, model.grids, model.stride)
     target = model.corrector.describe(*_as_encoded(image, model)).flatten(1).T
-    return _Layer(WeightedGather(maps), model.grids, model.corrector, cells, target)
+    return _Layer(gather, model.grids, model.corrector, cells, target)
 
 
 @dataclass(frozen=True)

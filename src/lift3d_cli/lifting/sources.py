@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +20,10 @@ _ANGLE_SCALE = 0.35
 _MIN_GAIN, _ENOUGH_VIEWS = 0.03, 3
 # Points per target that overlap is measured on; more change no choice.
 _MAX_POINTS = 512
+# Maps of up to so many channels (colours, a photo's features for Stage II) are sampled, others gathered from.
+_MAX_PLANAR_CHANNELS = 16
+# So many cameras' arrays stay in the processor's cache, and memory does not grow with the scene.
+_CAMERAS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,9 @@ class SourceViews:
     features: Tensor | None = None
 
     @cached_property
-    def blurred(self) -> Tensor:
-        """[V, 3, H, W] the images, each pixel the mean of its 5x5 neighbourhood; made once."""
-        return box(self.images)
+    def looks(self) -> Tensor:
+        """[V, 7, H, W]: colour, validity, and colour as the mean of 5x5 pixels; made once, to be sampled at once."""
+        return torch.cat([self.images, self.valid, box(self.images)], 1)
 
     @classmethod
     def stack(
@@ -53,7 +57,7 @@ class SourceViews:
         features: Sequence[Tensor | None] = (None,),
     ) -> SourceViews:
         """Put photos [3, H_i, W_i], validity [H_i, W_i] and features [F, h_i, w_i] of any sizes on `device`."""
-        masks = [mask[None].to(torch.float32) for mask in valid]
+        masks = [mask[None] for mask in valid]
         looked_at = None if any(x is None for x in features) else pad_maps(features).to(device)
         return cls(cameras, pad_maps(images).to(device), pad_maps(masks, "constant").to(device), looked_at)
 
@@ -64,13 +68,23 @@ def box(maps: Tensor) -> Tensor:
 
 
 def pad_maps(maps: Sequence[Tensor], mode: str = "replicate") -> Tensor:
-    """Stack maps [C, h_i, w_i] of different sizes as [V, C, h, w], padded at right and bottom.
+    """Stack maps [C, h_i, w_i] of different sizes as [V, C, h, w], padded at right and bottom, in float32 at least.
 
     Points on a map keep their pixel coordinates. The border is repeated, unless `mode` is "constant" (zeros): a point
     in the outer half of a border cell is interpolated with what lies beyond it.
     """
     height, width = (max(m.shape[axis] for m in maps) for axis in (1, 2))
-    return torch.stack([F.pad(m, (0, width - m.shape[2], 0, height - m.shape[1]), mode=mode) for m in maps])
+    shape, dtype = (len(maps), len(maps[0]), height, width), torch.promote_types(maps[0].dtype, torch.float32)
+    # The order in memory that `WeightedGather` takes as it is. One map after the other: of many channels, another copy
+    # of all maps would be most of what a render takes.
+    order = torch.channels_last if shape[1] > _MAX_PLANAR_CHANNELS else torch.contiguous_format
+    out = torch.empty(shape, dtype=dtype, device=maps[0].device, memory_format=order)
+    for i, m in enumerate(maps):
+        h, w = m.shape[1:]
+        out[i, :, :h, :w] = m
+        out[i, :, :h, w:] = m[:, :, -1:] if mode == "replicate" else 0
+        out[i, :, h:] = out[i, :, h - 1 : h] if mode == "replicate" else 0
+    return out
 
 
 def select_sources(
@@ -98,19 +112,26 @@ def select_sources(
         Indices into `cameras`, best first.
     """
     seen = _target_points(target, depth_range, points)
-    worth = np.stack([_worth(target, camera, seen) for camera in cameras])  # [V, P]
+    sources = _Cameras.stack(cameras)
+    worth = np.concatenate([_worth(target, block, seen) for block in sources.blocks()])  # [V, P]
+    # A view that sees nothing of it still ranks, by how near its direction and place are.
+    spare = _closeness(target, sources, depth_range) * 1e-6
     chosen: list[int] = []
     total = np.zeros(worth.shape[1])
-    # A view that sees nothing of it still ranks, by how near its direction and place are.
-    spare = np.array([_closeness(target, camera, depth_range) for camera in cameras]) * 1e-6
-    for _ in range(min(num_views, len(cameras))):
-        gain = (np.sqrt(total + worth) - np.sqrt(total)).sum(1) + spare
-        gain[chosen] = -np.inf
+    # Gains only fall as views are taken: one that leads and is up to date is the best, and most of a thousand views
+    # are never looked at twice (lazy greedy, Minoux 1978).
+    gain, up_to_date = np.sqrt(worth).sum(1) + spare, np.zeros(len(cameras), int)
+    while len(chosen) < min(num_views, len(cameras)):
         best = int(gain.argmax())
-        if len(chosen) >= _ENOUGH_VIEWS and gain[best] < _MIN_GAIN * worth.shape[1]:
+        if up_to_date[best] < len(chosen):
+            gain[best] = (np.sqrt(total + worth[best]) - np.sqrt(total)).sum() + spare[best]
+            up_to_date[best] = len(chosen)
+        elif len(chosen) >= _ENOUGH_VIEWS and gain[best] < _MIN_GAIN * worth.shape[1]:
             break
-        chosen.append(best)
-        total += worth[best]
+        else:
+            chosen.append(best)
+            total += worth[best]
+            gain[best] = -np.inf
     return chosen
 
 
@@ -120,9 +141,9 @@ def _target_points(target: Camera, depth_range: tuple[float, float], points: np.
         uv, z = target.project(points)
         with np.errstate(invalid="ignore"):
             inside = (z > 0) & (uv >= 0).all(1) & (uv <= (target.width, target.height)).all(1)
-        seen = points[inside]
+        seen = np.flatnonzero(inside)
         if len(seen) >= 50:
-            return seen[:: -(-len(seen) // _MAX_POINTS)]
+            return points[seen[:: -(-len(seen) // _MAX_POINTS)]]
     near, far = depth_range
     u, v, t = np.meshgrid((np.arange(8) + 0.5) / 8, (np.arange(8) + 0.5) / 8, [0.2, 0.4, 0.6])
     rays = np.linalg.inv(target.K) @ np.stack([u.ravel() * target.width, v.ravel() * target.height, np.ones(u.size)])
@@ -130,20 +151,49 @@ def _target_points(target: Camera, depth_range: tuple[float, float], points: np.
     return (rays * depth).T @ target.c2w[:3, :3].T + target.position
 
 
-def _worth(target: Camera, source: Camera, points: np.ndarray) -> np.ndarray:  # [P] in [0, 1]
-    uv, z = source.project(points)
-    with np.errstate(invalid="ignore"):
-        inside = (z > 0) & (uv >= 0).all(1) & (uv <= (source.width, source.height)).all(1)
-    to_target, to_source = target.position - points, source.position - points
-    norms = np.linalg.norm(to_target, axis=1) * np.linalg.norm(to_source, axis=1)
-    cosine = (to_target * to_source).sum(1) / np.maximum(norms, 1e-12)
-    angle = np.arccos(np.clip(cosine, -1, 1))
-    target_z = target.project(points)[1]
+@dataclass(frozen=True)
+class _Cameras:
+    """What is to be known of V cameras, side by side."""
+
+    K: np.ndarray  # [V, 3, 3]
+    w2c: np.ndarray  # [V, 4, 4]
+    size: np.ndarray  # [V, 2] width, height
+
+    @classmethod
+    def stack(cls, cameras: Sequence[Camera]) -> _Cameras:
+        return cls(*(np.array(x) for x in zip(*((c.K, c.w2c, (c.width, c.height)) for c in cameras), strict=True)))
+
+    @property
+    def position(self) -> np.ndarray:  # [V, 3]
+        return -np.einsum("vji,vj->vi", self.w2c[:, :3, :3], self.w2c[:, :3, 3])
+
+    def blocks(self) -> Iterator[_Cameras]:
+        """The cameras in parts whose arrays stay in the processor's cache; memory does not grow with their number."""
+        for i in range(0, len(self.K), _CAMERAS_AT_ONCE):
+            yield _Cameras(*(getattr(self, f.name)[i : i + _CAMERAS_AT_ONCE] for f in fields(self)))
+
+
+def _worth(target: Camera, sources: _Cameras, points: np.ndarray) -> np.ndarray:  # [V, P] in [0, 1]
+    from_target = (points - target.position).T  # [3, P] lines of sight, in world axes
+    to_source = sources.position - target.position  # [V, 3]
+    # The point in the source's axes, and its pixel times z. As one matrix product: many small ones are far slower.
+    axes = sources.w2c[:, :3, :3]
+    rows = np.concatenate([axes, sources.K[:, :2] @ axes], 1)  # [V, 5, 3]
+    seen = (rows.reshape(-1, 3) @ from_target).reshape(len(rows), 5, -1) - rows @ to_source[..., None]
+    x, y, z, *uv = seen.swapaxes(0, 1)  # [V, P] each
+    with np.errstate(divide="ignore", invalid="ignore"):
+        u, v = uv / z
+    inside = (z > 0) & (u >= 0) & (u <= sources.size[:, :1]) & (v >= 0) & (v <= sources.size[:, 1:])
+    squared = (from_target**2).sum(0)
+    norms = np.sqrt(squared * (x * x + y * y + z * z))
+    angle = np.arccos(np.clip((squared - to_source @ from_target) / np.maximum(norms, 1e-12), -1, 1))
     # Pixels per world length, compared; a source with finer pixels than the target is no better for it.
-    fineness = (source.K[0, 0] / np.maximum(z, 1e-12)) / (target.K[0, 0] / np.maximum(target_z, 1e-12))
+    per_pixel = np.maximum(target.w2c[2, :3] @ from_target, 1e-12) / target.K[0, 0]
+    fineness = sources.K[:, :1, 0] * per_pixel / np.maximum(z, 1e-12)
     return inside * np.exp(-angle / _ANGLE_SCALE) * np.minimum(fineness, 1)
 
 
-def _closeness(target: Camera, source: Camera, depth_range: tuple[float, float]) -> float:
-    distance = np.linalg.norm(source.position - target.position) / depth_range[0]
-    return float(source.forward @ target.forward - distance / (1 + distance))
+def _closeness(target: Camera, sources: _Cameras, depth_range: tuple[float, float]) -> np.ndarray:  # [V]
+    distance = np.linalg.norm(sources.position - target.position, axis=1) / depth_range[0]
+    forward = sources.w2c[:, 2, :3]
+    return forward @ target.forward / np.linalg.norm(forward, axis=1) - distance / (1 + distance)

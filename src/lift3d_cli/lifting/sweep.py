@@ -20,16 +20,19 @@ class VoxelViews:
     """R voxels, as V source views see them.
 
     Args:
-        colors: [V, 3, R] sRGB.
-        contrasts: [V, 3, R] the same after local normalisation: exposure and shading are gone.
+        looks: [V, 6, R] sRGB, and the same after local normalisation (contrast): exposure and shading are gone.
         seen: [V, R] bool, True where the voxel projects onto a usable pixel.
         angle: [V, R] radians, between the lines of sight from the target and from the view.
     """
 
-    colors: Tensor
-    contrasts: Tensor
+    looks: Tensor
     seen: Tensor
     angle: Tensor
+
+    def deviation(self, reference: Tensor) -> tuple[Tensor, Tensor]:  # [6, R] to [V, R], [V, R]
+        """How far each view's colour and its contrast are from a reference's, mean absolute differences."""
+        apart = (self.looks - reference).abs_()
+        return apart[:, :3].mean(1), apart[:, 3:].mean(1)
 
 
 @torch.no_grad()
@@ -55,20 +58,25 @@ def plane_sweep(
     """
     near, far = depth_range
     device = sources.images.device
-    width, height = -(-target.width // step), -(-target.height // step)
+    width, height = sweep_size(target, step)
     maps = _sweep_maps(sources, step)
     lines = EpipolarLines.between(target, sources.cameras, device)
     uv = pixel_centers(width, height, device) * step
     depths = 1 / torch.linspace(1 / near, 1 / far, num_planes, device=device)
-    # Per ray and view: the sampled maps, and about as much again three times over while they are compared.
-    chunk = max(1, memory_bytes // (4 * maps.shape[0] * maps.shape[1] * 4))
+    # Per voxel and view: the sampled maps, and about as much again three times over while they are compared.
+    chunk = memory_bytes // (4 * maps.shape[0] * maps.shape[1] * 4)
     if device.type == "cpu":
-        chunk = min(chunk, 4096)  # then a plane's temporaries stay in the processor's cache: a fifth faster
-    columns = []
-    for rays in uv.split(chunk):
-        planes = [statistics(_look(maps, lines, rays, depth, step)) for depth in depths]
-        columns.append(torch.stack(planes, 1))
-    return torch.cat(columns, 2).reshape(-1, num_planes, height, width)
+        chunk = min(chunk, 4096)  # then the temporaries stay in the processor's cache: a fifth faster
+    volume = []
+    for rays in uv.split(max(1, chunk // num_planes)):
+        found = statistics(_look(maps, lines, rays, depths.expand(len(rays), -1), step))
+        volume.append(found.unflatten(1, (len(rays), num_planes)))
+    return torch.cat(volume, 1).transpose(1, 2).unflatten(2, (height, width))
+
+
+def sweep_size(target: Camera, step: int) -> tuple[int, int]:
+    """Voxels across a plane and down it."""
+    return -(-target.width // step), -(-target.height // step)
 
 
 def _sweep_maps(sources: SourceViews, step: int) -> Tensor:  # [V, 7, h, w]
@@ -80,13 +88,12 @@ def _sweep_maps(sources: SourceViews, step: int) -> Tensor:  # [V, 7, h, w]
     return torch.cat([images, (images - mean) / (variance + 1e-3).sqrt(), valid], 1)
 
 
-def _look(maps: Tensor, lines: EpipolarLines, rays: Tensor, depth: Tensor, step: int) -> VoxelViews:
-    t = depth.expand(len(rays), 1)
-    uv, _ = lines.project(rays, t)
-    uv = uv[:, :, 0] / step
-    values = sample_map(maps, uv)  # [V, 7, R]
+def _look(maps: Tensor, lines: EpipolarLines, rays: Tensor, t: Tensor, step: int) -> VoxelViews:
+    """The voxels at z-depths `t` [R, D] on `rays` [R, 2], as R * D of them."""
+    uv = lines.project(rays, t)[0].flatten(1, 2) / step
+    values = sample_map(maps, uv)  # [V, 7, R * D]
     seen = inside(uv, maps.shape[3], maps.shape[2]) & (values[:, 6] > 0.99)
-    return VoxelViews(values[:, :3], values[:, 3:6], seen, ray_angles(lines, rays, t)[..., 0])
+    return VoxelViews(values[:, :6], seen, ray_angles(lines, rays, t).flatten(1))
 
 
 def _shrink(maps: Tensor, step: int) -> Tensor:

@@ -87,9 +87,13 @@ class FeatureMap:
         Follows the grid exactly, so padding beyond the image is left out.
         """
         v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-        uv = torch.stack([u, v], -1) * torch.tensor(self.grid.scale) + torch.tensor(self.grid.offset)
+        return self.at(torch.stack([u, v], -1))
+
+    def at(self, uv: Tensor) -> Tensor:
+        """The features at pixels `uv` [..., 2] of the image, interpolated: [C, ...]."""
         # float32 positions: in half precision, pixels beyond 2048 have no centre.
-        return sample_map(self.data[None].float(), uv[None].to(self.data.device))[0].to(self.data.dtype)
+        place = uv * torch.tensor(self.grid.scale) + torch.tensor(self.grid.offset)
+        return sample_map(self.data[None].float(), place[None].to(self.data.device))[0].to(self.data.dtype)
 
     def finer(self, data: Tensor) -> FeatureMap:
         """`data` [c, n * h, n * w], made from this map by upsampling `n` times, with its own grid."""

@@ -60,11 +60,12 @@ def principal_colors(frames: Sequence[FeatureMap]) -> Decoder:
     """Pictures with the three leading principal components of all frames' features as red, green and blue."""
     cells = sample_cells(frames)
     mean = cells.mean(0)
-    covariance = (cells - mean).T @ (cells - mean) / len(cells)
+    cells -= mean
+    covariance = cells.T @ cells / len(cells)
     basis = torch.linalg.eigh(covariance.double())[1].flip(1)[:, :3].to(cells)
     # An eigenvector has no sign; this one does not change with the machine.
     basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
-    projected = (cells - mean) @ basis
+    projected = cells @ basis
     low, high = projected.quantile(0.01, 0), projected.quantile(0.99, 0)
     if basis.shape[1] < 3:  # of one or two channels: the last one again
         again = torch.tensor([*range(basis.shape[1]), *[basis.shape[1] - 1] * 3][:3], device=basis.device)
@@ -88,7 +89,8 @@ def segment_clusters(frames: Sequence[FeatureMap], num_clusters: int) -> Decoder
     directions = _directions(cells, mean)
     centers = _kmeans(directions, num_clusters)
     # How far apart two clusters are to be told apart surely: what cells of one cluster differ by.
-    spread = (directions[:, None] - centers).square().sum(-1).amin(1).mean().clamp(min=1e-6)
+    distances = torch.cdist(directions, centers, compute_mode="donot_use_mm_for_euclid_dist")
+    spread = distances.amin(1).square().mean().clamp(min=1e-6)
     names = tuple(f"cluster {i + 1}" for i in range(num_clusters))
 
     def score(rows: Tensor) -> Tensor:  # [N, C] to [N, K]
@@ -117,8 +119,7 @@ def segment_strokes(context: DecodeContext) -> Decoder:
             f"--strokes: {len(colors)} colour painted. hint: paint each class in a colour of its own, and what is "
             "none of them in one more; black or transparent is not painted. Save as PNG, a JPEG has no pure colours"
         )
-    whole = features.at_pixels(image.shape[2], image.shape[1]).flatten(1)
-    rows = whole[:, uv[:, 1] * image.shape[2] + uv[:, 0]].T.float()
+    rows = features.at(uv + 0.5).T.float()
     mean = features.data.float().flatten(1).mean(1)
     classes = classes.to(rows.device)
     weight, bias = _logistic_regression(_directions(rows, mean), classes, len(colors))

@@ -5,14 +5,15 @@ out(r) = sum over views i and samples k of  omega[i, r, k] * map_i(uv[i, r, k])
 
 from __future__ import annotations
 
+import functools
+import warnings
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lift3d_cli.geometry.grids import sample_map
-
-# Below this many channels, sampling all views at once is faster than looking up rows of a table.
-_MIN_TABLE_CHANNELS = 16
 
 
 def weighted_gather_ref(
@@ -25,45 +26,52 @@ def weighted_gather_ref(
 
 
 class WeightedGather:
-    """The same for many batches of rays from the same maps, and without ever holding [V, R, S, C] for many channels.
+    """The same for many batches of rays from the same maps, and without ever holding [V, R, S, C].
 
-    `torch.nn.functional.embedding_bag` over the channels-last maps is a fused weighted gather: the four taps of each
-    sample are four rows of one table, which is made once. Accumulates in float32.
+    The maps become a channels-last table, of which each sample reads four rows. On a GPU a Triton kernel does it, of
+    maps in their own precision; else, `torch.nn.functional.embedding_bag`, of maps in float32. Sums are float32.
 
     Args:
         maps: [V, C, h, w].
     """
 
     def __init__(self, maps: Tensor) -> None:
-        self.maps = maps.float()
-        self._table: Tensor | None = None
-        if maps.shape[1] >= _MIN_TABLE_CHANNELS:
-            self._table = self.maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+        self._kernel = load_kernel(maps.device)
+        self._channels, dtype = maps.shape[1], torch.float32
+        if self._kernel is not None:
+            dtype = maps.dtype if maps.dtype in (torch.float16, torch.bfloat16) else dtype
+            if maps.shape[1] % 4:  # whole vectors can be read of cells of four channels
+                maps = F.pad(maps, (0, 0, 0, 0, 0, -maps.shape[1] % 4))
+        maps = maps.to(dtype, memory_format=torch.channels_last)
+        self._size = maps.shape[2:]
+        self._table = maps.permute(0, 2, 3, 1).flatten(0, 2)
+        self.maps = maps[:, : self._channels]
 
     def __call__(
         self,
         uv: Tensor,  # [V, R, S, 2] pixels of the maps
-        omega: Tensor,  # [V, R, S]
+        omega: Tensor,  # [V, R, S]; 0 where uv is NaN
     ) -> Tensor:  # [R, C] float32
         """Gather one batch of rays."""
-        if self._table is None:
-            return weighted_gather_ref(self.maps, uv, omega)
-        return gather_rows(self._table, uv, omega, *self.maps.shape[2:])
+        if self._kernel is not None:
+            return self._kernel(self._table, uv, omega, *self._size)[:, : self._channels]
+        rows, weights = _taps(uv, omega, *self._size)
+        return F.embedding_bag(rows, self._table, per_sample_weights=weights, mode="sum")
 
     def moved(
         self,
         values: Tensor,  # [R, C]
-        rows: Tensor,  # [V, R, T] cells of the maps, counted through all of them
+        rows: Tensor,  # [V, R, T] cells of the maps, those of view i in map i, counted through all of them
         weights: Tensor,  # [V, R, T]
     ) -> Tensor:  # [R, C]
         """Move each ray's value towards cells of the maps: v + sum over j of weights_j (cell_j - v)."""
-        table = self._table
-        if table is None:
-            table = self.maps.permute(0, 2, 3, 1).flatten(0, 2)
-        per_ray = (x.transpose(0, 1).flatten(1) for x in (rows, weights.to(table.dtype)))
-        rows, weights = (x.contiguous() for x in per_ray)
-        cells = F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
-        return (1 - weights.sum(1, keepdim=True)) * values + cells
+        if self._kernel is not None:
+            height, width = self._size
+            cells = self(torch.stack([rows % width, rows // width % height], -1) + 0.5, weights)
+        else:
+            per_ray = [x.transpose(0, 1).flatten(1) for x in (rows, weights.float())]
+            cells = F.embedding_bag(per_ray[0], self._table, per_sample_weights=per_ray[1], mode="sum")
+        return (1 - weights.sum((0, 2)))[:, None] * values + cells
 
 
 def weighted_gather(maps: Tensor, uv: Tensor, omega: Tensor) -> Tensor:
@@ -71,24 +79,51 @@ def weighted_gather(maps: Tensor, uv: Tensor, omega: Tensor) -> Tensor:
     return WeightedGather(maps)(uv, omega)
 
 
-def gather_rows(
-    table: Tensor,  # [V * h * w, C] float32
-    uv: Tensor,  # [V, R, S, 2]
-    omega: Tensor,  # [V, R, S]
-    height: int,
-    width: int,
-) -> Tensor:  # [R, C]
-    num_views, num_rays = uv.shape[:2]
+def _taps(uv: Tensor, omega: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:  # both [R, 4 * V * S]
+    """The rows of the table that each ray reads, and their weights.
+
+    Dropping samples without weight here costs as much as it saves.
+    """
+    num_views, num_rays, num_samples = omega.shape
+    counts = {"device": uv.device, "dtype": torch.int32 if num_views * height * width < 2**31 else torch.int64}
     # A NaN point lies behind its view and has no weight; 0 is as good a place to not read it as any.
-    point = torch.nan_to_num(uv) - 0.5
-    u = point[..., 0].clamp(0, width - 1)
-    v = point[..., 1].clamp(0, height - 1)
-    u0, v0 = u.floor(), v.floor()
-    fu, fv = u - u0, v - v0
-    u0, v0 = u0.long(), v0.long()
-    u1, v1 = (u0 + 1).clamp(max=width - 1), (v0 + 1).clamp(max=height - 1)
-    view = (torch.arange(num_views, device=uv.device) * (height * width)).view(-1, 1, 1)
-    rows = torch.stack([view + y * width + x for y in (v0, v1) for x in (u0, u1)], -1)  # [V, R, S, 4]
-    taps = torch.stack([a * b for a in (1 - fv, fv) for b in (1 - fu, fu)], -1) * omega[..., None]
-    per_ray = rows.transpose(0, 1).reshape(num_rays, -1), taps.transpose(0, 1).reshape(num_rays, -1)
-    return F.embedding_bag(per_ray[0], table, per_sample_weights=per_ray[1].to(table.dtype), mode="sum")
+    point = torch.nan_to_num(uv.float().permute(3, 1, 0, 2).reshape(2, num_rays, -1)).sub_(0.5)
+    u, v = point[0].clamp_(0, width - 1), point[1].clamp_(0, height - 1)
+    # The cell above and to the left, of which there is another one to the right and below.
+    x, y = u.to(**counts).clamp_(max=max(width - 2, 0)), v.to(**counts).clamp_(max=max(height - 2, 0))
+    right, below = u.sub_(x), v.sub_(y)
+    first = (torch.arange(num_views, **counts) * (height * width)).repeat_interleave(num_samples)
+    cell = y.mul_(width).add_(x).add_(first)
+    weights = _shares(right, below, omega.transpose(0, 1).reshape(num_rays, -1))
+    to_right, to_below = min(width - 1, 1), min(height - 1, 1) * width
+    steps = torch.tensor([0, to_right, to_below, to_below + to_right], **counts)
+    return (cell[:, None] + steps[:, None]).flatten(1), weights.flatten(1)
+
+
+def _shares(right: Tensor, below: Tensor, omega: Tensor) -> Tensor:  # [R, N] to [R, 4, N]
+    """A sample's weight for the cell, those to the right and below, and that across."""
+    across = torch.stack([1 - right, right], 1).mul_(omega[:, None])
+    down = torch.stack([1 - below, below], 1)
+    return (down[:, :, None] * across[:, None]).flatten(1, 2)
+
+
+@functools.cache
+def load_kernel(device: torch.device) -> Callable[..., Tensor] | None:
+    """The Triton kernel, if this is a CUDA device and it runs there. A warning says so where it does not."""
+    if device.type != "cuda":
+        return None
+    try:
+        from lift3d_cli.ops.weighted_gather_triton import gather
+
+        one = torch.ones(1, 1, 1, 1, device=device)
+        gather(one[0, 0], one.expand(1, 1, 1, 2), one[0], 1, 1).item()  # waits for the device's own errors too
+    except Exception as e:  # no Triton, no C compiler for it, a GPU that is too old: it has many ways to fail
+        reason = next(iter(str(e).splitlines()), type(e).__name__)
+        warnings.warn(
+            f"the Triton kernel does not run on {device}, so torch gathers, more slowly: {reason}. hint: "
+            "pip install triton; it needs a C compiler and a GPU of compute capability 7.0 or more",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return None
+    return gather

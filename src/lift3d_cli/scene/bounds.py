@@ -80,9 +80,9 @@ def _is_inside(uv: np.ndarray, z: np.ndarray, camera: Camera, widening: float) -
     """True for points in front that project into the image, widened on each side by this many image sizes."""
     inside = z > 0
     if np.isfinite(widening):
-        size = np.array([camera.width, camera.height])
-        with np.errstate(invalid="ignore"):
-            inside &= ((uv >= -widening * size) & (uv <= (1 + widening) * size)).all(axis=1)
+        for place, size in zip(uv.T, (camera.width, camera.height), strict=True):
+            with np.errstate(invalid="ignore"):
+                inside &= (place >= -widening * size) & (place <= (1 + widening) * size)
     return inside
 
 

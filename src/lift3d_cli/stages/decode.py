@@ -15,23 +15,17 @@ from torch import Tensor
 from lift3d_cli.cache.renders import Render
 from lift3d_cli.config import RAW_FORMATS, DecodeConfig
 from lift3d_cli.errors import CacheError, ModelError, SceneError
-from lift3d_cli.models.base import (
-    DecodeContext,
-    DecodeOptions,
-    Decoder,
-    FeatureMap,
-    Model,
-    RenderedView,
-    Segmentation,
-)
+from lift3d_cli.models.base import DecodeContext, DecodeOptions, Decoder, FeatureMap, Model, RenderedView, Segmentation
 from lift3d_cli.models.fingerprint import fingerprint
 from lift3d_cli.registry import find_model
 from lift3d_cli.scene.scene import Scene
 from lift3d_cli.stages.device import resolve_device
 from lift3d_cli.stages.encode import Progress, no_progress, to_image
+from lift3d_cli.stages.overlap import BackgroundWriter, prefetched, touched
 from lift3d_cli.stages.photos import ScenePhotos
+from lift3d_cli.stages.png import read_png
 from lift3d_cli.stages.render import CachedFeatures
-from lift3d_cli.stages.results import TaskFolder, read_png, video_writer, write_features
+from lift3d_cli.stages.results import TaskFolder, video_writer, write_features
 
 
 @dataclass(frozen=True)
@@ -108,16 +102,20 @@ class _Work:
         """See `Decoded`."""
         return self.model.spec.scale if self.task == "superres" else 1
 
-    def frame(self, index: int) -> FeatureMap:
-        """The rendered features of a frame."""
-        data, grid, _ = self.features.read_frame(index)
-        return FeatureMap(data.to(self.device).float(), grid)
-
-    def view(self, index: int) -> RenderedView:
-        """The rendered colour of a frame."""
-        _, _, extra = self.colors.read_frame(index)
+    def read(self, index: int) -> tuple[FeatureMap, Tensor, Tensor]:
+        """A frame as it is stored: its features, colour [3, H, W] uint8 and coverage [H, W] uint8."""
         image = torch.from_numpy(read_png(self.colors.color_path(index))).permute(2, 0, 1)
-        return RenderedView(*(x.to(self.device).float().div(255) for x in (image, extra["coverage"])))
+        _, _, extra = self.colors.read_frame(index)
+        data, grid, _ = self.features.read_frame(index)
+        return FeatureMap(touched(data), grid), image, touched(extra["coverage"])
+
+    def frame(self, stored: FeatureMap) -> FeatureMap:
+        """The rendered features of a frame, to compute with."""
+        return FeatureMap(stored.data.to(self.device).float(), stored.grid)
+
+    def view(self, image: Tensor, coverage: Tensor) -> RenderedView:
+        """The rendered colour of a frame."""
+        return RenderedView(*(x.to(self.device).float().div(255) for x in (image, coverage)))
 
     def photo(self, name: str) -> tuple[FeatureMap, Tensor]:
         """A photo's own features and its pixels [3, H, W]; see `DecodeContext`."""
@@ -131,7 +129,7 @@ class _Work:
 
     def decoder(self) -> Decoder:
         """What decodes the frames."""
-        options = _options(self.config)
+        options = decode_options(self.config)
         if options.point is not None:
             scene = self._photo_features().photos.scene
             camera = scene.views[find_photo(scene, options.point_view)].camera
@@ -196,7 +194,7 @@ class _Frames(Sequence[FeatureMap]):
     def __getitem__(self, index: int) -> FeatureMap:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self._work.frame(index)
+        return self._work.frame(FeatureMap(*self._work.features.read_frame(index)[:2]))
 
 
 @torch.inference_mode()
@@ -204,12 +202,18 @@ def _decode_frames(work: _Work, output: Path, progress: Progress) -> Decoded:
     total, config = len(work.names), work.config
     sizes = {(camera["width"], camera["height"]) for camera in work.colors.content["cameras"]}
     video = output / f"{work.task}.mp4" if config.video and len(sizes) == 1 and total > 1 else None
-    folder = TaskFolder(output / work.task, config.soft_masks)
     decoder = work.decoder()
-    with video_writer(video, config.fps or float(work.colors.facts["fps"])) as append:
-        for index in progress(range(total), f"decode {work.task}", total):
-            view = work.view(index)
-            append(folder.write(work.names[index], work.decoded(decoder, work.frame(index), view), view.image))
+    with (
+        video_writer(video, config.fps or float(work.colors.facts["fps"])) as append,
+        prefetched(range(total), work.read) as frames,
+        BackgroundWriter() as later,
+    ):
+        folder = TaskFolder(output / work.task, config.soft_masks, later)
+        names = progress(work.names, f"decode {work.task}", total)
+        for name, (features, image, coverage) in zip(names, frames, strict=True):
+            view = work.view(image, coverage)
+            shown = folder.write(name, work.decoded(decoder, work.frame(features), view), view.image)
+            later(append, shown)
     note = "no video: the poses are of different sizes" if config.video and len(sizes) > 1 else ""
     return Decoded(folder.root, video, note, work.scale)
 
@@ -234,7 +238,7 @@ def _write_raw(work: _Work, output: Path, progress: Progress) -> Decoded:
     return Decoded(output / "features")
 
 
-def _options(config: DecodeConfig) -> DecodeOptions:
+def decode_options(config: DecodeConfig) -> DecodeOptions:
     """The options with their pictures read.
 
     Raises:

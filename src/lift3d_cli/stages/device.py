@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
 from lift3d_cli.errors import ResourceError
 
+PRECISIONS = ("auto", "bf16", "fp32")
+_LEAST_BYTES = 64 * 2**20
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -30,6 +35,46 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def resolve_precision(name: str, device: torch.device) -> str:
+    """`bf16` or `fp32`; `auto` is bf16 where the processor computes in it, and not by way of float32.
+
+    Raises:
+        ResourceError: if it is none of the three.
+    """
+    if name not in PRECISIONS:
+        raise ResourceError(f"--precision {name}: not one of {', '.join(PRECISIONS)}")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    # Before torch 2.10 there is no asking.
+    able = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
+
+
+def resolve_memory(text: str, device: torch.device) -> int:
+    """Bytes of a size; `auto` is half of what is free on the device.
+
+    Raises:
+        ResourceError: if it is not a size, or less than 64 MiB.
+    """
+    return max(_LEAST_BYTES, _free_bytes(device) // 2) if text == "auto" else parse_bytes(text)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = []
+    with suppress(OSError, StopIteration):  # Linux
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    with suppress(OSError, ValueError):  # what a container may take at most, "max" for all
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    with suppress(OSError, ValueError, AttributeError):  # all that there is, on other systems; Windows has no sysconf
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return min(found, default=8 * 2**30)
+
+
 def parse_bytes(text: str) -> int:
     """`512MiB`, `2GiB`, `2G` or a number of bytes.
 
@@ -40,6 +85,6 @@ def parse_bytes(text: str) -> int:
     if match is None:
         raise ResourceError(f"--memory {text}: not a size. hint: 2GiB or 512MiB")
     size = int(float(match[1]) * _UNITS[match[2]])
-    if size < 64 * 2**20:
+    if size < _LEAST_BYTES:
         raise ResourceError(f"--memory {text}: too little to render with. hint: 64MiB or more")
     return size

@@ -19,6 +19,7 @@ from lift3d_cli.models.fingerprint import fingerprint
 from lift3d_cli.registry import ModelRef, find_model
 from lift3d_cli.scene.scene import Photo
 from lift3d_cli.stages.device import resolve_device
+from lift3d_cli.stages.overlap import BackgroundWriter, prefetched
 from lift3d_cli.stages.photos import ScenePhotos, shrunk_size
 
 T = TypeVar("T")
@@ -75,14 +76,16 @@ def _encode_model(
         model.to(device)  # the first features begin the encoder: one that fails at once is not the latest
     else:
         cache.begin(encoder)
-    for i in progress(todo, f"encode {model.spec.name}", len(todo)):
-        # Another process may have made it meanwhile.
-        if not config.force and cache.has_features(encoder, records[i]):
-            continue
-        torch.manual_seed(config.seed)  # per photo, so that the order and what was there before do not matter
-        image = to_image(photos.resized(i, *records[i].size), device)
-        features = model.checked_encode(image, photos.scene.views[i].name)
-        cache.write_features(encoder, records[i], features.data, features.grid)
+    # One by one: batches of 4 are 0.6 to 1.1 times as fast on a CPU, and a photo's features would differ in their last
+    # bits by what is in its batch.
+    with prefetched(todo, lambda i: photos.resized(i, *records[i].size)) as resized, BackgroundWriter() as later:
+        for i, photo in zip(progress(todo, f"encode {model.spec.name}", len(todo)), resized, strict=True):
+            # Another process may have made it meanwhile.
+            if not config.force and cache.has_features(encoder, records[i]):
+                continue
+            torch.manual_seed(config.seed)  # per photo, so that the order and what was there before do not matter
+            features = model.checked_encode(to_image(photo, device), photos.scene.views[i].name)
+            cache.write_features(encoder, records[i], features.data, features.grid, later)
     folder = cache.root / "feats" / encoder.folder
     return Encoded(model.spec.name, folder, len(todo), len(views) - len(todo))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from lift3d_cli.lifting.sources import SourceViews, select_sources
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.scene.bounds import depth_range
 from lift3d_cli.stages.encode import to_image
+from lift3d_cli.stages.memory import left_for_temporaries
 from lift3d_cli.stages.photos import Recent, ScenePhotos
 
 # A target that has within a tenth the pixels per angle of the encoded photos gets the model's own grid of its size.
@@ -87,7 +88,7 @@ class SceneLifter:
     ) -> None:
         self._photos = photos
         self._points = points
-        self._renderer = renderer
+        self.renderer = renderer
         self._num_views = num_views
         self._device = device
         self._candidates = range(len(photos.scene.views)) if candidates is None else candidates
@@ -103,6 +104,19 @@ class SceneLifter:
         chosen = select_sources(target, cameras, self._num_views, near_far, self._points)
         return Choice(near_far, [self._candidates[i] for i in chosen])
 
+    def read_ahead(self, target: Camera, choice: Choice, features: Mapping[str, FeatureSource]) -> None:
+        """Read what `lift` will need, on another thread while it renders the target before."""
+        # Of two targets, each photo at the target's size and, for the descriptors, at the encoder's.
+        self._photos.make_room(4 * self._num_views)
+        corrector = self.renderer.corrector
+        for index in choice.sources:
+            camera = self._source_camera(index, target)
+            self._photos.resized(index, camera.width, camera.height)
+            for source in features.values():
+                source.read(index)
+                if corrector is not None and index not in self._descriptors.get((corrector, source), ()):
+                    self._photos.resized(index, *source.size(index))
+
     def lift(
         self,
         target: Camera,
@@ -117,29 +131,62 @@ class SceneLifter:
             choice: of `choose`.
             features: by any name; several may be of one model.
             correctors: by the same names; None for the renderer's.
+
+        Raises:
+            ResourceError: if the renderer's memory is too small for what must be held as a whole.
         """
+        renderer, sources, model_features = self._prepare(target, choice, features or {}, correctors)
+        frame = renderer.render(target, sources, choice.depth_range, model_features)
+        return LiftedView(frame, {name: f.target for name, f in model_features.items()}, choice)
+
+    def lift_features(
+        self, target: Camera, choice: Choice, features: Mapping[str, FeatureSource], image: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, FeatureGrid]]:
+        """`lift` without the colours, which are most of its work: `image` [3, H, W] has them.
+
+        Returns:
+            By name, features [C, h, w] and their grids.
+
+        Raises:
+            ResourceError: as `lift`.
+        """
+        renderer, sources, model_features = self._prepare(target, choice, features, None)
+        image = image.to(self._device)
+        rendered = renderer.render_features(target, sources, choice.depth_range, model_features, image)
+        return rendered, {name: f.target for name, f in model_features.items()}
+
+    def _prepare(
+        self,
+        target: Camera,
+        choice: Choice,
+        features: Mapping[str, FeatureSource],
+        correctors: Mapping[str, Corrector | None] | None,
+    ) -> tuple[Renderer, SourceViews, dict[str, SourceFeatures]]:
+        """The renderer with what is left of its memory, and what it renders from."""
         chosen = choice.sources
         cameras = [self._source_camera(i, target) for i in chosen]
+        model_features = {
+            name: self._gather_features(
+                source, target, chosen, cameras, correctors[name] if correctors else self.renderer.corrector
+            )
+            for name, source in features.items()
+        }
+        left = left_for_temporaries(self.renderer, target, cameras, model_features)
+        return replace(self.renderer, memory_bytes=left), self._source_views(chosen, cameras), model_features
+
+    def _source_views(self, chosen: Sequence[int], cameras: Sequence[Camera]) -> SourceViews:
         photos = [self._photos.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
         images = [to_image(photo) for photo in photos]
         valid = [torch.from_numpy(photo.valid) for photo in photos]
         looked_at = [self._look_at(i, image) for i, image in zip(chosen, images, strict=True)]
-        sources = SourceViews.stack(cameras, images, valid, self._device, looked_at)
-        model_features = {
-            name: self._gather_features(
-                source, target, chosen, cameras, correctors[name] if correctors else self._renderer.corrector
-            )
-            for name, source in (features or {}).items()
-        }
-        frame = self._renderer.render(target, sources, choice.depth_range, model_features)
-        return LiftedView(frame, {name: f.target for name, f in model_features.items()}, choice)
+        return SourceViews.stack(cameras, images, valid, self._device, looked_at)
 
     @torch.inference_mode()
     def _look_at(self, index: int, image: Tensor) -> Tensor | None:  # [F, h, w]
         """Stage II's features of a photo, see `Blending.photo_features`."""
 
         def make() -> Tensor | None:
-            features = self._renderer.blending.photo_features(image[None].to(self._device))
+            features = self.renderer.blending.photo_features(image[None].to(self._device))
             return None if features is None else features[0]
 
         return self._photo_features.get((index, image.shape), make)
@@ -175,7 +222,7 @@ class SceneLifter:
         maps, grids, focals, descriptors = [], [], [], []
         for index, camera in zip(chosen, cameras, strict=True):
             features, (width, height) = source.read(index), source.size(index)
-            maps.append(features.data.float())
+            maps.append(features.data)
             grids.append(features.grid.rescaled(camera.width / width, camera.height / height))
             focals.append(camera.K[0, 0] * width / camera.width)
             if corrector is not None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from threading import Lock
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from lift3d_cli.cache.format import PhotoRecord, key_of
-from lift3d_cli.cache.store import SceneCache, describe_photo
+from lift3d_cli.cache.store import SceneCache, describe_photo, file_sha256
 from lift3d_cli.errors import CacheError, SceneError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.scene.bounds import surface_points
@@ -21,21 +23,31 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """The last `size` values made, by key: what is made for one pose is mostly used for the next one too."""
+    """The last `size` values made, by key: what is made for one pose is mostly used for the next one too.
+
+    Threads may share it; two that miss the same value at the same time both make it, and one is kept.
+    """
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
         self._values: OrderedDict[Hashable, T] = OrderedDict()
+        self._lock = Lock()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._values
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """The value of `key`, made if it is not there."""
-        if key in self._values:
-            self._values.move_to_end(key)
-        else:
-            self._values[key] = make()
-            if len(self._values) > self._size:
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+        made = make()  # without the lock: who finds his value shall not wait for another's
+        with self._lock:
+            value = self._values.setdefault(key, made)
+            if len(self._values) > self.size:
                 self._values.popitem(last=False)
-        return self._values[key]
+        return value
 
 
 class ScenePhotos:
@@ -50,6 +62,7 @@ class ScenePhotos:
     def __init__(self, scene: Scene, cache: SceneCache | None, keep: int = 16) -> None:
         self.scene = scene
         self.cache = cache
+        self._sha256 = functools.cache(file_sha256)
         self._records: dict[tuple[int, tuple[int, int] | None], PhotoRecord] = {}
         self._recent: Recent[Photo] = Recent(keep)
 
@@ -67,6 +80,7 @@ class ScenePhotos:
                 None if distortion is None else (distortion.model, distortion.coeffs),
                 view.mask_path,
                 size,
+                self._sha256,
             )
         return self._records[index, size]
 
@@ -85,6 +99,10 @@ class ScenePhotos:
     def resized(self, index: int, width: int, height: int) -> Photo:
         """A photo at another size."""
         return self._recent.get((index, width, height), lambda: resize_photo(self.photo(index), width, height))
+
+    def make_room(self, keep: int) -> None:
+        """Hold at least so many resized photos in memory."""
+        self._recent.size = max(self._recent.size, keep)
 
     def points(self, indices: list[int] | None = None) -> np.ndarray:
         """[N, 3] points on surfaces, from the file or from the photos `indices` (all); kept in the cache."""

@@ -6,11 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import lift3d_cli
-from lift3d_cli.cache.atomic import write_atomic
+from lift3d_cli.cache.atomic import Later, write_atomic
 from lift3d_cli.cache.format import EncoderRecord, slug
 from lift3d_cli.cache.renders import Render, render_dir, render_key
 from lift3d_cli.config import RenderConfig
@@ -22,7 +21,9 @@ from lift3d_cli.scene.paths import CameraPath
 from lift3d_cli.stages.device import resolve_device
 from lift3d_cli.stages.encode import Progress, encoded_size, model_of, no_progress
 from lift3d_cli.stages.lift import Choice, LiftedView, SceneLifter
+from lift3d_cli.stages.overlap import BackgroundWriter, prefetched, touched
 from lift3d_cli.stages.photos import Recent, ScenePhotos
+from lift3d_cli.stages.png import encode_png, read_png, to_uint8
 from lift3d_cli.stages.renderers import make_renderer
 
 
@@ -42,7 +43,12 @@ class CachedFeatures:
     def read(self, index: int) -> FeatureMap:
         """See `FeatureSource`."""
         record = self.photos.record(index, self.size(index))
-        return self._recent.get(index, lambda: FeatureMap(*self.photos.cache.read_features(self.encoder, record)))
+
+        def make() -> FeatureMap:
+            data, grid = self.photos.cache.read_features(self.encoder, record)
+            return FeatureMap(touched(data), grid)
+
+        return self._recent.get(index, make)
 
 
 def render(
@@ -66,26 +72,34 @@ def render(
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
     device = resolve_device(config.device)
-    renderer = make_renderer(config, device)
-    lifter = SceneLifter(photos, photos.points(), renderer, config.views, device)
+    lifter = SceneLifter(photos, photos.points(), make_renderer(config, device), config.views, device)
     choices = [lifter.choose(camera) for camera in path.cameras]
     used = sorted({i for choice in choices for i in choice.sources})
     features = {e.name: CachedFeatures(photos, e, 2 * config.views) for e in _encoders(photos, used, config)}
-    content = _content(photos, path, choices, config.views, renderer.settings())
+    content = _content(photos, path, choices, config.views, lifter.renderer.settings())
     facts = {"scene": str(photos.scene.root.resolve()), "fps": path.fps, "names": list(path.names)}
     root = output or render_dir(photos.cache.root, name, content)
     colors = Render.create(root, content, facts)
     lifted = {name: _features_render(colors, source.encoder, config.dtype) for name, source in features.items()}
-    todo_colors = set(colors.missing())
-    missing = {name: set(r.missing()) for name, r in lifted.items()}
+    todo_colors, missing = set(colors.missing()), {name: set(r.missing()) for name, r in lifted.items()}
     todo = sorted(todo_colors.union(*missing.values()))
-    for index in progress(todo, "render", len(todo)):
+
+    def read(index: int) -> tuple[Camera, Choice, dict[str, CachedFeatures]]:
         wanted = {name: source for name, source in features.items() if index in missing[name]}
-        view = lifter.lift(path.cameras[index], choices[index], wanted)
-        if index in todo_colors:
-            _write_colors(colors, index, view)
-        for name, data in view.frame.features.items():
-            lifted[name].write_frame(index, data.cpu(), view.grids[name])
+        lifter.read_ahead(path.cameras[index], choices[index], wanted)
+        return path.cameras[index], choices[index], wanted
+
+    with prefetched(todo, read) as poses, BackgroundWriter() as later:
+        for index, pose in zip(progress(todo, "render", len(todo)), poses, strict=True):
+            if index in todo_colors:
+                view = lifter.lift(*pose)
+                _write_colors(colors, index, view, later)
+                found, grids = view.frame.features, view.grids
+            else:
+                image = torch.from_numpy(read_png(colors.color_path(index))).permute(2, 0, 1) / 255
+                found, grids = lifter.lift_features(*pose, image)
+            for name, data in found.items():
+                lifted[name].write_frame(index, data.cpu(), grids[name], later=later)
     return root
 
 
@@ -122,6 +136,7 @@ def _content(
 ) -> dict[str, object]:
     """Everything that the rendered colours depend on."""
     used = sorted({i for choice in choices for i in choice.sources})
+    place = {index: n for n, index in enumerate(used)}
     return {
         "version": lift3d_cli.__version__,
         "frames": len(path),
@@ -129,9 +144,10 @@ def _content(
         "cameras": [camera_json(camera) for camera in path.cameras],
         "sources": [[photos.record(i).key, photos.scene.views[i].camera.w2c.tolist()] for i in used],
         # Per pose: near and far, and which of the sources. They follow from all photos, by the points of the surfaces.
-        "choices": [[*choice.depth_range, [used.index(i) for i in choice.sources]] for choice in choices],
+        "choices": [[*choice.depth_range, [place[i] for i in choice.sources]] for choice in choices],
         "views": views,
         "renderer": renderer,
+        "maps": ["confidence", "coverage", "depth"],
     }
 
 
@@ -140,26 +156,23 @@ def camera_json(camera: Camera) -> dict[str, object]:
     return {"K": camera.K.tolist(), "w2c": camera.w2c.tolist(), "width": camera.width, "height": camera.height}
 
 
-def _write_colors(colors: Render, index: int, view: LiftedView) -> None:
-    frame = view.frame
-    write_atomic(colors.color_path(index), encode_png(to_uint8(frame.image)))
+def _write_colors(colors: Render, index: int, view: LiftedView, later: Later) -> None:
+    frame, image = view.frame, to_uint8(view.frame.image)
+    later(lambda: write_atomic(colors.color_path(index), encode_png(image)))
     height, width = frame.depth.shape
-    coverage = (frame.coverage * 255).round().to(torch.uint8).cpu()
     colors.write_frame(
         index,
         frame.depth[None].cpu(),
         FeatureGrid(width, height, (1.0, 1.0)),
-        {"coverage": coverage, "sources": torch.tensor(list(view.choice.sources), dtype=torch.int32)},
+        {
+            "coverage": _as_bytes(frame.coverage),
+            "confidence": _as_bytes(frame.confidence),
+            "sources": torch.tensor(list(view.choice.sources), dtype=torch.int32),
+        },
+        later,
     )
 
 
-def to_uint8(image: torch.Tensor) -> np.ndarray:
-    """[3, H, W] in [0, 1] to [H, W, 3] uint8."""
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """[H, W, 3] uint8 RGB as the bytes of a PNG file."""
-    import cv2
-
-    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+def _as_bytes(share: torch.Tensor) -> torch.Tensor:
+    """[H, W] in [0, 1] to uint8."""
+    return (share * 255).round().to(torch.uint8).cpu()

@@ -14,7 +14,7 @@ from lift3d_cli.lifting.network import NUM_LATENTS, Lift3DNetwork
 from lift3d_cli.lifting.prediction import FeaturePrediction
 from lift3d_cli.lifting.proposal import PlaneSweepProposal, UniformProposal
 from lift3d_cli.lifting.renderer import Renderer
-from lift3d_cli.stages.device import parse_bytes
+from lift3d_cli.stages.device import resolve_memory, resolve_precision
 from lift3d_cli.weights import find_other_weights, load_weights
 
 SHIPPED_WEIGHTS = "lift3d.safetensors"
@@ -29,7 +29,7 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
     """The renderer that settings describe.
 
     Args:
-        config: planes, samples, memory and weights of it.
+        config: planes, samples, memory, weights and precision of it.
         device: where it will run.
         variant: "full"; "no-correction": by the colours' weights alone; "single-stage": without Stage I's proposal,
             from samples all along the ray; "feature-prediction": a head regresses the features; "training-free":
@@ -37,15 +37,17 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
 
     Raises:
         ModelError: if the weights are missing, damaged or those of another network.
-        ResourceError: if the memory is not a size.
+        ResourceError: if the memory is not a size, or the precision not one.
     """
-    memory_bytes = parse_bytes(config.memory)
+    memory_bytes = resolve_memory(config.memory, torch.device(device))
     if variant not in VARIANTS:
         raise ValueError(f"no variant named {variant!r}")
     if variant == "training-free":
         return Renderer(PlaneSweepProposal(config.planes), num_samples=config.samples, memory_bytes=memory_bytes)
     network, identity = load_network(config.weights)
     network.to(device)
+    if resolve_precision(config.precision, torch.device(device)) == "bf16":
+        network.to_bfloat16(torch.device(device))
     blending, proposal = LearnedBlending(network, identity), LearnedProposal(network, identity, config.planes)
     corrector, samples = network.corrector, config.samples
     if variant == "single-stage":

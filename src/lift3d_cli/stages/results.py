@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lift3d_cli.cache.atomic import replace_file
-from lift3d_cli.errors import CacheError, ResourceError
+from lift3d_cli.cache.atomic import Later, at_once, replace_file
+from lift3d_cli.errors import ResourceError
 from lift3d_cli.models.base import FeatureMap, Segmentation
-from lift3d_cli.stages.render import encode_png, to_uint8
+from lift3d_cli.stages.png import encode_png, to_uint8
 
 # Hues a golden angle apart: the next class is never like the last ones.
 _GOLDEN = 0.618034
@@ -33,10 +33,11 @@ class TaskFolder:
     Args:
         root: the folder, named as the task.
         soft_masks: see there.
+        later: writes the files.
     """
 
-    def __init__(self, root: Path, soft_masks: bool = False) -> None:
-        self.root, self._soft_masks = root, soft_masks
+    def __init__(self, root: Path, soft_masks: bool = False, later: Later = at_once) -> None:
+        self.root, self._soft_masks, self._later = root, soft_masks, later
 
     def write(self, name: str, result: Tensor | Segmentation, image: Tensor) -> np.ndarray:
         """Write one frame; returns what a video shows of it, [H, W, 3] uint8.
@@ -51,18 +52,18 @@ class TaskFolder:
         """
         if isinstance(result, Tensor):
             shown = to_uint8(result)
-            write_output(self.root / f"{name}.png", encode_png(shown))
+            self._later(_write_png, self.root / f"{name}.png", shown)
             return shown
         colors = np.array(result.colors or class_colors(result.names), dtype=np.uint8)
         labels = result.scores.argmax(0).to(torch.uint8).cpu().numpy()
-        write_output(self.root / f"{name}.png", _index_png(labels, colors))
+        self._later(lambda: write_output(self.root / f"{name}.png", _index_png(labels, colors)))
         shown = overlay(to_uint8(image), labels, colors)
-        write_output(self._beside("overlay") / f"{name}.png", encode_png(shown))
+        self._later(_write_png, self._beside("overlay") / f"{name}.png", shown)
         legend = [
             {"index": i, "name": n, "color": c.tolist()}
             for i, (n, c) in enumerate(zip(result.names, colors, strict=True))
         ]
-        write_output(self._beside("legend.json"), (json.dumps(legend, indent=1) + "\n").encode())
+        self._later(write_output, self._beside("legend.json"), (json.dumps(legend, indent=1) + "\n").encode())
         if self._soft_masks:
             self._write_soft_masks(self._beside("soft") / name, result.scores)
         return shown
@@ -71,7 +72,7 @@ class TaskFolder:
         for stale in sorted(folder.glob("[0-9][0-9][0-9].png"))[len(scores) :]:  # of a task with more classes
             stale.unlink(missing_ok=True)
         for index, score in enumerate(scores):
-            write_output(folder / f"{index:03d}.png", encode_png(to_uint8(score.expand(3, -1, -1))))
+            self._later(_write_png, folder / f"{index:03d}.png", to_uint8(score.expand(3, -1, -1)))
 
     def _beside(self, what: str) -> Path:
         return self.root.with_name(f"{self.root.name}-{what}")
@@ -129,6 +130,10 @@ def write_features(path: Path, features: FeatureMap, kind: str) -> Path:
     return path
 
 
+def _write_png(path: Path, image: np.ndarray) -> None:
+    write_output(path, encode_png(image))
+
+
 def write_output(path: Path, data: bytes) -> None:
     """Write a file that the user asked for, whole or not at all.
 
@@ -139,23 +144,6 @@ def write_output(path: Path, data: bytes) -> None:
         replace_file(path, data)
     except OSError as e:
         raise ResourceError(f"{path}: cannot be written ({e.strerror or e})") from e
-
-
-def read_png(path: Path) -> np.ndarray:
-    """A PNG file of a render as [H, W, 3] uint8 RGB.
-
-    Raises:
-        CacheError: if it is not there, or damaged.
-    """
-    import cv2
-
-    try:
-        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
-        image = None
-    if image is None:
-        raise CacheError(f"{path}: damaged or missing. hint: delete the render's folder and run lift3d render")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from lift3d_cli.errors import ModelError
 from lift3d_cli.lifting.correction import InconsistencyCorrector, cell_cues
 from lift3d_cli.lifting.evidence import Blend, SourceCells, on_maps
 from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal
-from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.network import Lift3DNetwork, compute_in_bfloat16
 from lift3d_cli.lifting.prediction import FeaturePrediction, projection
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sources import pad_maps
@@ -25,7 +25,6 @@ from lift3d_cli.scene.load import load_scene
 from lift3d_cli.stages.encode import Progress, no_progress
 from lift3d_cli.stages.photos import ResizedPhotos
 from lift3d_cli.training.corrector_data import CorrectionExample, CorrectionScenes
-from lift3d_cli.training.loop import compute_in_bfloat16
 
 # Photos' heights, and the strides that are learned from there: fine cells of large photos would be most of the cost.
 _HEIGHTS = ((320, range(4, 1000)), (240, range(4, 1000)), (160, range(1, 9)))

@@ -131,21 +131,6 @@ class Run:
                 self._optimizer.state[parameter] = {"step": state["step"], **moments}
 
 
-def compute_in_bfloat16(module: nn.Module, device: torch.device) -> None:
-    """Let a module compute in bfloat16, on a GPU, with results in float32; what is around it keeps its precision.
-
-    Not all of a step: half precision would move the epipolar lines by pixels.
-    """
-    forward = module.forward
-
-    def in_bfloat16(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        with torch.autocast(device.type, torch.bfloat16):
-            out = forward(*inputs)
-        return tuple(x.float() for x in out) if isinstance(out, tuple) else out.float()
-
-    module.forward = in_bfloat16
-
-
 def train(config: TrainConfig, task: Task, progress: Progress = no_progress) -> Iterable[dict[str, float]]:
     """Train to the last step; yields a row of the learning curves at each evaluation.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import subprocess
 from pathlib import Path
 
 import safetensors.torch
 from torch import Tensor
 
 from lift3d_cli.cache.atomic import write_atomic
+from lift3d_cli.stages.provenance import commit
 from lift3d_cli.weights import MANIFEST, read_manifest
 
 
@@ -43,19 +43,8 @@ def publish_weights(
         "command": command,
         "data": data,
         "scores": scores,
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.date.today().isoformat(),
     }
     write_atomic(path, content)
     write_atomic(path.parent / MANIFEST, (json.dumps(dict(sorted(manifest.items())), indent=2) + "\n").encode())
-
-
-def _commit() -> str:
-    """The commit of the checkout that this code runs from, with a "+" if it was changed since; "" if it is none."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return commit.stdout.strip() + "+" * bool(changes.stdout)

@@ -18,7 +18,7 @@ from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import pixel_centers
 from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal
-from lift3d_cli.lifting.network import NUM_LATENTS, Lift3DNetwork
+from lift3d_cli.lifting.network import NUM_LATENTS, Lift3DNetwork, compute_in_bfloat16
 from lift3d_cli.lifting.proposal import DepthDistribution, UniformProposal
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sampling import sample_depths
@@ -29,7 +29,6 @@ from lift3d_cli.stages.encode import to_image
 from lift3d_cli.stages.lift import SceneLifter
 from lift3d_cli.stages.photos import ResizedPhotos
 from lift3d_cli.stages.renderers import SINGLE_STAGE_SAMPLES
-from lift3d_cli.training.loop import compute_in_bfloat16
 from lift3d_cli.training.photos import read_photo
 from lift3d_cli.training.renderer_data import Example, ProceduralScenes, RealScenes, true_positions
 

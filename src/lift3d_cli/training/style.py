@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
+from lift3d_cli.lifting.network import compute_in_bfloat16
 from lift3d_cli.models.style_nets import TinyStyleNet
 from lift3d_cli.training import loop
 from lift3d_cli.training.command import parse, say, settings_of
@@ -184,7 +185,7 @@ def train(photos: Path, vgg: Path, config: TrainConfig, dataset: str) -> None:
     torch.manual_seed(config.seed)
     scored = [read_photo(path) for path in held_out[::10]]
     network = Vgg(vgg)
-    loop.compute_in_bfloat16(network, torch.device("cpu"))  # most of a step; its weights are of half precision anyway
+    compute_in_bfloat16(network, torch.device("cpu"))  # most of a step; its weights are of half precision anyway
     task = StyleTask([read_photo(path) for path in paths], scored, network, config.steps)
     row: dict[str, float] = {}
     for row in loop.train(config, task):

@@ -1,0 +1,304 @@
+"""Time and peak memory against the size of the job: `python benchmarks/scaling.py`.
+
+Along each axis (photos, poses, source views, channels, resolution) the job grows and all else stays. Every point runs
+in a process of its own: first for its peak memory, beyond what the process had with everything imported, then for its
+time. The exponent p is that of n^p: the slope of a straight line through the logarithms of the points, or of the last
+two if that is steeper. Scenes are made up: no time depends on what photos show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+import common
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lift3d_cli import FeatureMap, FeatureModel, ModelSpec
+from lift3d_cli.cache.store import SceneCache
+from lift3d_cli.config import DecodeConfig, EncodeConfig, RenderConfig
+from lift3d_cli.errors import ResourceError
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.geometry.rigs import look_at
+from lift3d_cli.scene.paths import CameraPath
+from lift3d_cli.scene.scene import Scene, View
+from lift3d_cli.stages.decode import decode
+from lift3d_cli.stages.encode import encode
+from lift3d_cli.stages.photos import ScenePhotos
+from lift3d_cli.stages.render import render
+
+STEEPEST = 1.15
+"""Exponents up to this count as linear: what is left is noise of the clock."""
+SURFACE_POINTS = 20_000
+
+
+class Projection(FeatureModel):
+    """A 2D model of any number of channels: each cell's colours, projected at random."""
+
+    spec = ModelSpec(name="projection", channels=1, stride=8, tasks=("features",), license="Apache-2.0")
+
+    def __init__(self, channels: str = "16", stride: str = "8") -> None:
+        super().__init__()
+        self.spec = replace(type(self).spec, channels=int(channels), stride=int(stride))
+        mixing = torch.randn(int(channels), 3, 1, 1, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("mixing", mixing)
+
+    def encode(self, image: Tensor) -> FeatureMap:
+        """See `Model`."""
+        stride = self.spec.stride
+        padding = (0, -image.shape[2] % stride, 0, -image.shape[1] % stride)
+        cells = F.avg_pool2d(F.pad(image[None], padding, mode="replicate"), stride)
+        return FeatureMap(F.conv2d(cells, self.mixing)[0], self.grid(image.shape[2], image.shape[1]))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scene, what is rendered from it, and how.
+
+    Args:
+        photos, poses: how many.
+        views: source photos of a pose.
+        channels, stride: of the 2D model.
+        width: of photos and poses in pixels; 3/4 of it is their height.
+    """
+
+    photos: int = 8
+    poses: int = 1
+    views: int = 8
+    channels: int = 16
+    stride: int = 8
+    width: int = 64
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What grows.
+
+    Args:
+        title: what is done, for the table.
+        unit: of the values.
+        values: n, ascending.
+        quick: a few that take next to no time.
+        job: of n.
+        command: what is run of it, one of `COMMANDS`.
+    """
+
+    title: str
+    unit: str
+    values: Sequence[int]
+    quick: Sequence[int]
+    job: Callable[[int], Job]
+    command: str
+
+
+def camera(share: float, job: Job, radius: float = 4.0) -> Camera:
+    """On a wavy circle around the scene, looking at its middle: `share` of the arc that the photos take up."""
+    width, angle = job.width, share * min(2 * np.pi, 0.05 * job.photos)
+    position = np.array([radius * np.sin(angle), -1 + 0.4 * np.cos(3 * angle), -radius * np.cos(angle)])
+    height = 3 * width // 4
+    K = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
+    return Camera(K, look_at(position, np.zeros(3), np.array([0.0, -1, 0])), width, height)
+
+
+def make_scene(folder: Path, job: Job) -> Scene:
+    """Photos of coloured fog, each another one, all around points of a ball."""
+    rng, views = np.random.default_rng(0), []
+    for index in range(job.photos):
+        file = folder / f"{index:05d}.png"
+        lens = camera(index / job.photos, job)
+        fog = rng.integers(0, 256, (job.width // 16, job.width // 16, 3), np.uint8)
+        cv2.imwrite(str(file), cv2.resize(fog, (lens.width, lens.height), interpolation=cv2.INTER_CUBIC))
+        views.append(View(file.name, file, lens))
+    return Scene(folder, "nerfstudio", tuple(views), rng.normal(0, 0.5, (SURFACE_POINTS, 3)))
+
+
+class Bench:
+    """A job on disk, in a folder that it may fill; each run of a command does all of its work."""
+
+    def __init__(self, job: Job, folder: Path, device: str, memory: str) -> None:
+        self.job, self.folder, self.device = job, folder, device
+        self.scene = make_scene(folder, job)
+        self.model = f"{__file__}:Projection?channels={job.channels}&stride={job.stride}"
+        self.config = RenderConfig(views=job.views, device=device, memory=memory)
+        lenses = [camera((i + 0.5) / job.poses, job, 3.8) for i in range(job.poses)]
+        self.path = CameraPath(tuple(lenses), tuple(f"{i:05d}" for i in range(job.poses)))
+        self._fresh = (folder / f"run-{i}" for i in itertools.count())
+        self._cache = SceneCache(next(self._fresh))
+
+    def encode(self) -> None:
+        """All photos."""
+        self._cache = SceneCache(next(self._fresh))
+        encode(self._photos(), EncodeConfig((self.model,), self.device))
+
+    def render(self) -> Path:
+        """All poses."""
+        return render(self._photos(), self.path, "poses", self.config, next(self._fresh))
+
+    def render_and_decode(self) -> None:
+        """All poses, to frames and a video."""
+        decode(self.render(), next(self._fresh), DecodeConfig(device=self.device))
+
+    def plan(self) -> None:
+        """All of a render but the frames: sources of each pose, the manifest, and which frames are missing."""
+
+        def stop(*_: object) -> NoReturn:
+            raise InterruptedError
+
+        with suppress(InterruptedError):
+            render(self._photos(), self.path, "poses", self.config, next(self._fresh), stop)
+
+    def _photos(self) -> ScenePhotos:
+        return ScenePhotos(self.scene, self._cache, keep=3 * self.job.views)
+
+
+COMMANDS: dict[str, Callable[[Bench], object]] = {
+    "encode": Bench.encode,
+    "plan": Bench.plan,
+    "render": Bench.render,
+    "render and decode": Bench.render_and_decode,
+}
+
+AXES = {
+    "photos": Axis("encode", "photos", (125, 250, 500, 1000), (4, 8), lambda n: Job(photos=n), "encode"),
+    "choice": Axis(
+        "prepare a render of 64 poses", "photos", (125, 250, 500, 1000), (4, 8), lambda n: Job(n, poses=64), "plan"
+    ),
+    "poses": Axis("prepare a render", "poses", (500, 1000, 2000, 4000), (8, 16), lambda n: Job(poses=n), "plan"),
+    "frames": Axis("render and decode", "poses", (8, 16, 32, 64), (2, 4), lambda n: Job(poses=n), "render and decode"),
+    "views": Axis(
+        "render a pose", "source views", (2, 4, 8, 16), (2, 4), lambda n: Job(n, views=n, width=240), "render"
+    ),
+    "channels": Axis(
+        "render a pose",
+        "channels",
+        (20, 80, 320, 1280),
+        (4, 16),
+        lambda n: Job(channels=n, stride=4, width=240),
+        "render",
+    ),
+    "resolution": Axis(
+        "render a pose",
+        "pixels",
+        tuple(12 * n**2 for n in (30, 60, 120)),
+        (12 * 4**2, 12 * 5**2),
+        lambda n: Job(width=round(math.sqrt(n * 4 / 3))),
+        "render",
+    ),
+}
+"""By name; width by height is 4 by 3."""
+
+
+def measure(axis: Axis, n: int, rounds: int, device: str, memory: str) -> dict[str, float]:
+    """One point, in this process: median seconds, and the bytes at the peak beyond those before."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(axis.job(n), Path(folder), device, memory)
+        if axis.command != "encode":
+            bench.encode()
+        before = forget_peak(device)
+        COMMANDS[axis.command](bench)
+        added = peak(device) - before
+        times = []
+        for _ in range(rounds):
+            start = common.clock(device)
+            COMMANDS[axis.command](bench)
+            times.append(common.clock(device) - start)
+    return {"n": n, "seconds": statistics.median(times), "bytes": added}
+
+
+def forget_peak(device: str) -> int:
+    """Begin to look for the peak; returns the bytes in use now."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    Path("/proc/self/clear_refs").write_text("5")
+    return _resident("VmRSS")
+
+
+def peak(device: str) -> int:
+    """Most bytes in use since `forget_peak`: on a GPU those of torch's tensors, else what the process has, by Linux."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _resident("VmHWM")
+
+
+def _resident(what: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(what)).split()[1])
+
+
+def exponent(points: Sequence[dict[str, float]], what: str) -> float:
+    """See the top of the file."""
+    n, values = (np.log([max(point[key], 1e-9) for point in points]) for key in ("n", what))
+    return max(np.polyfit(n, values, 1)[0], np.polyfit(n[-2:], values[-2:], 1)[0])
+
+
+def markdown(name: str, points: Sequence[dict[str, float]]) -> str:
+    """The table of an axis, with its verdict."""
+    axis, slopes = AXES[name], [exponent(points, what) for what in ("seconds", "bytes")]
+    verdict = "linear or better" if max(slopes) <= STEEPEST else "**worse than linear**"
+    rows = [[f"{p['n']:,}", common.milliseconds(p["seconds"]), f"{p['bytes'] / 2**20:,.0f}"] for p in points]
+    rows.append(["exponent", *(f"{slope:.2f}" for slope in slopes)])
+    return f"{axis.title}: {verdict}\n\n{common.table([axis.unit, 'ms', 'peak, MiB'], rows)}"
+
+
+def draw(file: Path, result: Mapping[str, Sequence[dict[str, float]]]) -> None:
+    """Time of each axis, as parts of its first point, with a line of what is linear."""
+    scales = {"xscale": "log", "yscale": "log", "xlabel": "size, times that of the first point"}
+    with common.plot(file, ylabel="time, times that of the first point", **scales) as axes:
+        for name, points in result.items():
+            n, seconds = ([p[key] / points[0][key] for p in points] for key in ("n", "seconds"))
+            axes.plot(n, seconds, "o-", label=f"{AXES[name].title}, {AXES[name].unit}")
+        ends = [1, max(p[-1]["n"] / p[0]["n"] for p in result.values())]
+        axes.plot(ends, ends, "--", color="gray", linewidth=0.8, label="linear")
+        axes.legend()
+
+
+def main() -> None:
+    """Print the tables."""
+    options = common.parser(__doc__, rounds=3)
+    options.add_argument("--axis", action="append", choices=AXES, help="measure only this one; may be repeated")
+    options.add_argument("--memory", default=RenderConfig.memory, help="as of lift3d render [2GiB]")
+    options.add_argument("--quick", action="store_true", help="two small points an axis, to try it out")
+    options.add_argument("--point", type=int, help=argparse.SUPPRESS)
+    options = options.parse_args()
+    if options.point:
+        point = measure(AXES[options.axis[0]], options.point, options.rounds, options.device, options.memory)
+        print(json.dumps(point))  # noqa: T201
+        return
+    if not Path("/proc/self/clear_refs").exists():
+        raise ResourceError("peak memory of a process is read from /proc, which only Linux has")
+    result = {}
+    for name in options.axis or AXES:
+        values = AXES[name].quick if options.quick else AXES[name].values
+        result[name] = [_in_process_of_its_own(name, n, options) for n in values]
+    if options.plot:
+        draw(options.plot, result)
+    common.report(options, {"axes": result}, "\n\n".join(markdown(name, points) for name, points in result.items()))
+
+
+def _in_process_of_its_own(axis: str, n: int, options: argparse.Namespace) -> dict[str, float]:
+    settings = ["--rounds", options.rounds, "--device", options.device, "--memory", options.memory]
+    argv = [sys.executable, __file__, "--axis", axis, "--point", n, *settings]
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{axis} {n}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,313 @@
+"""Time of each stage of a frame against this machine's roofline: `python benchmarks/stages.py`.
+
+A frame is rendered and decoded as `lift3d render` and `lift3d decode` do it, from photos that no frame before it has
+read, with a clock around each stage; what a stage takes is without the stages within it. What is otherwise read and
+written on other threads meanwhile is done in turn. The roofline of a stage is the time in which the machine could move
+the least bytes that it must move, or do the least sums that it must do, at the measured rates of a large copy and a
+large matrix product. Photos and features are counted once, however often they are read, so that data which stays in the
+processor's cache can be faster than the roofline.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import common
+import torch
+from roofline import COLORS, FLOAT, Sizes, Work, work
+from torch.utils.flop_counter import FlopCounterMode
+
+from lift3d_cli import load_scene
+from lift3d_cli.cache.renders import Render
+from lift3d_cli.cache.store import SceneCache
+from lift3d_cli.config import DecodeConfig, EncodeConfig, RenderConfig
+from lift3d_cli.lifting import renderer as renderer_module
+from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal
+from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.renderer import Renderer
+from lift3d_cli.ops.weighted_gather import WeightedGather
+from lift3d_cli.registry import find_model
+from lift3d_cli.scene.paths import CameraPath
+from lift3d_cli.scene.scene import Scene
+from lift3d_cli.stages import decode as decode_module
+from lift3d_cli.stages import overlap
+from lift3d_cli.stages import render as render_module
+from lift3d_cli.stages.decode import decode
+from lift3d_cli.stages.device import resolve_device, resolve_precision
+from lift3d_cli.stages.encode import encode
+from lift3d_cli.stages.photos import ScenePhotos
+from lift3d_cli.stages.render import CachedFeatures, render
+from lift3d_cli.stages.results import TaskFolder
+
+ONCE_A_PHOTO = ("read photos", "read features", "photo features", "descriptors of photos")
+"""Stages whose results are kept for the next frames."""
+REST, RENDERER = "all else", "all else in the renderer"
+"""What is in no stage: padding, stacking, bringing positions from photos to features."""
+
+
+class InTurn:
+    """Stands in for a `ThreadPoolExecutor`: what it is given is done at once."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def submit(self, function: Callable, *args: Any) -> Future:
+        """The result, which is there."""
+        done: Future = Future()
+        done.set_result(function(*args))
+        return done
+
+    def shutdown(self, **_: Any) -> None:
+        """There is nothing to wait for."""
+
+
+class Stopwatch:
+    """Seconds by stage, of each without those of the stages within it.
+
+    Args:
+        device: waited for at both ends of a stage.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.last: dict[str, tuple[Any, Any]] = {}  # arguments and result of the last call
+        self.decoder: Callable | None = None  # the last one made
+        self._device = device
+        self._stack: list[list[Any]] = []  # stages within each other, with the seconds of those within them
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[list[Any]]:
+        """Time what is done within; the name, the first of the list, can be changed meanwhile."""
+        start = common.clock(self._device)
+        entry = [name, 0.0]
+        self._stack.append(entry)
+        try:
+            yield entry
+        finally:
+            elapsed = common.clock(self._device) - start
+            self._stack.pop()
+            self.seconds[entry[0]] += elapsed - entry[1]
+            if self._stack:
+                self._stack[-1][1] += elapsed
+
+    def timed(self, call: Callable, name: str) -> Callable:
+        """`call`, timed as the stage `name`; see `precise`."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            around = self._stack[-1][0] if self._stack else ""
+            with self.stage(name) as entry:
+                result = call(*args, **kwargs)
+                entry[0] = precise(name, around, result)
+            self.last[entry[0]] = args, result
+            return result
+
+        return run
+
+    def progress(self, items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
+        """A `Progress` that times what is done to each item; what no stage takes of it is `REST`."""
+        for item in items:
+            with self.stage(REST):
+                yield item
+
+    @contextmanager
+    def watching(self, model: type) -> Iterator[None]:
+        """Time the stages of a frame with features of this class of model."""
+        network, make_decoder = Lift3DNetwork(), model.decoder
+
+        def decoder(*args: Any) -> Callable:
+            self.decoder = make_decoder(*args)
+            return self.timed(self.decoder, "decode")
+
+        seams = [
+            (ScenePhotos, "resized", "read photos"),
+            (CachedFeatures, "read", "read features"),
+            (LearnedBlending, "photo_features", "photo features"),
+            (type(network.corrector), "describe", "descriptors"),
+            (LearnedProposal, "__call__", "Stage I: sweep"),
+            (type(network.regularizer), "__call__", "Stage I: 3-D network"),
+            (renderer_module, "sample_depths", "sampling"),
+            (LearnedBlending, "__call__", "Stage II: looking"),
+            (type(network.blending), "__call__", "Stage II: network"),
+            (WeightedGather, "__call__", "gather"),
+            (Renderer, "render", RENDERER),
+            (type(network.corrector), "correct", "corrector"),
+            (renderer_module, "fill_unseen", "fill"),
+            (render_module, "encode_png", "write"),
+            (Render, "write_frame", "write"),
+            (Render, "read_frame", "read what is rendered"),
+            (decode_module, "read_png", "read what is rendered"),
+            (TaskFolder, "write", "write what is decoded"),
+        ]
+        with ExitStack() as stack:
+            stack.enter_context(patch.object(overlap, "ThreadPoolExecutor", InTurn))
+            for owner, name, stage in seams:
+                stack.enter_context(patch.object(owner, name, self.timed(getattr(owner, name), stage)))
+            stack.enter_context(patch.object(model, "decoder", decoder))
+            yield
+
+
+def precise(name: str, around: str, result: Any) -> str:
+    """Which gather, by the stage around it and the channels of its result [R, C]; and descriptors of what."""
+    if name == "gather":
+        return around if around == "corrector" else f"gather of {'colour' if result.shape[1] <= COLORS else 'features'}"
+    if name == "descriptors":
+        return f"descriptors of {'the frame' if around == RENDERER else 'photos'}"
+    return name
+
+
+@dataclass(frozen=True)
+class Job:
+    """A frame of a scene, which `run` renders and decodes as the first one of a path."""
+
+    scene: Scene
+    cache: SceneCache
+    path: CameraPath
+    config: RenderConfig
+    task: str
+
+    def run(self, stopwatch: Stopwatch) -> None:
+        """Leaves nothing behind but what can be read again in the cache: the features and the scene's points."""
+        decoding = DecodeConfig(self.task, device=self.config.device, video=False)
+        photos = ScenePhotos(self.scene, self.cache, keep=3 * self.config.views)
+        with tempfile.TemporaryDirectory() as folder:
+            done = render(photos, self.path, "stages", self.config, Path(folder) / "render", stopwatch.progress)
+            decode(done, Path(folder), decoding, stopwatch.progress)
+
+    def sizes(self, stopwatch: Stopwatch) -> Sizes:
+        """Of the frame that a stopwatch saw last."""
+        (_, _, sources, *_), distribution = stopwatch.last["Stage I: sweep"]
+        (features, view), _ = stopwatch.last["decode"]
+        of_photo = stopwatch.last["read features"][1].data
+        views = len(sources.cameras)
+        files = [seen.image_path.stat().st_size for seen in self.scene.views]
+        return Sizes(
+            views,
+            round(views * statistics.fmean(files)),
+            sum(camera.width * camera.height for camera in sources.cameras),
+            view.image[0].numel(),
+            self.config.samples,
+            tuple(distribution.probability.shape),
+            len(of_photo),
+            views * of_photo[0].numel(),
+            features.data[0].numel(),
+        )
+
+
+def measure(job: Job, model: type, rounds: int) -> tuple[dict[str, float], dict[str, Work], Sizes]:
+    """Median seconds of each stage, the least that each must do, and the sizes. A first round is not counted."""
+    device = job.config.device
+    times = defaultdict(list)
+    for counts in [False, *[True] * rounds]:
+        stopwatch = Stopwatch(device)
+        with stopwatch.watching(model):
+            job.run(stopwatch)
+        for name, seconds in stopwatch.seconds.items() if counts else ():
+            times[name].append(seconds)
+    sizes = job.sizes(stopwatch)
+    least = work(sizes, Lift3DNetwork())
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        stopwatch.decoder(*stopwatch.last["decode"][0])
+    least["decode"] += Work(0, counter.get_total_flops())
+    return {name: statistics.median(values) for name, values in times.items()}, least, sizes
+
+
+def speed(config: RenderConfig) -> tuple[float, float]:
+    """Bytes a second that a large copy moves (it reads and writes), and sums a second of a large matrix product.
+
+    The product is in the precision in which the renderer's networks run.
+    """
+    device = resolve_device(config.device)
+    is_half = resolve_precision(config.precision, device) == "bf16"
+    elements, side = (2**28, 8192) if device.type == "cuda" else (2**26, 2048)
+    source = torch.ones(elements, device=device)
+    square = torch.ones(side, side, device=device, dtype=torch.bfloat16 if is_half else torch.float32)
+    target = torch.empty_like(source)
+    seconds = common.medians({"copy": lambda: target.copy_(source), "product": lambda: square @ square}, 7, device)
+    return 2 * FLOAT * elements / seconds["copy"], 2 * side**3 / seconds["product"]
+
+
+def rows_of(seconds: Mapping[str, float], least: Mapping[str, Work], bandwidth: float, rate: float) -> list[dict]:
+    """One of each stage in order; a stage that was not seen was done by the one before it, which has its work."""
+    seen: list[tuple[str, Work]] = []
+    for name, stage in least.items():
+        if name in seconds:
+            seen.append((name, stage))
+        else:
+            before, its_work = seen.pop()
+            seen.append((f"{before}, {name}", its_work + stage))
+    rows = []
+    for name, stage in seen:
+        taken, roofline = seconds[name.split(",")[0]], stage.seconds(bandwidth, rate)
+        rows.append({"stage": name, "seconds": taken, **asdict(stage), "roofline": roofline, "ratio": taken / roofline})
+    return rows
+
+
+def markdown(rows: list[dict], rest: Mapping[str, float], sizes: Sizes, bandwidth: float, rate: float) -> str:
+    """The table, below what it is of."""
+    planes, height, width = sizes.voxels
+    head = ["stage", "ms", "MB", "Gflop", "roofline, ms", "ms / roofline"]
+    lines = []
+    for row in rows:
+        amounts = f"{row['bytes'] / 1e6:,.1f}", f"{row['flops'] / 1e9:,.2f}"
+        times = common.milliseconds(row["seconds"]), common.milliseconds(row["roofline"])
+        lines.append([row["stage"], times[0], *amounts, times[1], f"{row['ratio']:,.1f}x"])
+    lines += [[name, common.milliseconds(value), *[""] * 4] for name, value in rest.items()]
+    total, roofline = sum(row["seconds"] for row in rows) + sum(rest.values()), sum(row["roofline"] for row in rows)
+    sums = common.milliseconds(total), "", "", common.milliseconds(roofline), f"{total / roofline:,.1f}x"
+    lines.append(["a path's first frame", *sums])
+    once = sum(row["seconds"] for row in rows if row["stage"] in ONCE_A_PHOTO)
+    lines.append(["a frame of photos that are known", common.milliseconds(total - once), *[""] * 4])
+    return (
+        f"A frame of {sizes.pixels:,} pixels from {sizes.views} photos, {sizes.samples} samples a ray, "
+        f"{planes} x {height} x {width} voxels, features of {sizes.channels} channels in {sizes.cells:,} cells.\n"
+        f"Roofline: {bandwidth / 1e9:,.1f} GB/s, {rate / 1e9:,.0f} Gflop/s.\n\n{common.table(head, lines)}"
+    )
+
+
+def draw(file: Path, rows: list[dict]) -> None:
+    """Bars of each stage and its roofline."""
+    with common.plot(file, xlabel="milliseconds", xscale="log") as axes:
+        names = [row["stage"] for row in rows][::-1]
+        for key, height in (("seconds", 0.8), ("roofline", 0.4)):
+            axes.barh(names, [1e3 * row[key] for row in rows][::-1], height, label=key.replace("seconds", "measured"))
+        axes.legend()
+
+
+def main() -> None:
+    """Print the table."""
+    options = common.parser(__doc__, rounds=3)
+    options.add_argument("--scene", type=Path, default=common.SCENE)
+    options.add_argument("--height", type=int, default=270, help="of the frame, in pixels [270]")
+    options.add_argument("--views", type=int, default=RenderConfig.views, help="source photos [8]")
+    options.add_argument("--model", default="tiny-colorizer", help="2D model [tiny-colorizer]")
+    options.add_argument("--task", default="", help="that it is decoded to [the model's first]")
+    options = options.parse_args()
+    scene, model = load_scene(options.scene), find_model(options.model).load()
+    path = CameraPath((common.novel_pose(scene, options.height),), ("0000",))
+    with tempfile.TemporaryDirectory() as folder:
+        cache = SceneCache(Path(folder), str(scene.root))
+        # At the frame's size, so that its features have a cell for as many pixels as those of the photos.
+        longest = max(path.cameras[0].width, path.cameras[0].height)
+        encode(ScenePhotos(scene, cache), EncodeConfig((options.model,), options.device, max_size=longest))
+        config = RenderConfig(views=options.views, device=options.device)
+        job = Job(scene, cache, path, config, options.task or model.spec.tasks[0])
+        seconds, least, sizes = measure(job, type(model), options.rounds)
+    bandwidth, rate = speed(config)
+    rows = rows_of(seconds, least, bandwidth, rate)
+    if options.plot:
+        draw(options.plot, rows)
+    rest = {name: seconds[name] for name in (RENDERER, REST)}
+    result = {"sizes": asdict(sizes), "bandwidth": bandwidth, "flops_per_second": rate, "stages": rows, "rest": rest}
+    common.report(options, result, markdown(rows, rest, sizes, bandwidth, rate))
+
+
+if __name__ == "__main__":
+    common.run(main)
