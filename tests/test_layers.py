@@ -18,6 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = (
     {"__main__"},
     {"cli"},
+    {"report"},
     {"evaluation", "training"},
     {"stages"},
     {"models", "lifting"},

@@ -184,11 +184,11 @@ def test_models_says_all_of_one_model(run, shared_model):
 def test_eval_prints_a_table_or_json(done, tmp_path):
     lines = done.ok("eval", "scene", "--every", "2", "--height", "36", "--views", "2", "--save", "pictures")
     assert lines[0].split() == ["photo", "psnr", "ssim", "coverage"]
-    assert [line.split()[0] for line in lines[1:]] == ["images/00.png", "images/02.png", "mean"]
+    assert [line.split()[0] for line in lines[1:]] == ["images/00.png", "images/02.png", "mean", "lpips:"]
     assert read_image(Path("pictures/images-02.png")).shape == (36, 3 * 48, 3)
     argv = ["eval", "scene", "--every", "2", "--height", "36", "--views", "2", "--json"]
     result = json.loads("\n".join(done.ok(*argv)))
-    assert f"{result['mean']['psnr']:.4f}" == lines[-1].split()[1]
+    assert f"{result['mean']['psnr']:.4f}" == lines[3].split()[1]
 
 
 def test_eval_compares_features_of_a_model(done, shared_model):

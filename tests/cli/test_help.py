@@ -12,7 +12,7 @@ import typer
 from commands import invoke
 
 from lift3d_cli import config
-from lift3d_cli.cli import ablate, decode, encode, evaluate, render, train
+from lift3d_cli.cli import ablate, decode, encode, evaluate, render, report, train
 from lift3d_cli.cli.app import app
 from lift3d_cli.scene.paths import DEFAULT_FPS
 
@@ -24,6 +24,7 @@ CONFIGS = {
     "decode": (decode.decode, config.DecodeConfig),
     "eval": (evaluate.evaluate, config.EvalConfig),
     "ablate": (ablate.ablate, config.AblationConfig),
+    "report": (report.report, config.ReportConfig),
     "train": (train.train, config.TrainConfig),
 }
 # The settings that an option names otherwise.
@@ -31,7 +32,18 @@ OPTION_OF = {"models": "model", "source_views": "source_view"}
 
 
 def test_commands_are_these():
-    assert list(COMMANDS) == ["encode", "path", "render", "decode", "info", "models", "eval", "ablate", "train"]
+    assert list(COMMANDS) == [
+        "encode",
+        "path",
+        "render",
+        "decode",
+        "info",
+        "models",
+        "eval",
+        "ablate",
+        "report",
+        "train",
+    ]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,4 +1,4 @@
-"""The metrics, against numbers worked out by hand and against a slow, literal SSIM."""
+"""The metrics, against numbers worked out by hand, a slow, literal SSIM and that of scikit-image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lift3d_cli.evaluation.metrics import feature_mse, psnr, ssim
+from lift3d_cli.evaluation.metrics import average_precision, feature_mse, psnr, segmentation_scores, ssim
 
 ALL = torch.ones(20, 24, dtype=torch.bool)
 
@@ -145,3 +145,59 @@ def test_relative_mse_of_constant_features_is_not_defined():
     mse, relative = feature_mse(torch.ones(2, 3, 3), torch.zeros(2, 3, 3), torch.ones(3, 3, dtype=torch.bool))
     assert mse == 1
     assert math.isnan(relative)
+
+
+def test_ssim_is_that_of_scikit_image():
+    reference = pytest.importorskip("skimage.metrics", reason="needs scikit-image").structural_similarity
+    image, truth = (x.double() for x in pictures(1, 60, 80))
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
+    want = reference(image.numpy(), truth.numpy(), channel_axis=0, **settings)
+    assert ssim(image, truth, torch.ones(60, 80, dtype=torch.bool)) == pytest.approx(want, abs=1e-9)
+
+
+# ---- segmentation ----------------------------------------------------------------------------------------------------
+
+
+def test_average_precision_known_by_hand():
+    # Ranks 1, 3 and 4 are right: precisions 1, 2/3, 3/4, each for a third of the recall.
+    scores, positive = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), torch.tensor([1, 0, 1, 1, 0]).bool()
+    assert average_precision(scores, positive) == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    assert average_precision(-scores, ~positive) == pytest.approx((1 + 2 / 4) / 2)
+
+
+def test_equal_scores_are_taken_at_once_whatever_their_order():
+    positive = torch.tensor([1, 0, 1, 0]).bool()
+    assert average_precision(torch.zeros(4), positive) == pytest.approx(0.5)
+    assert average_precision(torch.zeros(4), ~positive) == pytest.approx(0.5)
+    # One right above two equal ones of which one is right: 1 * 1/2 + 2/3 * 1/2.
+    scores = torch.tensor([0.9, 0.5, 0.5, 0.1])
+    assert average_precision(scores, positive) == pytest.approx(1 / 2 + (2 / 3) / 2)
+
+
+def segmented(found: list[list[int]], classes: int = 3) -> torch.Tensor:
+    """[classes, H, W] scores of a segmentation that is sure."""
+    return torch.nn.functional.one_hot(torch.tensor(found), classes).permute(2, 0, 1).float()
+
+
+def test_segmentation_scores_known_by_hand():
+    truth = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 2]])
+    scores = segmented([[0, 1, 1, 1], [0, 0, 0, 2]])
+    counts = torch.ones(2, 4, dtype=torch.bool)
+    got = segmentation_scores(scores, truth, counts, [0, 1, 2])
+    assert got["accuracy"] == pytest.approx(6 / 8)
+    assert got["iou"] == pytest.approx((3 / 5 + 2 / 4 + 1 / 1) / 3)
+    # Class 0: 3 of the 4 that are sure are right, of 4; then all: 3/4 * 3/4 + 4/8 * 1/4. Class 1: 2 of 3, then 3 of 8.
+    precisions = [9 / 16 + 1 / 8, 2 / 3 * 2 / 3 + 3 / 8 / 3, 1.0]
+    assert got["map"] == pytest.approx(sum(precisions) / 3)
+    assert segmentation_scores(scores, truth, counts, [1])["iou"] == pytest.approx(1 / 2)
+    counts[:, 3] = False
+    assert segmentation_scores(scores, truth, counts, [1])["iou"] == pytest.approx(1 / 3)
+
+
+def test_class_that_is_nowhere_is_left_out_and_alone_is_not_defined():
+    truth, scores = torch.zeros(2, 2, dtype=torch.long), segmented([[0, 0], [0, 0]])
+    counts = torch.ones(2, 2, dtype=torch.bool)
+    assert segmentation_scores(scores, truth, counts, [0, 1]) == {"iou": 1, "accuracy": 1, "map": 1}
+    alone = segmentation_scores(scores, truth, counts, [1])
+    assert math.isnan(alone["iou"])
+    assert math.isnan(alone["map"])

@@ -63,17 +63,17 @@ def test_variants_are_named_and_the_untrained_network_scores_as_the_training_fre
 
 
 def test_left_out_photos_have_no_influence_on_what_is_rendered(scene_dir, tmp_path):
-    evaluate(load_scene(scene_dir), CONFIG, tmp_path / "before")
+    evaluate(load_scene(scene_dir), CONFIG, save=tmp_path / "before")
     for name in ("00", "04"):
         write_image(scene_dir / "images" / f"{name}.png", np.full((72, 96, 3), 255, np.uint8))
-    evaluate(load_scene(scene_dir), CONFIG, tmp_path / "after")
+    evaluate(load_scene(scene_dir), CONFIG, save=tmp_path / "after")
     for name in ("images-00.png", "images-04.png"):
         before, after = (read_image(tmp_path / run / name)[:, 96:] for run in ("before", "after"))
         np.testing.assert_array_equal(before, after)  # render and depth
 
 
 def test_saved_picture_is_photo_render_and_depth_side_by_side(wall_scene, tmp_path):
-    evaluate(load_scene(wall_scene), CONFIG, tmp_path / "pictures")
+    evaluate(load_scene(wall_scene), CONFIG, save=tmp_path / "pictures")
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["images-00.png", "images-04.png"]
     picture = read_image(tmp_path / "pictures" / "images-04.png")
     assert picture.shape == (72, 3 * 96, 3)
@@ -141,7 +141,7 @@ def test_surface_points_of_a_scene_without_any_are_found_in_the_sources_alone(tm
 
 
 def test_photos_are_resized_to_the_height(scene_dir, tmp_path):
-    got = evaluate(load_scene(scene_dir), settings(every=4, height=36, views=4), tmp_path / "pictures")
+    got = evaluate(load_scene(scene_dir), settings(every=4, height=36, views=4), save=tmp_path / "pictures")
     assert got["height"] == 36
     assert read_image(tmp_path / "pictures" / "images-00.png").shape == (36, 3 * 48, 3)
     assert got["mean"]["psnr"] > 22
@@ -227,3 +227,15 @@ def test_features_are_compared_also_between_photos_of_different_focal_lengths(mo
     got = evaluate(load_scene(scene), settings(every=4, height=64, views=4, model=model_ref))
     assert [row["name"] for row in got["views"]] == ["images/00.png", "images/04.png"]
     assert all(row["feature_mse_relative"] < 0.3 for row in got["views"])
+
+
+def test_protocols_that_share_their_photos_find_the_points_once(tmp_path, monkeypatch):
+    scene = load_scene(write_scene(tmp_path / "scene", rig(8), has_points=False))
+    found, real = [], protocols.ScenePhotos.points
+    monkeypatch.setattr(
+        protocols.ScenePhotos, "points", lambda self, indices: found.append(indices) or real(self, indices)
+    )
+    photos = protocols.EvaluationPhotos(scene, CONFIG)
+    first, second = (evaluate(scene, CONFIG, photos=photos) for _ in range(2))
+    assert len(found) == 1
+    assert first == second

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import lift3d_cli
-from lift3d_cli.cli import ablate, console, decode, encode, evaluate, info, models, path, render, train
+from lift3d_cli.cli import ablate, console, decode, encode, evaluate, info, models, path, render, report, train
 from lift3d_cli.errors import Lift3dError, ResourceError
 
 _BUG = "this is a bug in lift3d: please report it with the lines above"
@@ -107,4 +107,5 @@ for _command in (encode.encode, path.path, render.render, decode.decode, info.in
     app.command()(_command)
 app.command("eval")(evaluate.evaluate)
 app.command()(ablate.ablate)
+app.command()(report.report)
 app.command()(train.train)

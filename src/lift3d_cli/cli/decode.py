@@ -70,7 +70,7 @@ def decode(
     place = _point(point)
     if raw not in ("", *RAW_FORMATS):
         raise typer.BadParameter(f"{raw!r} is not one of {', '.join(RAW_FORMATS)}", param_hint="--raw")
-    folder = _find_render(render, cache)
+    folder = find_render(render, cache)
     from lift3d_cli.stages.decode import decode as run
 
     config = DecodeConfig(
@@ -95,7 +95,7 @@ def decode(
         output or Path("lift3d-out") / folder.name,
         config,
         console.progress,
-        lambda scene: _open_photos(scene, folder, cache),
+        lambda scene: open_photos(scene, folder, cache),
     )
     console.warn(done.note)
     paths = [p for p in (done.frames, done.video) if p is not None]
@@ -120,7 +120,7 @@ def _point(text: str | None) -> tuple[float, float] | None:
     return x, y
 
 
-def _open_photos(scene: Path, render: Path, cache: Path | None) -> ScenePhotos:
+def open_photos(scene: Path, render: Path, cache: Path | None) -> ScenePhotos:
     """The photos of the scene that a render was made from, with the cache that it lies in."""
     from lift3d_cli.cache.store import SceneCache
     from lift3d_cli.stages.photos import ScenePhotos
@@ -132,7 +132,7 @@ def _open_photos(scene: Path, render: Path, cache: Path | None) -> ScenePhotos:
     return ScenePhotos(loaded, options.open_cache(loaded, cache))
 
 
-def _find_render(given: Path | None, cache: Path | None) -> Path:
+def find_render(given: Path | None, cache: Path | None) -> Path:
     """The render to decode; see the help of the argument."""
     from lift3d_cli.cache.session import recall
 

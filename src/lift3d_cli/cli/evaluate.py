@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,7 @@ import typer
 
 from lift3d_cli.cli import console, options
 from lift3d_cli.config import EvalConfig
+from lift3d_cli.errors import Lift3dError, SceneError
 
 
 class Variant(str, Enum):
@@ -23,11 +26,16 @@ class Variant(str, Enum):
 
 
 def evaluate(
-    scene: options.SceneArgument,
+    scene: Annotated[
+        Path | None, typer.Argument(help="Folder with photos and their poses, or its transforms.json.")
+    ] = None,
+    scenes: Annotated[Path | None, typer.Option(help="Instead: a folder of scenes, for all of them and means.")] = None,
     every: Annotated[int, typer.Option(help="Leave out every n-th photo, by name, from the first.")] = EvalConfig.every,
     height: Annotated[int, typer.Option(help="Resize photos to this height; 0 keeps their size.")] = EvalConfig.height,
     views: Annotated[int, typer.Option(help="Source photos per left-out photo, at most.", min=1)] = EvalConfig.views,
-    model: Annotated[str, typer.Option(help="Also compare lifted features of this 2D model.")] = EvalConfig.model,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Also compare lifted features of this 2D model; several with --suite.")
+    ] = None,
     save: Annotated[
         Path | None, typer.Option(help="Folder for pictures: photo, render and depth side by side.")
     ] = None,
@@ -37,11 +45,42 @@ def evaluate(
     variant: Annotated[
         Variant, typer.Option(help="full, or with a part left out: see docs/evaluation.md.")
     ] = Variant.full,
+    lpips: Annotated[
+        str,
+        typer.Option(help="Also LPIPS, by these weights: a file, or a Hugging Face repository.", envvar="LIFT3D_LPIPS"),
+    ] = EvalConfig.lpips,
     consistency: Annotated[
         bool, typer.Option("--consistency", help="Also compare decoded frames of --model with those nearby and far.")
     ] = False,
-    task: Annotated[str, typer.Option(help="What --consistency decodes to. [the model's first]")] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    segmentation: Annotated[
+        bool, typer.Option("--segmentation", help="Also segment by --model's features, lifted from 3, 6, 10 photos.")
+    ] = False,
+    cost: Annotated[bool, typer.Option("--cost", help="Also time the parts of a frame with --model.")] = False,
+    suite: Annotated[
+        bool, typer.Option("--suite", help="All of these and `lift3d ablate`, as one Markdown document.")
+    ] = False,
+    task: Annotated[
+        str, typer.Option(help="What --consistency and --cost decode to. [the model's first]")
+    ] = EvalConfig.task,
+    text: Annotated[
+        list[str] | None, typer.Option(help="What to segment, for models that know words; may be repeated.")
+    ] = None,
+    strokes: Annotated[
+        Path | None, typer.Option(help="What to segment: a picture with a colour painted on each class.")
+    ] = EvalConfig.strokes,
+    view: Annotated[str, typer.Option(help="Photo that --strokes is painted on.")] = EvalConfig.view,
+    clusters: Annotated[
+        int, typer.Option(help="Number of classes to segment without --text or --strokes.")
+    ] = EvalConfig.clusters,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of masks of left-out photos, PHOTO.png: white on the thing.")
+    ] = EvalConfig.masks,
+    style: Annotated[Path | None, typer.Option(help="Picture whose style to take.")] = EvalConfig.style,
+    edit_text: Annotated[
+        tuple[str, str] | None, typer.Option(help="Captions before and after an edit, for --consistency.")
+    ] = EvalConfig.edit_text,
+    clip: Annotated[str, typer.Option(help="CLIP model that --edit-text is judged by.")] = EvalConfig.clip,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Measure quality on left-out photos.
 
@@ -49,26 +88,119 @@ def evaluate(
 
     Example: lift3d eval scene/ --every 8 --height 320 --views 8 --json
     """
-    if consistency and not model:
-        raise typer.BadParameter("needs --model, whose decoded frames it compares", param_hint="--consistency")
-    loaded = options.open_scene(scene)
-    from lift3d_cli.evaluation.consistency import measure_consistency
-    from lift3d_cli.evaluation.protocols import evaluate as run
+    models = model or []
+    parts = {"consistency": consistency, "segmentation": segmentation, "cost": cost, "suite": suite}
+    wanted = [part for part, is_wanted in parts.items() if is_wanted]
+    if wanted and not models:
+        raise typer.BadParameter("needs --model, whose features it is about", param_hint=f"--{wanted[0]}")
+    for option, given in {"--text": text, "--strokes": strokes, "--masks": masks, "--edit-text": edit_text}.items():
+        part = "consistency" if option == "--edit-text" else "segmentation"
+        if given and not parts[part] and not suite:
+            raise typer.BadParameter(f"is for --{part}", param_hint=option)
+    if len(models) > 1 and not suite:
+        raise typer.BadParameter("one at a time; several with --suite", param_hint="--model")
+    if (scene is None) == (scenes is None):
+        raise typer.BadParameter("one, or --scenes with a folder of several", param_hint="SCENE")
+    config = EvalConfig(
+        every=every,
+        height=height,
+        views=views,
+        model=models[0] if models else "",
+        device=device,
+        memory=memory,
+        weights=weights,
+        variant=variant.value,
+        lpips=lpips,
+        task=task,
+        text=tuple(text or ()),
+        strokes=strokes,
+        view=view,
+        clusters=clusters,
+        masks=masks,
+        style=style,
+        edit_text=edit_text,
+        clip=clip,
+    )
+    run = partial(_suite, config, models) if suite else partial(_protocols, config, wanted, save)
+    if scene is not None:
+        _show(run(scene), suite, json)
+        return
+    from lift3d_cli.evaluation.suite import over_scenes
 
-    config = EvalConfig(every, height, views, model, device, memory, weights, variant.value)
-    result = run(loaded, config, save, console.progress)
-    if consistency:
-        result["consistency"] = measure_consistency(loaded, config, task, console.progress)
-    if json:
+    results, failed = _each(scenes, run)
+    if results or json:
+        _show(over_scenes(results) | {"failed": {name: str(e) for name, e in failed.items()}}, suite, json)
+    if failed:
+        raise typer.Exit(next(iter(failed.values())).exit_code)
+
+
+def _protocols(config: EvalConfig, parts: Sequence[str], save: Path | None, path: Path) -> dict[str, object]:
+    """One scene, by what was asked for."""
+    scene = options.open_scene(path)
+    from lift3d_cli.evaluation.consistency import measure_consistency
+    from lift3d_cli.evaluation.cost import measure_cost
+    from lift3d_cli.evaluation.protocols import EvaluationPhotos
+    from lift3d_cli.evaluation.protocols import evaluate as run
+    from lift3d_cli.evaluation.segmentation import measure_segmentation
+
+    photos = EvaluationPhotos(scene, config)
+    result = run(scene, config, console.progress, photos, save)
+    measures = {"consistency": measure_consistency, "segmentation": measure_segmentation, "cost": measure_cost}
+    return result | {part: measures[part](scene, config, console.progress, photos) for part in parts}
+
+
+def _suite(config: EvalConfig, models: Sequence[str], path: Path) -> dict[str, object]:
+    """One scene, by all protocols."""
+    scene = options.open_scene(path)
+    from lift3d_cli.evaluation.suite import measure_suite
+
+    return measure_suite(scene, config, models, console.progress)
+
+
+def _each(
+    folder: Path, run: Callable[[Path], dict[str, object]]
+) -> tuple[list[dict[str, object]], dict[str, Lift3dError]]:
+    """The results of all scenes of a folder, and the errors of those that cannot be measured, by name.
+
+    Raises:
+        SceneError: if it has no folders.
+    """
+    paths = sorted(path for path in folder.glob("*") if path.is_dir() and path.name[0] != ".")
+    if not paths:
+        raise SceneError(f"{folder}: has no folders of scenes. hint: --scenes FOLDER, where FOLDER/SCENE is a scene")
+    results, failed = [], {}
+    for path in paths:
+        try:
+            results.append(run(path))
+        except Lift3dError as e:
+            console.line(f"error: {path.name}: {e}")
+            failed[path.name] = e
+    return results, failed
+
+
+def _show(result: dict[str, object], is_suite: bool, as_json: bool) -> None:
+    """Of one scene, or of several together."""
+    if as_json:
         console.as_json(result)
         return
+    if is_suite:
+        from lift3d_cli.evaluation.suite import as_markdown
+
+        console.text(as_markdown(result.get("scenes", [result])))
+        return
     keys = list(result["mean"])
-    lines = [f"{'photo':32}" + "".join(f"{key:>22}" for key in keys)]
+    lines = [f"{'photo' if 'scene' in result else 'scene':32}" + "".join(f"{key:>22}" for key in keys)]
     for row in [*result["views"], {"name": "mean", **result["mean"]}]:
-        lines.append(f"{row['name']:32}" + "".join(f"{row[key]:>22.4f}" for key in keys))
-    console.text("\n".join(lines))
+        lines.append(f"{row['name']:32}" + "".join(f"{_number(row.get(key)):>22}" for key in keys))
+    lines += [f"{what}: not measured ({why})" for what, why in result["not_measured"].items()]
+    rows = {f"segmentation {way}": row for way, row in result.get("segmentation", {}).items()}
+    rows |= {"cost": result["cost"]} if "cost" in result else {}
     for pair, methods in result.get("consistency", {}).items():
-        for method, row in methods.items():
-            console.text(
-                f"{pair:6}{method:26}" + "".join(f"{f'{name} {value:.4f}':>22}" for name, value in row.items())
-            )
+        rows |= {f"{pair:6}{method}": row for method, row in methods.items()}
+    for name, row in rows.items():
+        lines.append(f"{name:32}" + "".join(f"{f'{key} {_number(value)}':>30}" for key, value in row.items()))
+    console.text("\n".join(lines))
+
+
+def _number(value: float | None) -> str:
+    return "never" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"

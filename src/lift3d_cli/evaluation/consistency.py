@@ -1,4 +1,4 @@
-"""How much decoded frames of nearby and distant viewpoints contradict each other.
+"""How much decoded frames of nearby and distant viewpoints contradict each other, and how well they show an edit.
 
 Two frames are compared where both show the same surface: pixels of one are looked up in the other by the rendered
 depth, and left out where the other's depth says that something stands in between (as in StyleRF, Liu et al. 2023,
@@ -11,25 +11,25 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from lift3d_cli.config import EvalConfig, RenderConfig
-from lift3d_cli.evaluation.protocols import EncodedOnTheSpot, split
+from lift3d_cli.config import EvalConfig
+from lift3d_cli.errors import ModelError
+from lift3d_cli.evaluation.editing import EditDirection, alike
+from lift3d_cli.evaluation.lpips import Lpips
+from lift3d_cli.evaluation.protocols import Bench, EvaluationPhotos
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import inside, pixel_centers, sample_map
-from lift3d_cli.models.base import FeatureMap, Model, RenderedView
+from lift3d_cli.models.base import Decoder, FeatureMap, RenderedView
 from lift3d_cli.models.color_space import lab_from_rgb
-from lift3d_cli.registry import find_model
 from lift3d_cli.scene.scene import Scene
-from lift3d_cli.stages.device import resolve_device
-from lift3d_cli.stages.encode import Progress, no_progress, to_image
+from lift3d_cli.stages.encode import Progress, no_progress
 from lift3d_cli.stages.lift import SceneLifter
-from lift3d_cli.stages.photos import ResizedPhotos
-from lift3d_cli.stages.renderers import make_renderer
 
 METHODS = ("lifted", "2d-on-render", "2d-on-photo", "rendered-colour")
 # Photos from one left-out photo to the other of a pair, in the order of names.
@@ -45,10 +45,11 @@ class _Frame:
     depth: Tensor  # [H, W]
     coverage: Tensor  # [H, W]
     decoded: Mapping[str, Tensor]  # by method, [3, H, W]
+    edits: Mapping[str, Tensor] = field(default_factory=dict)  # by method, [C] direction of the edit
 
 
 def measure_consistency(
-    scene: Scene, config: EvalConfig, task: str = "", progress: Progress = no_progress
+    scene: Scene, config: EvalConfig, progress: Progress = no_progress, photos: EvaluationPhotos | None = None
 ) -> dict[str, object]:
     """Compare decoded frames at left-out photos with those at their neighbours.
 
@@ -56,32 +57,33 @@ def measure_consistency(
 
     Args:
         scene: photos in the order of the camera's way.
-        config: settings; its model decodes.
-        task: what to decode to; the model's first if empty.
+        config: settings; its model decodes to its task.
         progress: see `Progress`.
+        photos: see `Bench`.
 
     Returns:
         JSON values: by pair (near, far), by method: `rmse` of sRGB, `chroma`: RMSE of Lab's a and b (what a colorizer
-        adds), `shared`: the part of the picture that was compared.
+        adds), `lpips` if it has weights, `shared`: the part of the picture that was compared; with `edit_text`,
+        `direction_similarity` and `direction_consistency` of the edit.
 
     Raises:
         SceneError, ModelError, ResourceError: in one line.
     """
-    device = resolve_device(config.device)
-    held_out, _ = split(scene, config.every)
-    photos = ResizedPhotos(scene, config.height, keep=8 * config.views)
-    model = find_model(config.model).load()
-    task = task or model.spec.tasks[0]
-    source = EncodedOnTheSpot(photos, model, device, 3 * config.views)
-    renderer = make_renderer(RenderConfig(memory=config.memory, weights=config.weights), device, config.variant)
+    bench = Bench(scene, config, photos)
+    if bench.task == "segment":
+        raise ModelError("--consistency: compares pictures, segment gives none. hint: --task TASK, or --segmentation")
+    decode = bench.decoder(bench.task)
+    lpips = Lpips(config.lpips, bench.device) if config.lpips else None
+    edit = EditDirection(config.clip, config.edit_text, bench.device) if config.edit_text else None
     rows: dict[str, list[dict[str, dict[str, float]]]] = {pair: [] for pair in PAIRS}
-    for i in progress(held_out, f"consistency {scene.root.name}", len(held_out)):
+    for i in progress(bench.held_out, f"consistency {scene.root.name}", len(bench.held_out)):
         partners = {pair: _partner(i, step, len(scene.views)) for pair, step in PAIRS.items()}
         pool = [j for j in range(len(scene.views)) if j != i and j not in partners.values()]
-        lifter = SceneLifter(photos, photos.points(pool), renderer, config.views, device, pool)
-        frames = {j: _frame(lifter, source, j, photos, task) for j in {i, *partners.values()}}
+        points = bench.photos.points(pool)
+        lifter = SceneLifter(bench.photos, points, bench.renderer, config.views, bench.device, pool)
+        frames = {j: _frame(bench, lifter, decode, edit, j) for j in {i, *partners.values()}}
         for pair, j in partners.items():
-            rows[pair].append(compare(frames[i], frames[j]))
+            rows[pair].append(compare(frames[i], frames[j], lpips, edit))
     return {pair: _mean(measured) for pair, measured in rows.items()}
 
 
@@ -91,37 +93,44 @@ def _partner(index: int, step: int, count: int) -> int:
 
 
 @torch.inference_mode()
-def _frame(lifter: SceneLifter, source: EncodedOnTheSpot, index: int, photos: ResizedPhotos, task: str) -> _Frame:
-    model: Model = source.model
-    camera = photos.scene.views[index].camera
-    view = lifter.lift(camera, lifter.choose(camera), {"lifted": source})
+def _frame(bench: Bench, lifter: SceneLifter, decode: Decoder, edit: EditDirection | None, index: int) -> _Frame:
+    model, camera = bench.source.model, bench.camera(index)
+    view = lifter.lift(camera, lifter.choose(camera), {"lifted": bench.source})
     rendered = RenderedView(view.frame.image, view.frame.coverage)
-    photo = to_image(photos.resized(index, camera.width, camera.height), rendered.image.device)
-    lifted = FeatureMap(view.frame.features["lifted"], view.grids["lifted"])
+    photo = RenderedView(bench.photo(index)[0], torch.ones_like(rendered.coverage))
     decoded = {
-        "lifted": model.decode(lifted, rendered, task),
-        "2d-on-render": model.decode(model.checked_encode(rendered.image), rendered, task),
-        "2d-on-photo": model.decode(source.read(index), RenderedView(photo, torch.ones_like(rendered.coverage)), task),
-        "rendered-colour": rendered.image,
+        "lifted": decode(FeatureMap(view.frame.features["lifted"], view.grids["lifted"]), rendered),
+        "2d-on-render": decode(model.checked_encode(rendered.image), rendered),
+        "2d-on-photo": decode(bench.source.read(index), photo),
     }
-    return _Frame(camera, view.frame.depth, view.frame.coverage, decoded)
+    before = {method: (photo if method == "2d-on-photo" else rendered).image for method in decoded}
+    edits = {method: edit.of(before[method], decoded[method]) for method in decoded} if edit else {}
+    size = decoded["lifted"].shape[1:]  # superres makes larger pictures
+    decoded["rendered-colour"] = F.interpolate(rendered.image[None], size, mode="bicubic", antialias=True)[0]
+    # Depth is not interpolated: between two surfaces there is none.
+    depth, coverage = F.interpolate(torch.stack([view.frame.depth, rendered.coverage])[None], size)[0]
+    return _Frame(camera.resized(size[1], size[0]), depth, coverage, decoded, edits)
 
 
-def compare(a: _Frame, b: _Frame) -> dict[str, dict[str, float]]:
+def compare(
+    a: _Frame, b: _Frame, lpips: Lpips | None = None, edit: EditDirection | None = None
+) -> dict[str, dict[str, float]]:
     """By method, the difference of two frames over the surface that both show; NaN where they share none."""
     uv, shared = correspondences(a.camera, a.depth, b.camera, b.depth)
     shared = shared & (a.coverage.flatten() > _MIN_COVERAGE)
     shared = shared & (sample_map(b.coverage[None, None], uv[None])[0, 0] > _MIN_COVERAGE)
     rows = {}
     for method, image in a.decoded.items():
-        here = image.flatten(1)[:, shared]
-        there = sample_map(b.decoded[method][None], uv[None])[0][:, shared]
+        warped = sample_map(b.decoded[method][None], uv[None])[0]
+        here, there = image.flatten(1)[:, shared], warped[:, shared]
         chroma = (lab_from_rgb(here[:, None])[1:] - lab_from_rgb(there[:, None])[1:]).square().mean().sqrt()
-        rows[method] = {
-            "rmse": float((here - there).square().mean().sqrt()),
-            "chroma": float(chroma),
-            "shared": float(shared.float().mean()),
-        }
+        row = rows[method] = {"rmse": float((here - there).square().mean().sqrt()), "chroma": float(chroma)}
+        if lpips is not None:
+            row["lpips"] = lpips(image, warped.reshape(image.shape), shared.reshape(image.shape[1:]))
+        row["shared"] = float(shared.float().mean())
+        if method in a.edits:
+            row["direction_similarity"] = alike(a.edits[method], edit.wanted)
+            row["direction_consistency"] = alike(a.edits[method], b.edits[method])
     return rows
 
 

@@ -1,6 +1,10 @@
-"""Image metrics over the pixels that have ground truth."""
+"""Metrics of pictures, features and segmentations, over the pixels that have ground truth."""
 
 from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -62,3 +66,40 @@ def feature_mse(
     mse = float(((x - y) ** 2).mean())
     variance = float(y.var(dim=1, correction=0).mean())
     return mse, mse / variance if variance > 0 else float("nan")
+
+
+def segmentation_scores(
+    scores: Tensor,  # [K, H, W]: how much each pixel is of each class
+    truth: Tensor,  # [H, W] integers: the class of each pixel
+    counts: Tensor,  # [H, W] bool
+    classes: Sequence[int],
+) -> dict[str, float]:
+    """`iou` and `map` of some classes, means over these; `accuracy` of all.
+
+    A pixel is of the class of its highest score. `iou` of a class is the number of pixels that are of it both by the
+    scores and in truth, over the number that are by either; `accuracy` the part of the pixels of the right class; `map`
+    the mean of the classes' average precision. NaN where there is no such class.
+    """
+    scores, truth = scores[:, counts], truth[counts]
+    found = scores.argmax(0)
+    pairs = [(found == k, truth == k) for k in classes]
+    either = [(a & b).sum() / (a | b).sum() for a, b in pairs if (a | b).any()]
+    precisions = [average_precision(scores[k], truth == k) for k in classes if (truth == k).any()]
+    return {
+        "iou": float(torch.stack(either).mean()) if either else math.nan,
+        "accuracy": float((found == truth).float().mean()),
+        "map": statistics.fmean(precisions) if precisions else math.nan,
+    }
+
+
+def average_precision(scores: Tensor, positive: Tensor) -> float:  # [N], [N] bool
+    """The area below the precision by recall, in steps: the sum of (R_n - R_(n-1)) P_n over thresholds n.
+
+    Equal scores have one threshold. (As `average_precision_score` of scikit-learn.)
+    """
+    order = scores.argsort(descending=True)
+    ranked, hits = scores[order], positive[order].double().cumsum(0)
+    last = torch.cat([ranked[1:] != ranked[:-1], torch.ones_like(ranked[:1], dtype=torch.bool)])
+    hits, taken = hits[last], (last.nonzero()[:, 0] + 1).double()
+    gained = torch.diff(hits, prepend=torch.zeros_like(hits[:1]))
+    return float((gained * hits / taken).sum() / hits[-1])

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lift3d_cli.config import EvalConfig, RenderConfig
-from lift3d_cli.errors import SceneError
+from lift3d_cli.config import DecodeConfig, EvalConfig, RenderConfig
+from lift3d_cli.errors import ModelError, SceneError
+from lift3d_cli.evaluation.lpips import NOT_MEASURED, Lpips
 from lift3d_cli.evaluation.metrics import feature_mse, psnr, ssim
+from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.grids import FeatureGrid, sample_map
-from lift3d_cli.models.base import FeatureMap, Model
+from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, RenderedView, Segmentation
+from lift3d_cli.models.heads import segment_clusters, segment_strokes
 from lift3d_cli.registry import find_model
 from lift3d_cli.scene.scene import Photo, Scene
+from lift3d_cli.stages.decode import decode_options, find_photo
 from lift3d_cli.stages.device import resolve_device
 from lift3d_cli.stages.encode import Progress, no_progress, to_image
 from lift3d_cli.stages.lift import LiftedView, SceneLifter
 from lift3d_cli.stages.photos import Recent, ResizedPhotos, ScenePhotos
-from lift3d_cli.stages.render import encode_png, to_uint8
+from lift3d_cli.stages.png import encode_png, to_uint8
 from lift3d_cli.stages.renderers import make_renderer
 from lift3d_cli.stages.results import write_output
 
@@ -49,8 +53,133 @@ class EncodedOnTheSpot:
         return self.model.checked_encode(image, self._photos.scene.views[index].name)
 
 
+class EvaluationPhotos(ResizedPhotos):
+    """The photos of a scene at the height of an evaluation; several protocols may share them.
+
+    Args:
+        scene: the scene.
+        config: settings.
+    """
+
+    def __init__(self, scene: Scene, config: EvalConfig) -> None:
+        super().__init__(scene, config.height, keep=8 * config.views)
+        self._points: dict[tuple[int, ...], np.ndarray] = {}
+
+    def points(self, indices: list[int]) -> np.ndarray:
+        """See `ScenePhotos`; triangulated once."""
+        key = tuple(indices)
+        if key not in self._points:
+            self._points[key] = super().points(indices)
+        return self._points[key]
+
+
+class Bench:
+    """A scene with photos left out, ready to be rendered from the others; what every protocol begins with.
+
+    Args:
+        scene: at least two photos, one of which stays.
+        config: settings; without a model, `source` is None.
+        photos: the scene's, if there are some already.
+
+    Raises:
+        SceneError, ModelError, ResourceError: in one line.
+    """
+
+    def __init__(self, scene: Scene, config: EvalConfig, photos: EvaluationPhotos | None = None) -> None:
+        self.scene, self.config = scene, config
+        self.device = resolve_device(config.device)
+        self.held_out, self.candidates = split(scene, config.every)
+        self.photos = photos or EvaluationPhotos(scene, config)
+        settings = RenderConfig(memory=config.memory, weights=config.weights)
+        self.renderer = make_renderer(settings, self.device, config.variant)
+        self.source: EncodedOnTheSpot | None = None
+        if config.model:
+            model = find_model(config.model).load()
+            self.source = EncodedOnTheSpot(self.photos, model, self.device, 3 * config.views)
+        self.task = config.task or (self.source.model.spec.tasks[0] if self.source else "")
+
+    def lifter(self, views: int = 0) -> SceneLifter:
+        """Renders from the photos that are not left out, of which so many at most; 0 for the settings' number."""
+        number, points = views or self.config.views, self.photos.points(self.candidates)
+        return SceneLifter(self.photos, points, self.renderer, number, self.device, self.candidates)
+
+    def camera(self, index: int) -> Camera:
+        """Of a photo, at its size here."""
+        return self.photos.scene.views[index].camera
+
+    def photo(self, index: int) -> tuple[Tensor, Tensor]:
+        """A photo's pixels [3, H, W], and which of them [H, W] are ground truth.
+
+        Raises:
+            SceneError: if none is.
+        """
+        camera = self.camera(index)
+        photo = self.photos.resized(index, camera.width, camera.height)
+        counts = torch.from_numpy(photo.valid & photo.opaque).to(self.device)
+        if not counts.any():
+            name = self.scene.views[index].name
+            raise SceneError(f"{name}: no pixel of it has ground truth, all are masked or transparent")
+        return to_image(photo, self.device), counts
+
+    @torch.inference_mode()
+    def decoder(self, task: str) -> Decoder:
+        """What decodes frames, prepared by the photos that are not left out; each frame starts from the same seed.
+
+        Any model's features can be segmented, by strokes or clusters.
+
+        Raises:
+            ModelError: if the model cannot do the task.
+        """
+        config, model = self.config, self.source.model
+        settings = DecodeConfig(
+            text=config.text,
+            strokes=config.strokes,
+            view=config.view,
+            clusters=0 if config.text or config.strokes else config.clusters,
+            style=config.style,
+        )
+        context = DecodeContext(task, decode_options(settings), _Photos(self.source, self.candidates), self._by_name)
+        torch.manual_seed(0)
+        if task in model.spec.tasks:
+            decode = model.decoder(context)
+        elif task == "segment" and not config.text:
+            decode = segment_strokes(context) if config.strokes else segment_clusters(context.frames, config.clusters)
+        else:
+            does = ", ".join(model.spec.tasks)
+            raise ModelError(f"model {model.spec.name}: cannot {task}{' by --text' * bool(config.text)}, only {does}")
+
+        def seeded(features: FeatureMap, view: RenderedView) -> Tensor | Segmentation:
+            torch.manual_seed(0)
+            return decode(features, view)
+
+        return seeded
+
+    def _by_name(self, name: str) -> tuple[FeatureMap, Tensor]:
+        index = find_photo(self.scene, name)
+        if index in self.held_out:
+            raise SceneError(f"{name}: is one of the photos that are left out. hint: another --view, or --every")
+        return self.source.read(index), self.photo(index)[0]
+
+
+class _Photos(Sequence[FeatureMap]):
+    """The features of photos, in the place of frames."""
+
+    def __init__(self, source: EncodedOnTheSpot, indices: Sequence[int]) -> None:
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> FeatureMap:
+        return self._source.read(self._indices[index])
+
+
 def evaluate(
-    scene: Scene, config: EvalConfig, save: Path | None = None, progress: Progress = no_progress
+    scene: Scene,
+    config: EvalConfig,
+    progress: Progress = no_progress,
+    photos: EvaluationPhotos | None = None,
+    save: Path | None = None,
 ) -> dict[str, object]:
     """Render left-out photos from the others and measure; a left-out photo is never a source.
 
@@ -59,31 +188,28 @@ def evaluate(
     Args:
         scene: at least two photos, one of which stays.
         config: settings.
+        progress: see `Progress`.
+        photos: see `Bench`.
         save: folder for photo | render | depth of each, or None.
 
     Returns:
-        JSON values: settings, `views` with the metrics of each, and `mean`.
+        JSON values: settings, `views` with the metrics of each, `mean`, and why a metric is `not_measured`.
 
     Raises:
         SceneError, ModelError, ResourceError: in one line.
     """
-    device = resolve_device(config.device)
-    held_out, candidates = split(scene, config.every)
-    photos = ResizedPhotos(scene, config.height, keep=8 * config.views)
-    renderer = make_renderer(RenderConfig(memory=config.memory, weights=config.weights), device, config.variant)
-    lifter = SceneLifter(photos, photos.points(candidates), renderer, config.views, device, candidates)
-    features = {}
-    if config.model:
-        model = find_model(config.model).load()
-        features[model.spec.name] = EncodedOnTheSpot(photos, model, device, 3 * config.views)
+    lpips = Lpips(config.lpips, resolve_device(config.device)) if config.lpips else None
+    bench = Bench(scene, config, photos)
+    lifter = bench.lifter()
+    features = {"model": bench.source} if bench.source else {}
     rows = []
-    for i in progress(held_out, f"eval {scene.root.name}", len(held_out)):
-        camera = photos.scene.views[i].camera
+    for i in progress(bench.held_out, f"eval {scene.root.name}", len(bench.held_out)):
+        camera = bench.camera(i)
         view = lifter.lift(camera, lifter.choose(camera), features)
-        photo = photos.resized(i, camera.width, camera.height)
-        rows.append(_measure(scene.views[i].name, view, photo, features, i))
+        rows.append({"name": scene.views[i].name, **_measure(view, bench, i, lpips)})
         rows[-1]["sources"] = [scene.views[j].name for j in view.choice.sources]
         if save is not None:
+            photo = bench.photos.resized(i, camera.width, camera.height)
             write_output(save / _picture_name(scene.views[i].name), encode_png(side_by_side(view, photo)))
     metrics = [key for key, value in rows[0].items() if isinstance(value, float)]
     return {
@@ -93,6 +219,7 @@ def evaluate(
         "num_views": config.views,
         "variant": config.variant,
         "model": config.model or None,
+        "not_measured": {} if lpips else {"lpips": NOT_MEASURED},
         "mean": {key: statistics.fmean(row[key] for row in rows) for key in metrics},
         "views": rows,
     }
@@ -111,23 +238,18 @@ def split(scene: Scene, every: int) -> tuple[list[int], list[int]]:
     return held_out, candidates
 
 
-def _measure(
-    name: str, view: LiftedView, photo: Photo, features: Mapping[str, EncodedOnTheSpot], index: int
-) -> dict[str, object]:
-    truth = to_image(photo, view.frame.image.device)
-    counts = torch.from_numpy(photo.valid & photo.opaque).to(truth.device)
-    if not counts.any():
-        raise SceneError(f"{name}: no pixel of it has ground truth, all are masked or transparent")
-    row: dict[str, object] = {
-        "name": name,
-        "psnr": psnr(view.frame.image, truth, counts),
-        "ssim": ssim(view.frame.image, truth, counts),
+def _measure(view: LiftedView, bench: Bench, index: int, lpips: Lpips | None) -> dict[str, object]:
+    image, (truth, counts) = view.frame.image, bench.photo(index)
+    row = {
+        "psnr": psnr(image, truth, counts),
+        "ssim": ssim(image, truth, counts),
+        **({"lpips": lpips(image, truth, counts)} if lpips else {}),
         "coverage": float(view.frame.coverage.mean()),
     }
-    for model, source in features.items():
-        grid = view.grids[model]
+    if bench.source is not None:
+        grid = view.grids["model"]
         row["feature_mse"], row["feature_mse_relative"] = feature_mse(
-            view.frame.features[model], on_grid(source.read(index), grid), cells_that_count(counts, grid)
+            view.frame.features["model"], on_grid(bench.source.read(index), grid), cells_that_count(counts, grid)
         )
     return row
 

@@ -1,0 +1,117 @@
+"""Segmentation of left-out photos by features lifted from 3, 6 and 10 others, against the 2D model (Table 4).
+
+Classes are learned from strokes on one photo, or told by text, and compared with masks of other photos. Without masks,
+the truth is what the 2D model makes of the left-out photo itself, by the same classes: that says how well lifting
+replaces the model, not how well the model segments.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lift3d_cli.config import EvalConfig
+from lift3d_cli.errors import ModelError, SceneError
+from lift3d_cli.evaluation.metrics import segmentation_scores
+from lift3d_cli.evaluation.protocols import Bench, EvaluationPhotos
+from lift3d_cli.models.base import Decoder, FeatureMap, RenderedView, Segmentation
+from lift3d_cli.scene.photos import read_photo
+from lift3d_cli.scene.scene import Scene
+from lift3d_cli.stages.encode import Progress, no_progress
+from lift3d_cli.stages.lift import SceneLifter
+
+VIEWS = (3, 6, 10)
+"""Source photos, as in the paper's table."""
+_THING = "#ffffff"
+
+
+def measure_segmentation(
+    scene: Scene, config: EvalConfig, progress: Progress = no_progress, photos: EvaluationPhotos | None = None
+) -> dict[str, dict[str, float]]:
+    """Segment left-out photos, lifted and in 2D.
+
+    Args:
+        scene: the scene.
+        config: settings; its `text`, `strokes` or `clusters` say what the classes are, `masks` what is true.
+        progress: see `Progress`.
+        photos: see `Bench`.
+
+    Returns:
+        By way (`lifted-3`, ...): `iou`, `accuracy`, `map`, means over the photos: of the thing if there are masks, else
+        of all classes.
+
+    Raises:
+        SceneError, ModelError, ResourceError: in one line.
+    """
+    bench = Bench(scene, config, photos)
+    decode = bench.decoder("segment")
+    lifters = {f"lifted-{n}": bench.lifter(n) for n in VIEWS}
+    masks = {i: _mask_path(scene, i, config.masks) for i in bench.held_out} if config.masks else {}
+    todo = [i for i in bench.held_out if not config.masks or masks[i]]
+    if not todo:
+        name = Path(scene.views[bench.held_out[0]].name).stem
+        raise SceneError(f"{config.masks}: has no mask of a photo that is left out. hint: {name}.png, white on black")
+    rows: dict[str, list[dict[str, float]]] = {}
+    for i in progress(todo, f"segmentation {scene.root.name}", len(todo)):
+        counts, found = bench.photo(i)[1], _segmented(bench, lifters, decode, i)
+        if config.masks:
+            truth, classes = _read_mask(scene, i, masks[i], counts).long(), [1]
+            scores = {way: _thing(segmentation, config) for way, segmentation in found.items()}
+        else:
+            scores = {way: segmentation.scores for way, segmentation in found.items()}
+            truth = scores.pop("2d-on-photo").argmax(0)
+            classes = truth[counts].unique().tolist()
+        for way, values in scores.items():
+            rows.setdefault(way, []).append(segmentation_scores(values, truth, counts, classes))
+    return {way: {key: _mean([row[key] for row in measured]) for key in measured[0]} for way, measured in rows.items()}
+
+
+@torch.inference_mode()
+def _segmented(bench: Bench, lifters: dict[str, SceneLifter], decode: Decoder, index: int) -> dict[str, Segmentation]:
+    """A left-out photo by each way: lifted, the 2D model on the last of the rendered pictures, and on the photo."""
+    source, camera, found = bench.source, bench.camera(index), {}
+    for way, lifter in lifters.items():
+        view = lifter.lift(camera, lifter.choose(camera), {"model": source})
+        rendered = RenderedView(view.frame.image, view.frame.coverage)
+        found[way] = decode(FeatureMap(view.frame.features["model"], view.grids["model"]), rendered)
+    found["2d-on-render"] = decode(source.model.checked_encode(rendered.image), rendered)
+    photo = RenderedView(bench.photo(index)[0], torch.ones_like(rendered.coverage))
+    return found | {"2d-on-photo": decode(source.read(index), photo)}
+
+
+def _thing(segmentation: Segmentation, config: EvalConfig) -> Tensor:  # [2, H, W]
+    """Scores of all else, and of the thing of the masks: the first prompt, or what is painted white."""
+    names, wanted = segmentation.names, config.text[0] if config.text else _THING
+    if wanted not in names or (not config.text and not config.strokes):
+        raise ModelError(
+            "--masks: are of what? hint: --text THING, or --strokes with the thing painted white and all else otherwise"
+        )
+    thing = names.index(wanted)
+    others = [k for k in range(len(names)) if k != thing]
+    return torch.stack([segmentation.scores[others].amax(0), segmentation.scores[thing]])
+
+
+def _mask_path(scene: Scene, index: int, folder: Path) -> Path | None:
+    """The mask of a photo, by its path in the scene or its name alone."""
+    name = Path(scene.views[index].name).with_suffix(".png")
+    return next((folder / path for path in (name, name.name) if (folder / path).is_file()), None)
+
+
+def _read_mask(scene: Scene, index: int, path: Path, counts: Tensor) -> Tensor:  # [H, W] bool
+    """Where the mask is not black in most of a pixel; undistorted as its photo is."""
+    whole = read_photo(replace(scene.views[index], mask_path=path)).valid
+    part = F.interpolate(torch.from_numpy(whole)[None, None].float(), counts.shape, mode="area")[0, 0]
+    return (part > 0.5).to(counts.device)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Over the photos where it is defined."""
+    defined = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(defined) if defined else math.nan

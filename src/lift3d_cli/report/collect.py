@@ -1,0 +1,233 @@
+"""What a render, its scene and its decoded results say of themselves; nothing is computed by a network here."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import lift3d_cli
+from lift3d_cli.cache.format import EncoderRecord
+from lift3d_cli.cache.renders import Render
+from lift3d_cli.config import EncodeConfig, RenderConfig, ReportConfig
+from lift3d_cli.errors import CacheError, Lift3dError, SceneError
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.registry import find_model
+from lift3d_cli.stages.photos import ScenePhotos
+from lift3d_cli.stages.png import read_png
+from lift3d_cli.stages.provenance import commit
+
+_MAX_JSON_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Task:
+    """The decoded frames of one task.
+
+    Args:
+        name: of the task.
+        folder: of the pictures that are shown; those of a segmentation are laid over the colour.
+        legend: (name, CSS colour) of each class of a segmentation.
+        models: those of the render that can do the task; which one did is not recorded.
+    """
+
+    name: str
+    folder: Path
+    legend: Sequence[tuple[str, str]]
+    models: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A rendered frame as it is stored.
+
+    Args:
+        index: in the path.
+        name: of the pose.
+        image: [H, W, 3] uint8.
+        depth: [H, W] z-depth.
+        coverage: [H, W] in [0, 1].
+        confidence: [H, W] in [0, 1], or None in renders that are older than it.
+        sources: indices of the photos that it was made from.
+    """
+
+    index: int
+    name: str
+    image: np.ndarray
+    depth: Tensor
+    coverage: Tensor
+    confidence: Tensor | None
+    sources: Sequence[int]
+
+
+class Run:
+    """A finished render with all that belongs to it.
+
+    Args:
+        folder: of the render.
+        photos: of its scene, with the cache.
+        decoded: folder of the results of `decode`.
+        max_frames: show so many frames of the path at most, evenly spread.
+
+    Raises:
+        CacheError: if the render is missing, damaged or unfinished.
+    """
+
+    def __init__(self, folder: Path, photos: ScenePhotos, decoded: Path, max_frames: int) -> None:
+        self.render, self.photos, self.decoded = Render.open(folder), photos, decoded
+        if missing := self.render.missing():
+            raise CacheError(
+                f"{folder}: {len(missing)} of {self.render.content['frames']} frames are not rendered yet. "
+                "hint: run lift3d render again"
+            )
+        self.cameras = [Camera(**camera) for camera in self.render.content["cameras"]]
+        self.step = max(1, -(-len(self.cameras) // max_frames))
+        self.shown = range(0, len(self.cameras), self.step)
+
+    @property
+    def fps(self) -> float:
+        """Of a video of the shown frames, which takes as long as one of all."""
+        return float(self.render.facts["fps"]) / self.step
+
+    @cached_property
+    def lifted(self) -> dict[str, Render]:
+        """By model, its features that were rendered last."""
+        files = sorted(self.render.root.glob("feats/*/manifest.json"), key=lambda p: (p.stat().st_mtime_ns, p))
+        found = [Render.open(path.parent) for path in files]
+        return {r.facts["model"]: r for r in found if not r.missing()}
+
+    @cached_property
+    def encoders(self) -> dict[str, EncoderRecord]:
+        """By model, what encoded the photos; without those that are gone from the cache."""
+        by_key = {encoder.key: encoder for encoder in self.photos.cache.encoders()}
+        keys = {name: lifted.content["encoder"] for name, lifted in self.lifted.items()}
+        return {name: by_key[key] for name, key in keys.items() if key in by_key}
+
+    @cached_property
+    def frames(self) -> list[Frame]:
+        """Those that are shown."""
+        return [self._frame(index) for index in self.shown]
+
+    def _frame(self, index: int) -> Frame:
+        depth, _, extra = self.render.read_frame(index)
+        maps = {name: extra[name].float() / 255 for name in ("coverage", "confidence") if name in extra}
+        image, name = read_png(self.render.color_path(index)), self.render.facts["names"][index]
+        return Frame(index, name, image, depth[0], maps["coverage"], maps.get("confidence"), extra["sources"].tolist())
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """The tasks that all shown frames are decoded to."""
+        names = [self.render.facts["names"][index] for index in self.shown]
+        able = {model: _tasks(lifted.facts["ref"]) for model, lifted in self.lifted.items()}
+        found = []
+        for task in sorted({task for tasks in able.values() for task in tasks}):
+            legend = self.decoded / f"{task}-legend.json"
+            folder = self.decoded / (f"{task}-overlay" if legend.is_file() else task)
+            if all((folder / f"{name}.png").is_file() for name in names):
+                classes = _classes(legend) if legend.is_file() else []
+                found.append(Task(task, folder, classes, [m for m, tasks in able.items() if task in tasks]))
+        return found
+
+    def decoded_frames(self, task: Task) -> list[np.ndarray]:
+        """The pictures [H, W, 3] uint8 of the shown frames."""
+        return [read_png(task.folder / f"{self.render.facts['names'][index]}.png") for index in self.shown]
+
+    def commands(self) -> list[str]:
+        """The command lines that lead to the results, as far as these record them."""
+        scene, render = short(self.photos.scene.root), short(self.render.root)
+        lines = [f"lift3d encode {scene} {_encode_options(e)}" for e in self.encoders.values()]
+        renderer = self.render.content["renderer"]
+        made = {"views": self.render.content["views"], "samples": renderer["num_samples"]}
+        made |= {"planes": renderer["proposal"].get("num_planes"), "precision": renderer["proposal"].get("precision")}
+        made["dtype"] = next((lifted.content["dtype"] for lifted in self.lifted.values()), None)
+        options = [f" --model {shlex.quote(name)}" for name in self.encoders]
+        options += [f" --{key} {x}" for key, x in made.items() if x not in (None, getattr(RenderConfig, key))]
+        lines.append(f"lift3d render {scene} --poses path.json{''.join(options)}")
+        is_default = self.decoded.resolve() == default_results(self.render.root).resolve()
+        output = "" if is_default else f" --output {short(self.decoded)}"
+        for task in self.tasks:
+            model = f" --model {task.models[0]}" if len(task.models) == 1 else ""
+            lines.append(f"lift3d decode {render} --task {task.name}{model}{output}")
+        return lines
+
+    def versions(self) -> dict[str, str]:
+        """What made the results, and this report."""
+        content = self.render.content
+        made = {"rendered by": f"lift3d {content['version']}", "render": self.render.key[:16]}
+        weights = content["renderer"]["blending"].get("weights")
+        made["rendering network"] = f"sha256 {weights[:16]}" if weights else "none, training-free"
+        for name, lifted in self.lifted.items():
+            facts = lifted.facts["fingerprint"]
+            digest = f", weights sha256 {facts['weights'][:16]}" if facts["weights"] else ""
+            made[f"model {name}"] = f"version {facts['version']}{digest}"
+        own = f"lift3d {lift3d_cli.__version__} {commit()}".rstrip()
+        made["this report"] = f"{own}, torch {torch.__version__}, Python {platform.python_version()}"
+        return made
+
+
+def _encode_options(encoder: EncoderRecord) -> str:
+    """The options of `encode` that are not the defaults."""
+    made, defaults = encoder.fingerprint, EncodeConfig()
+    options = ["--model", shlex.quote(encoder.ref)]
+    if made["max_size"] != encoder.spec.get("max_size"):
+        options += ["--max-size", str(made["max_size"])]
+    if encoder.dtype != defaults.dtype:
+        options += ["--dtype", encoder.dtype]
+    if made["seed"] != defaults.seed:
+        options += ["--seed", str(made["seed"])]
+    return " ".join(options)
+
+
+def default_results(render: Path) -> Path:
+    """Where `decode` writes unless told otherwise."""
+    return Path("lift3d-out") / render.name
+
+
+def short(path: Path) -> str:
+    """A path as one would type it: relative where it lies in the current folder."""
+    absolute = path.resolve()
+    return shlex.quote(str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path))
+
+
+def _tasks(ref: str) -> tuple[str, ...]:
+    """What a model can do; nothing if it is gone."""
+    try:
+        found = find_model(ref)
+        # What a model can do may depend on its checkpoint.
+        return (found.load().spec if found.settings else found.spec()).tasks
+    except Lift3dError:
+        return ()
+
+
+def _classes(legend: Path) -> list[tuple[str, str]]:
+    try:
+        return [(str(row["name"]), "rgb({} {} {})".format(*map(int, row["color"]))) for row in read_json(legend)]
+    except (KeyError, TypeError, ValueError, IndexError, SceneError) as e:
+        raise CacheError(f"{legend}: is no legend of a segmentation. hint: run lift3d decode again") from e
+
+
+def read_json(path: Path) -> object:
+    """A JSON document that the user names.
+
+    Raises:
+        SceneError: if it cannot be read.
+    """
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ValueError("too large")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise SceneError(f"{path}: is no JSON ({e}). hint: lift3d eval SCENE --json > metrics.json") from e
+
+
+def read_metrics(config: ReportConfig) -> Mapping[str, object]:
+    """By file, the results of `eval --json`."""
+    return {path.with_suffix("").as_posix(): read_json(path) for path in config.metrics}

@@ -1,0 +1,228 @@
+"""What is computed for a report: the 2D model on each rendered frame, how steady both are, what the corrector did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lift3d_cli.config import RenderConfig, ReportConfig
+from lift3d_cli.errors import CacheError, ModelError
+from lift3d_cli.evaluation.consistency import correspondences
+from lift3d_cli.geometry.grids import sample_map
+from lift3d_cli.models.base import (
+    DecodeContext,
+    DecodeOptions,
+    Decoder,
+    FeatureMap,
+    Model,
+    RenderedView,
+    Segmentation,
+)
+from lift3d_cli.models.color_space import lab_from_rgb
+from lift3d_cli.models.fingerprint import fingerprint
+from lift3d_cli.models.pretrained import is_here
+from lift3d_cli.registry import find_model
+from lift3d_cli.report.collect import Frame, Run, Task
+from lift3d_cli.stages.device import resolve_device
+from lift3d_cli.stages.encode import Progress
+from lift3d_cli.stages.lift import Choice, SceneLifter
+from lift3d_cli.stages.photos import shrunk_size
+from lift3d_cli.stages.png import to_uint8
+from lift3d_cli.stages.render import CachedFeatures
+from lift3d_cli.stages.renderers import make_renderer
+from lift3d_cli.stages.results import class_colors, overlay
+
+# Mean difference, of 255, up to which two decodings are the same: GPUs and processors round differently.
+_SAME = 2.0
+_MIN_COVERAGE = 0.9
+# The methods whose frames are compared.
+LIFTED, ALONE, COLOUR = "lifted", "2D per frame", "rendered-colour"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A task by the 2D model on each rendered frame, beside the lifted one.
+
+    Args:
+        model: its name.
+        images: [H, W, 3] uint8 of each shown frame.
+        contradictions: by method, "near" and "far": RMS difference of two frames over the surface that both show, in
+            parts of "contrast", the RMS deviation of the method's pixels from their mean; NaN if no two share any.
+            So a method that says less does not contradict itself less.
+    """
+
+    model: str
+    images: Sequence[np.ndarray]
+    contradictions: Mapping[str, Mapping[str, float]]
+
+
+@torch.inference_mode()
+def run_2d(run: Run, task: Task, lifted: Sequence[np.ndarray], config: ReportConfig, progress: Progress) -> Comparison:
+    """Run the 2D model on each shown frame's rendered colour, and decode as the lifted features were.
+
+    Args:
+        run: the render.
+        task: one of its tasks.
+        lifted: the task's pictures of the shown frames.
+        config: settings.
+        progress: see `Progress`.
+
+    Raises:
+        ModelError: if that cannot be done, with the reason.
+    """
+    device = resolve_device(config.device)
+    model, decoder = _decoder(run, task, lifted[0], device)
+    images = []
+    for frame in progress(run.frames, f"2D {task.name}", len(run.frames)):
+        torch.manual_seed(0)
+        view = _view(frame, device)
+        images.append(_shown(decoder(_encode(model, view.image, run), view), frame))
+    methods = {LIFTED: lifted, ALONE: images, COLOUR: [frame.image for frame in run.frames]}
+    is_chroma = task.name == "colorize"
+    found = {name: _contradictions(run, pictures, is_chroma) for name, pictures in methods.items()}
+    return Comparison(model.spec.name, images, found)
+
+
+def _decoder(run: Run, task: Task, first: np.ndarray, device: torch.device) -> tuple[Model, Decoder]:
+    """The model of a task's pictures and its decoder: of those that can do the task, the one that made the first."""
+    reason = "none of the render's models can do it"
+    for name in task.models:
+        lifted = run.lifted[name]
+        ref = find_model(lifted.facts["ref"])
+        if not ref.settings and not is_here(ref.spec()):
+            reason = f"the weights of {name} are not on this machine"
+            continue
+        model = ref.load().to(device)
+        if not fingerprint(model, ref).items() <= lifted.facts["fingerprint"].items():
+            reason = f"{name} changed since its features were rendered"
+            continue
+        maps = _Maps(run, name, device)
+        torch.manual_seed(0)
+        decoder = model.decoder(DecodeContext(task.name, DecodeOptions(), maps, _no_photo))
+        torch.manual_seed(0)
+        again = _shown(decoder(maps[0], _view(run.frames[0], device)), run.frames[0])
+        if again.shape == first.shape and np.abs(again.astype(int) - first).mean() <= _SAME:
+            return model, decoder
+        reason = f"it was decoded with options that are not recorded, or not from these features of {name}"
+    raise ModelError(reason)
+
+
+class _Maps(Sequence[FeatureMap]):
+    """A model's lifted features of all frames, read as they are asked for."""
+
+    def __init__(self, run: Run, model: str, device: torch.device) -> None:
+        self._render, self._device = run.lifted[model], device
+
+    def __len__(self) -> int:
+        return self._render.content["frames"]
+
+    def __getitem__(self, index: int) -> FeatureMap:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        data, grid, _ = self._render.read_frame(index)
+        return FeatureMap(data.to(self._device).float(), grid)
+
+
+def _no_photo(name: str) -> tuple[FeatureMap, Tensor]:
+    raise ModelError("it was decoded by a photo, which is not recorded")
+
+
+def _view(frame: Frame, device: torch.device) -> RenderedView:
+    return RenderedView(_tensor(frame.image).to(device), frame.coverage.to(device))
+
+
+def _tensor(image: np.ndarray) -> Tensor:  # [H, W, 3] uint8 to [3, H, W] in [0, 1]
+    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
+
+
+def _encode(model: Model, image: Tensor, run: Run) -> FeatureMap:
+    """A rendered frame's own features: as photos are encoded, shrunk to the same longest side."""
+    height, width = image.shape[1:]
+    max_size = run.lifted[model.spec.name].facts["fingerprint"]["max_size"]
+    size = shrunk_size(run.cameras[0].resized(width, height), max_size)
+    if size != (width, height):
+        image = F.interpolate(image[None], size[::-1], mode="bilinear", antialias=True, align_corners=False)[0]
+    features = model.checked_encode(image)
+    return FeatureMap(features.data.float(), features.grid.rescaled(width / size[0], height / size[1]))
+
+
+def _shown(result: Tensor | Segmentation, frame: Frame) -> np.ndarray:
+    """What `decode` shows of a result."""
+    if isinstance(result, Tensor):
+        return to_uint8(result)
+    colors = np.array(result.colors or class_colors(result.names), dtype=np.uint8)
+    return overlay(frame.image, result.scores.argmax(0).to(torch.uint8).cpu().numpy(), colors)
+
+
+def _contradictions(run: Run, images: Sequence[np.ndarray], is_chroma: bool) -> dict[str, float]:
+    """See `Comparison`: of neighbours, and of frames a quarter of the path apart."""
+    frames = [_comparable(image, frame, is_chroma) for image, frame in zip(images, run.frames, strict=True)]
+    pixels = torch.cat([frame.flatten(1) for frame in frames], 1)
+    contrast = max(float((pixels - pixels.mean(1, keepdim=True)).square().mean().sqrt()), 1e-6)
+    steps = {"near": 1, "far": max(2, len(images) // 4)}
+    return {pair: _difference(run, frames, n) / contrast for pair, n in steps.items()} | {"contrast": contrast}
+
+
+def _difference(run: Run, frames: Sequence[Tensor], step: int) -> float:
+    """Mean over the pairs of frames `step` apart."""
+    found = []
+    for here, there, a, b in zip(frames, frames[step:], run.frames, run.frames[step:], strict=False):
+        uv, shared = correspondences(run.cameras[a.index], a.depth.float(), run.cameras[b.index], b.depth.float())
+        shared &= a.coverage.flatten() > _MIN_COVERAGE
+        shared &= sample_map(b.coverage[None, None], uv[None])[0, 0] > _MIN_COVERAGE
+        if shared.any():
+            difference = (here.flatten(1) - sample_map(there[None], uv[None])[0])[:, shared]
+            found.append(float(difference.square().mean().sqrt()))
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _comparable(image: np.ndarray, frame: Frame, is_chroma: bool) -> Tensor:  # [c, H, W]
+    """What is compared: sRGB, or Lab's a and b, which are all that a colorizer adds; in the size of the frame."""
+    size = frame.depth.shape
+    pixels = F.interpolate(_tensor(image)[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
+    return lab_from_rgb(pixels)[1:] if is_chroma else pixels
+
+
+def corrections(
+    run: Run, chosen: Sequence[int], config: ReportConfig, progress: Progress
+) -> dict[str, list[np.ndarray]]:
+    """By model, how far the corrector moved each cell of the frames `chosen`: [h, w] of |R| over the features' RMS.
+
+    The features of each frame are rendered again without correction.
+
+    Raises:
+        ModelError, CacheError: if that cannot be done, with the reason.
+    """
+    content, device = run.render.content, resolve_device(config.device)
+    settings = content["renderer"]
+    made = RenderConfig(
+        planes=settings["proposal"].get("num_planes", RenderConfig.planes),
+        samples=settings["num_samples"],
+        memory=config.memory,
+        weights=config.weights,
+        precision=settings["proposal"].get("precision", "auto"),
+    )
+    renderer = make_renderer(made, device)
+    if renderer.settings() != settings:
+        raise ModelError("the render is of other weights, precision or version. hint: --weights")
+    if not run.encoders:
+        raise CacheError("the cache has no features of its models any more")
+    sources = {name: CachedFeatures(run.photos, e, 2 * content["views"]) for name, e in run.encoders.items()}
+    plain = replace(renderer, corrector=None)
+    lifter = SceneLifter(run.photos, np.zeros((0, 3)), plain, content["views"], device)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in sources}
+    for place in progress(chosen, "corrector", len(chosen)):
+        frame = run.frames[place]
+        near, far, _ = content["choices"][frame.index]
+        choice = Choice((near, far), frame.sources)
+        blended, _ = lifter.lift_features(run.cameras[frame.index], choice, sources, _tensor(frame.image))
+        for name, maps in found.items():
+            without, (stored, _, _) = blended[name].float().cpu(), run.lifted[name].read_frame(frame.index)
+            norm = without.square().sum(0).mean().sqrt().clamp(min=1e-12)  # of the whole frame: no cell has none
+            maps.append(((stored.float() - without).norm(dim=0) / norm).numpy())
+    return found

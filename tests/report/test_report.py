@@ -1,0 +1,320 @@
+"""`lift3d report` without a browser: what is in the page, and that what it says is so."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from html import unescape
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import plane_world
+import pytest
+import torch
+from reporting import lift3d
+from typer.testing import CliRunner
+
+from lift3d_cli.cache.renders import Render
+from lift3d_cli.cache.store import SceneCache
+from lift3d_cli.cli.app import app
+from lift3d_cli.config import RenderConfig, ReportConfig
+from lift3d_cli.errors import Lift3dError, ModelError, ResourceError
+from lift3d_cli.models.base import RenderedView
+from lift3d_cli.registry import find_model
+from lift3d_cli.report import cameras, compare, page, pictures, tables
+from lift3d_cli.report.collect import Run, default_results
+from lift3d_cli.scene.load import load_scene
+from lift3d_cli.stages.encode import no_progress
+from lift3d_cli.stages.lift import SceneLifter
+from lift3d_cli.stages.photos import ScenePhotos
+from lift3d_cli.stages.png import read_png
+from lift3d_cli.stages.render import CachedFeatures
+from lift3d_cli.stages.renderers import make_renderer
+
+
+@pytest.fixture
+def folder(reported, tmp_path, monkeypatch) -> Path:
+    """A copy of `reported`, the current folder."""
+    shutil.copytree(reported, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def open_run(folder: Path, max_frames: int = 60) -> Run:
+    photos = ScenePhotos(load_scene(folder / "scene"), SceneCache(folder / "scene" / ".lift3d"))
+    (manifest,) = folder.glob("scene/.lift3d/renders/*/manifest.json")
+    return Run(manifest.parent, photos, folder / default_results(manifest.parent), max_frames)
+
+
+def data_of(html: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
+
+
+@pytest.fixture(scope="module")
+def html(reported) -> str:
+    return (reported / "report.html").read_text(encoding="utf-8")
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_page_has_everything_in_it_and_names_no_other_file(html):
+    assert len(html.encode()) < page.MAX_BYTES
+    assert re.findall(r'<section id="(\w+)"', html) == ["compare", "videos", "cameras", "inside", "metrics", "made"]
+    addresses = re.findall(r"""(?:src|href)="([^"]*)"|url\(([^)]*)\)""", html)
+    assert addresses
+    assert all((a or b).startswith("data:") for a, b in addresses)
+    assert "http" not in html.split("<style>")[1].replace("http-equiv", "")
+    assert not re.search(r"\{\{\w+\}\}", html)
+
+
+def test_every_picture_and_video_of_the_page_can_be_read(html):
+    import imageio.v2 as imageio
+
+    data = data_of(html)
+    assert [(pair["left"], pair["right"]) for pair in data["pairs"]] == [
+        ("rendered", "lifted negative"),
+        ("2D patches", "lifted negative"),
+        ("rendered", "lifted recolor"),
+        ("2D patches", "lifted recolor"),
+    ]
+    assert [len(pair["frames"]) for pair in data["pairs"]] == [8] * 4
+    for clips in data["videos"]:
+        assert len(clips) == 3
+        for clip in clips:
+            frames = imageio.mimread(base64.b64decode(clip["mp4"]), format="mp4")
+            assert len(frames) == 8
+            assert frames[0].shape == (48, 64, 3)
+    for uri in re.findall(r"data:image/jpeg;base64,[\w+/=]+", html):
+        assert base64.b64decode(uri.split(",")[1])[:2] == b"\xff\xd8"
+
+
+def test_commands_of_the_page_lead_to_the_same_pictures(folder, html):
+    was = open_run(folder)
+    encoded = {path: path.stat().st_mtime_ns for path in folder.glob("scene/.lift3d/feats/*/*.safetensors")}
+    poses = re.search(r'download="path.json" href="data:application/json;base64,([^"]+)"', html)[1]
+    (folder / "path.json").write_bytes(base64.b64decode(poses))
+    lines = unescape(re.search(r"<pre><code>(.*?)</code></pre>", html, re.DOTALL)[1]).splitlines()
+    # The page was made in another folder, which this one is a copy of.
+    commands = [line.replace(str(load_original(html)), str(folder)).split()[1:] for line in lines]
+    assert [words[0] for words in commands] == ["encode", "render", "decode", "decode"]
+    assert len(was.tasks) == 2
+    decoded = {task.name: was.decoded_frames(task) for task in was.tasks}
+    shutil.rmtree(folder / "lift3d-out")
+    again = Render.open(Path([lift3d(*words) for words in commands][1]))
+    assert {path: path.stat().st_mtime_ns for path in encoded} == encoded  # the features are those that are there
+    assert again.content["renderer"] == was.render.content["renderer"]
+    for frame in was.frames:  # the poses went through a file and back
+        assert np.abs(read_png(again.color_path(frame.index)).astype(int) - frame.image).max() <= 2
+    for task in was.tasks:
+        assert np.abs(np.subtract(decoded[task.name], was.decoded_frames(task), dtype=int)).max() <= 2
+
+
+def load_original(html: str) -> Path:
+    """The folder that the page was made in, by the model's file in its commands."""
+    return Path(re.search(r"--model (\S+)/patches.py:Patches", html)[1])
+
+
+def test_what_is_missing_is_said_and_not_shown(folder):
+    shutil.rmtree(folder / "lift3d-out")
+    lift3d("report", "--output", "bare.html")
+    bare = (folder / "bare.html").read_text(encoding="utf-8")
+    assert re.findall(r'<section id="(\w+)"', bare) == ["cameras", "inside", "made"]
+    assert "not decoded yet: <code>lift3d decode</code>" in bare
+
+
+def test_report_names_its_file_and_its_size(folder):
+    said = json.loads(CliRunner().invoke(app, ["report", "--no-compare-2d", "--json"]).stdout)
+    file = Path(said["report"])
+    assert file.name == "report.html"
+    assert file.stat().st_size == said["bytes"]
+    assert len(data_of(file.read_text(encoding="utf-8"))["videos"][0]) == 2
+
+
+def test_segmentation_is_shown_over_the_colour_with_its_legend(folder):
+    run = open_run(folder)
+    shutil.copytree(run.decoded / "negative", run.decoded / "negative-overlay")
+    legend = run.decoded / "negative-legend.json"
+    legend.write_text(json.dumps([{"index": 0, "name": "a <wall>", "color": [1, 2, 3]}]))
+    pairs = data_of(page.make_report(run, ReportConfig(compare_2d=False)))["pairs"]
+    assert [pair["legend"] for pair in pairs] == [[["a <wall>", "rgb(1 2 3)"]], []]
+    legend.write_text('[{"name": 1}]')
+    with pytest.raises(Lift3dError, match="no legend of a segmentation"):
+        open_run(folder).tasks  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "is no JSON"), ("{", "is no JSON"), ("\xff", "is no JSON")], ids=str
+)
+def test_metrics_that_are_no_json_are_refused_in_one_line(folder, content, message):
+    if content is not None:
+        Path("other.json").write_text(content, encoding="latin-1")
+    done = CliRunner().invoke(app, ["report", "--metrics", "other.json"])
+    assert done.exit_code == 3
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_unfinished_render_is_refused(folder):
+    next(folder.glob("scene/.lift3d/renders/*/frames/*.safetensors")).unlink()
+    with pytest.raises(Lift3dError, match=r"1 of 8 frames are not rendered yet\. hint: run lift3d render again"):
+        open_run(folder)
+
+
+def test_page_that_is_too_large_is_made_smaller_and_then_refused(folder, monkeypatch, html):
+    run, config = open_run(folder), ReportConfig(compare_2d=False)
+    whole = page.make_report(run, config)
+    monkeypatch.setattr(page, "MAX_BYTES", len(whole.encode()) - 1)
+    smaller = page.make_report(run, config)
+    assert len(smaller.encode()) < len(whole.encode())
+    monkeypatch.setattr(page, "MAX_BYTES", 1000)
+    with pytest.raises(ResourceError, match="hint: smaller --frames"):
+        page.make_report(run, config)
+
+
+def test_long_paths_are_thinned_out_and_the_video_takes_as_long(folder):
+    run = open_run(folder, max_frames=3)
+    assert list(run.shown) == [0, 3, 6]
+    assert run.fps == pytest.approx(4 / 3)
+    assert "One in 3 frames of the path is shown, 1.33 a second" in page.make_report(
+        run, ReportConfig(compare_2d=False)
+    )
+
+
+# ---- the 2D model ----------------------------------------------------------------------------------------------------
+
+
+def test_2d_pictures_are_those_of_the_model_on_the_rendered_colour(folder):
+    run = open_run(folder)
+    task = next(task for task in run.tasks if task.name == "negative")
+    made = compare.run_2d(run, task, run.decoded_frames(task), ReportConfig(), no_progress)
+    model = find_model("./patches.py:Patches").load()
+    for picture, frame in zip(made.images, run.frames, strict=True):
+        image = torch.from_numpy(frame.image).permute(2, 0, 1) / 255
+        alone = model.decode(model.encode(image), RenderedView(image, frame.coverage), "negative")
+        expected = (alone.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+        assert np.array_equal(picture, expected)
+
+
+def test_pictures_that_the_model_would_not_make_again_are_compared_with_nothing(folder):
+    run = open_run(folder)
+    task = run.tasks[0]
+    other = [255 - image for image in run.decoded_frames(task)]
+    with pytest.raises(ModelError, match="options that are not recorded"):
+        compare.run_2d(run, task, other, ReportConfig(), no_progress)
+
+
+def test_contradiction_is_the_difference_in_parts_of_the_contrast():
+    # Three frames of one camera, half dark and half bright; the second is brighter by 51 of 255.
+    camera = plane_world.look_at((0, 0, -4.0), width=16, height=12, focal=20.0)
+    half = np.zeros((12, 16, 3), np.uint8)
+    half[:, 8:] = 204
+    depth, coverage = torch.full((12, 16), 4.0), torch.ones(12, 16)
+    frames = [SimpleNamespace(index=i, depth=depth, coverage=coverage) for i in range(3)]
+    run = SimpleNamespace(frames=frames, cameras=[camera] * 3)
+    found = compare._contradictions(run, [half, half + 51, half], is_chroma=False)
+    values = np.array([0, 0.8, 0.2, 1.0, 0, 0.8])
+    assert found["contrast"] == pytest.approx(values.std(), abs=1e-6)
+    assert found["near"] == pytest.approx(0.2 / values.std(), abs=1e-4)
+    assert found["far"] == pytest.approx(0, abs=1e-6)
+
+
+def test_uncovered_pixels_contradict_nothing():
+    camera = plane_world.look_at((0, 0, -4.0), width=16, height=12, focal=20.0)
+    dark, depth, coverage = np.zeros((12, 16, 3), np.uint8), torch.full((12, 16), 4.0), torch.zeros(12, 16)
+    frames = [SimpleNamespace(index=i, depth=depth, coverage=coverage) for i in range(2)]
+    run = SimpleNamespace(frames=frames, cameras=[camera] * 2)
+    assert np.isnan(compare._contradictions(run, [dark, dark + 255], is_chroma=False)["near"])
+
+
+# ---- the corrector ---------------------------------------------------------------------------------------------------
+
+
+def test_correction_is_that_from_the_blended_to_the_corrected_features(folder):
+    run = open_run(folder)
+    (maps,) = compare.corrections(run, [2], ReportConfig(), no_progress).values()
+    settings, frame = run.render.content["renderer"]["proposal"], run.frames[2]
+    config = RenderConfig(planes=8, samples=2, views=3, precision=settings["precision"])
+    renderer = make_renderer(config)
+    lifter = SceneLifter(run.photos, run.photos.points(), renderer, 3, torch.device("cpu"))
+    source = CachedFeatures(run.photos, run.encoders["patches"], 8)
+    correctors = {"with": renderer.corrector, "without": None}
+    camera = run.cameras[2]
+    view = lifter.lift(camera, lifter.choose(camera), dict.fromkeys(correctors, source), correctors)
+    moved, blended = (view.frame.features[name].float() for name in correctors)
+    assert list(frame.sources) == list(view.choice.sources)
+    expected = (moved - blended).norm(dim=0) / blended.norm() * blended[0].numel() ** 0.5
+    assert expected.mean() > 1e-2
+    assert maps[0] == pytest.approx(expected.numpy(), abs=5e-3)  # stored in half precision
+
+
+def test_corrector_that_does_nothing_has_a_dark_map(tmp_path, monkeypatch, use_untrained, reported):
+    shutil.copytree(reported / "scene", tmp_path / "scene", ignore=shutil.ignore_patterns("renders"))
+    shutil.copy(reported / "patches.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    use_untrained(monkeypatch)
+    lift3d("path", "scene", "orbit", "--frames", "2", "--max-size", "48")
+    lift3d("render", "scene", "--planes", "8", "--samples", "2", "--views", "2")
+    (maps,) = compare.corrections(open_run(tmp_path), [0, 1], ReportConfig(), no_progress).values()
+    assert np.max(maps) < 1e-3
+
+
+def test_correction_with_other_weights_than_the_renders_is_refused(folder, monkeypatch, use_untrained):
+    use_untrained(monkeypatch)
+    with pytest.raises(ModelError, match="of other weights"):
+        compare.corrections(open_run(folder), [0], ReportConfig(), no_progress)
+
+
+# ---- tables, colours, cameras ----------------------------------------------------------------------------------------
+
+
+def test_table_marks_the_best_rival_by_the_metric_s_direction():
+    rows = {"a": {"psnr": 30.0, "rmse": 0.1}, "b": {"psnr": 20.0, "rmse": 0.05}, "oracle": {"psnr": 99.0, "rmse": 0.0}}
+    html = tables.table("", rows, is_comparison=True)
+    assert re.findall(r'class="best"[^>]*>([^<]*)<', html) == ["30", "0.05"]
+    assert "psnr ↑" in html
+    assert "rmse ↓" in html
+    assert re.findall(r"--share:(\d+)%", html)[:2] == ["30", "100"]
+
+
+def test_tables_take_any_result_and_escape_what_it_says(html):
+    document = {"<b>": {"x": {"psnr": float("nan")}, "y": {"psnr": None}}, "list": [1, "two"], "deep": {"a": {"b": 1}}}
+    made = tables.metrics_html("<script>", document)
+    assert "<script>" not in made
+    assert "&lt;b&gt;" in made
+    assert made.count("–") == 2
+    assert "31.5 dB" in html
+    assert "images" not in tables.metrics_html("m", {"views": [{"name": "n", "psnr": 1.0, "sources": ["images"]}]})
+
+
+def test_colours_go_from_the_first_to_the_last_of_the_map():
+    low, high = pictures.colored(np.array([[-1.0, 2.0]]), pictures.CORRECTION)[0]
+    assert low.sum() < 30
+    assert high.sum() > 550
+    assert pictures.gradient(pictures.CORRECTION).count("rgb") == 9
+
+
+def test_frustum_has_its_corners_where_the_camera_sees_them():
+    camera = plane_world.look_at((1.0, 2.0, -4.0), width=40, height=20, focal=40.0)
+    apex, *corners = cameras._corners(camera, 0.5)
+    assert apex == pytest.approx(camera.position)
+    uv, z = camera.project(np.array(corners))
+    assert uv == pytest.approx(np.array([(0, 0), (40, 0), (40, 20), (0, 20)]), abs=1e-9)
+    assert np.linalg.norm(corners[1] - corners[0]) == pytest.approx(0.5)
+    assert z == pytest.approx(np.full(4, z[0]))
+
+
+def test_plot_has_up_upwards_and_what_is_looked_at_in_the_middle(html):
+    plot = data_of(html)["plot"]
+    assert [photo["name"] for photo in plot["photos"]] == [f"images/{i:02d}.png" for i in range(4)]
+    at = np.array([photo["at"] for photo in plot["photos"]])
+    assert (at[:, 1, 2] > at[:, 4, 2]).all()  # the picture's top is above its bottom
+    assert np.abs(at).max() < 1.5
+    points = np.array(plot["points"])
+    assert len(points) > 100
+    assert (points[:, 1] > at[:, 0, 1].max()).all()  # in front of the cameras, which look along +y
+    assert ((points[:, 3:] >= 0) & (points[:, 3:] <= 255)).all()
+    assert len(plot["path"]) == 8
