@@ -205,8 +205,8 @@ class Renderer:
         is_corrected = any(model.corrector is not None for model in models)
         per_view = self.num_samples * per_sample + is_corrected * BYTES_PER_RAY
         most = self.memory_bytes // (num_views * per_view)
-        # On CPU smaller chunks are faster, as more of them stays in the processor's cache.
-        return max(1, min(most, 512) if device.type == "cpu" else most)
+        # On CPU smaller chunks are faster, as more of each thread's share stays in its processor's cache.
+        return max(1, min(most, 512 * torch.get_num_threads()) if device.type == "cpu" else most)
 
 
 @dataclass(frozen=True)

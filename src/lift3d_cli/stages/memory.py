@@ -15,7 +15,9 @@ _PHOTO_BYTES, _FRAME_BYTES = 4 * 28, 4 * 12
 # Of each cell of a source map: its channels in float32 to gather from, and as they are in the files of two poses; what
 # the corrector looks at. Of each cell of the result: its channels, and those of results that wait to be written.
 _CELL_BYTES_PER_CHANNEL, _CELL_BYTES, _RESULT_BYTES_PER_CHANNEL = 8, 4 * 256, 20
-# The renderer keeps weights of all rays beside its temporaries, and the memory's own bookkeeping takes some.
+# Threads that read and write, and what the memory's own bookkeeping cannot use.
+_FIXED_BYTES = 16 * 2**20
+# The renderer may keep weights of all rays beside its temporaries.
 _SHARE_OF_TEMPORARIES = 0.75
 _LEAST_TEMPORARY_BYTES = 8 * 2**20
 
@@ -42,15 +44,15 @@ def left_for_temporaries(
         of_cell = channels * _CELL_BYTES_PER_CHANNEL + (_CELL_BYTES if model.corrector else 0)
         results = model.target.width * model.target.height * channels * _RESULT_BYTES_PER_CHANNEL
         cells += len(model.maps) * math.prod(sides) * of_cell + results
-    total = photos + volume + cells
-    if renderer.memory_bytes < total + _LEAST_TEMPORARY_BYTES:
-        parts = {f"{len(cameras)} photos": photos, "depth planes": volume, "features": cells}
+    needed = photos + volume + cells + _FIXED_BYTES
+    if renderer.memory_bytes < needed + _LEAST_TEMPORARY_BYTES:
         raise ResourceError(
-            f"--memory {_mebibytes(renderer.memory_bytes)}: a pose of {target.width}x{target.height} needs more than "
-            f"{_mebibytes(total)} ({', '.join(f'{what} {_mebibytes(size)}' for what, size in parts.items())}). "
-            f"hint: --memory {_mebibytes(1.5 * total)}, fewer --views or smaller pictures"
+            f"--memory {_mebibytes(renderer.memory_bytes)}: a pose of {target.width}x{target.height} needs "
+            f"{_mebibytes(needed + _LEAST_TEMPORARY_BYTES)} ({len(cameras)} photos {_mebibytes(photos)}, depth planes "
+            f"{_mebibytes(volume)}, features {_mebibytes(cells)}). "
+            f"hint: --memory {_mebibytes(1.5 * needed)}, fewer --views or smaller pictures"
         )
-    return int(_SHARE_OF_TEMPORARIES * (renderer.memory_bytes - total))
+    return int(_SHARE_OF_TEMPORARIES * (renderer.memory_bytes - needed))
 
 
 def _mebibytes(size: float) -> str:
