@@ -7,8 +7,10 @@ import plane_world
 import pytest
 import torch
 from plane_world import look_at
+from torch.nn import functional as F
 
 from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.lifting import sources as sources_module
 from lift3d_cli.lifting.sources import SourceViews, pad_maps, select_sources
 
 RANGE = (2.0, 8.0)
@@ -99,6 +101,31 @@ def test_points_that_say_nothing_do_no_harm(cameras, points):
     assert select_sources(TARGET, cameras, 4, RANGE, points) == select_sources(TARGET, cameras, 4, RANGE, None)
 
 
+def test_many_candidates_are_chosen_from_as_by_looking_at_all_of_them_every_time(points):
+    rng = np.random.default_rng(3)
+    spots = rng.normal(0, (2, 0.7, 1), (200, 3)) - (0, 0, 4)
+    cameras = [look_at(spot, (0.4 * spot[0], 0, 0), focal=rng.uniform(60, 150)) for spot in spots]
+    seen = sources_module._target_points(TARGET, RANGE, points)
+    worth = np.array([sources_module._worth(TARGET, sources_module._Cameras.stack([c]), seen)[0] for c in cameras])
+    total, want = np.zeros(len(seen)), []
+    for _ in range(6):
+        gain = (np.sqrt(total + worth) - np.sqrt(total)).sum(1)
+        gain[want] = -1
+        want.append(int(gain.argmax()))
+        total += worth[want[-1]]
+    assert select_sources(TARGET, cameras, 6, RANGE, points) == want
+
+
+def test_worth_is_by_angle_and_fineness_where_the_source_sees_the_point():
+    source = look_at((3.0, 0, -4), (0.0, 0, 0), focal=45.0)  # twice as coarse, 5 away
+    inside, outside = np.array([0.0, 0, 0]), np.array([0.0, 50.0, 0])
+    worth = sources_module._worth(
+        look_at((0.0, 0, -4)), sources_module._Cameras.stack([source]), np.stack([inside, outside])
+    )
+    angle = np.arctan2(3, 4)
+    np.testing.assert_allclose(worth, [[np.exp(-angle / 0.35) * (45 / 5) / (90 / 4), 0]], rtol=1e-9)
+
+
 def test_target_that_no_photo_sees_still_gets_the_nearest_ones():
     target = look_at((0.0, 0.0, 5.0), (0.0, 0.0, 9.0))
     cameras = [look_at((x, 0, -4), (x, 0, -9)) for x in (6.0, 1.0, 3.0)]
@@ -111,6 +138,18 @@ def test_padding_keeps_each_map_at_the_top_left():
     assert out.shape == (2, 2, 4, 5)
     assert torch.equal(out[0, :, :3], maps[0])
     assert torch.equal(out[1, :, :, :2], maps[1])
+
+
+@pytest.mark.parametrize("channels", [3, 40])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_padding_repeats_the_border_in_float32_at_least(channels, dtype):
+    maps = [torch.rand(channels, 3, 5).to(dtype), torch.rand(channels, 4, 2).to(dtype)]
+    out = pad_maps(maps)
+    assert out.dtype == torch.promote_types(dtype, torch.float32)
+    want = [F.pad(m.to(out.dtype), (0, 5 - m.shape[2], 0, 4 - m.shape[1]), mode="replicate") for m in maps]
+    assert torch.equal(out, torch.stack(want))
+    # Of many channels, a gather takes the maps as they are.
+    assert out.is_contiguous(memory_format=torch.channels_last if channels > 16 else torch.contiguous_format)
 
 
 def test_padding_is_not_valid():

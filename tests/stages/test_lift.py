@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import plane_world
 import pytest
@@ -14,7 +17,8 @@ from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.models.base import FeatureMap
 from lift3d_cli.registry import find_model
 from lift3d_cli.scene.load import load_scene
-from lift3d_cli.stages.device import parse_bytes, resolve_device
+from lift3d_cli.stages import photos as photos_module
+from lift3d_cli.stages.device import parse_bytes, resolve_device, resolve_memory
 from lift3d_cli.stages.lift import SceneLifter, target_grid
 from lift3d_cli.stages.photos import Recent, ScenePhotos, shrunk_size
 from lift3d_cli.stages.renderers import make_renderer
@@ -160,6 +164,24 @@ def test_shrunk_size_keeps_the_shape_and_never_enlarges(max_size, want):
 )
 def test_sizes_of_memory(text, want):
     assert parse_bytes(text) == want
+
+
+def test_memory_that_nobody_states_is_half_of_what_is_free_on_any_system(monkeypatch):
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 2**26 <= resolve_memory("auto", CPU) <= there / 2
+    monkeypatch.delattr("os.sysconf")
+    monkeypatch.setattr(Path, "read_text", lambda path: (_ for _ in ()).throw(FileNotFoundError(path)))
+    assert resolve_memory("auto", CPU) == 2**32
+    assert resolve_memory("96MiB", CPU) == 96 * 2**20
+
+
+def test_file_of_a_photo_is_read_once_to_identify_it_at_every_size(scene_dir, monkeypatch):
+    read = []
+    monkeypatch.setattr(photos_module, "file_sha256", lambda path: read.append(path) or "0" * 64)
+    photos = ScenePhotos(load_scene(scene_dir), None)
+    keys = {photos.record(2, size).key for size in (None, (48, 36), (24, 18), None)}
+    assert len(keys) == 3
+    assert read == [photos.scene.views[2].image_path]
 
 
 @pytest.mark.parametrize("text", ["", "lots", "-2GiB", "2 GiB each", "GiB", "1e9", "nan", "1MiB", "0"])
