@@ -83,7 +83,7 @@ def test_peak_stays_below_the_bound_and_the_frame_is_the_same(scene, model):
     argv = [sys.executable, __file__, str(scene), model]
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     added = json.loads(subprocess.check_output(argv, text=True, env={**os.environ, "PYTHONPATH": path}))
-    # Without chunks, Stage II would hold a GiB of 128 x 96 rays with 8 samples in 8 views each.
+    # In one chunk, 128 x 96 rays with 8 samples in 8 views each take 500 MiB.
     assert added <= MEMORY_MIB
     small, large = (scene / f"{model}-{POSE.width}-{memory}" for memory in (f"{MEMORY_MIB}MiB", "4GiB"))
     assert len(Render.open(small).content["choices"][0][2]) == 8

@@ -16,7 +16,7 @@ _PHOTO_BYTES, _FRAME_BYTES = 4 * 28, 4 * 12
 # the corrector looks at. Of each cell of the result: its channels, and those of results that wait to be written.
 _CELL_BYTES_PER_CHANNEL, _CELL_BYTES, _RESULT_BYTES_PER_CHANNEL = 8, 4 * 256, 20
 # Threads that read and write, and what the memory's own bookkeeping cannot use.
-_FIXED_BYTES = 16 * 2**20
+_FIXED_BYTES = 28 * 2**20
 # The renderer may keep weights of all rays beside its temporaries.
 _SHARE_OF_TEMPORARIES = 0.75
 _LEAST_TEMPORARY_BYTES = 8 * 2**20
