@@ -1,4 +1,4 @@
-"""What the benchmarks share: options, the machine, times of contestants that take turns, tables and plots.
+"""What the benchmarks share: options, the machine, times of contestants that take turns, peak memory, tables, plots.
 
 Import it before torch, so that OpenMP's threads wait for each other as those of the `lift3d` command do.
 """
@@ -79,6 +79,27 @@ def clock(device: torch.device | str = "cpu") -> float:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def forget_peak(device: str) -> int:
+    """Begin to look for the peak; returns the bytes in use now."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    Path("/proc/self/clear_refs").write_text("5")
+    return _resident("VmRSS")
+
+
+def peak(device: str) -> int:
+    """Most bytes in use since `forget_peak`: on a GPU those of torch's tensors, else what the process has, by Linux."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _resident("VmHWM")
+
+
+def _resident(what: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(what)).split()[1])
 
 
 def novel_pose(scene: Scene, height: int) -> Camera:

@@ -26,8 +26,8 @@ from unittest.mock import patch
 
 import common
 import torch
-from scaling import forget_peak, peak
-from stages import speed
+from common import forget_peak, peak
+from roofline import speed
 from torch import Tensor, nn
 
 from lift3d_cli import load_scene

@@ -1,15 +1,19 @@
-"""The least bytes and sums of each stage of a frame, from its sizes: what `stages.py` compares times with."""
+"""What a machine does at most, and the least that each stage of a frame needs of it: what `stages.py` compares with."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+import common
+import torch
 from torch import nn
 
+from lift3d_cli.config import RenderConfig
 from lift3d_cli.lifting.evidence import SKETCH_CHANNELS, TAPS
 from lift3d_cli.lifting.network import NUM_CUES, NUM_LATENTS, NUM_VIEW_INPUTS, Lift3DNetwork
 from lift3d_cli.lifting.pyramid import NUM_PHOTO_FEATURES, PYRAMID_STRIDE
+from lift3d_cli.stages.device import resolve_device, resolve_precision
 
 FLOAT = 4  # bytes
 TAP = 8  # sums per channel of a bilinear sample: four products, each added up
@@ -172,3 +176,18 @@ def blending_flops(network: nn.Module, samples: int, views: int) -> float:
     pooled = network.view_head[0].weight.numel() / 2
     of_samples = dense(network.pool_encoder, samples) + dense(network.ray_head, samples)
     return of_views - 2 * pooled * samples * (views - 1) + of_samples
+
+
+def speed(config: RenderConfig) -> tuple[float, float]:
+    """Bytes a second that a large copy moves (it reads and writes), and sums a second of a large matrix product.
+
+    The product is in the precision in which the renderer's networks run.
+    """
+    device = resolve_device(config.device)
+    is_half = resolve_precision(config.precision, device) == "bf16"
+    elements, side = (2**28, 8192) if device.type == "cuda" else (2**26, 2048)
+    source = torch.ones(elements, device=device)
+    square = torch.ones(side, side, device=device, dtype=torch.bfloat16 if is_half else torch.float32)
+    target = torch.empty_like(source)
+    seconds = common.medians({"copy": lambda: target.copy_(source), "product": lambda: square @ square}, 7, device)
+    return 2 * FLOAT * elements / seconds["copy"], 2 * side**3 / seconds["product"]

@@ -42,7 +42,7 @@ from lift3d_cli.stages.encode import encode
 from lift3d_cli.stages.photos import ScenePhotos
 from lift3d_cli.stages.render import render
 
-STEEPEST = 1.25
+STEEPEST = 1.15
 """Exponents up to this count as linear: what is left is noise of the clock."""
 SURFACE_POINTS = 20_000
 
@@ -209,36 +209,15 @@ def measure(axis: Axis, n: int, rounds: int, device: str, memory: str) -> dict[s
         bench = Bench(axis.job(n), Path(folder), device, memory)
         if axis.command != "encode":
             bench.encode()
-        before = forget_peak(device)
+        before = common.forget_peak(device)
         COMMANDS[axis.command](bench)
-        added = peak(device) - before
+        added = common.peak(device) - before
         times = []
         for _ in range(rounds):
             start = common.clock(device)
             COMMANDS[axis.command](bench)
             times.append(common.clock(device) - start)
     return {"n": n, "seconds": statistics.median(times), "bytes": added}
-
-
-def forget_peak(device: str) -> int:
-    """Begin to look for the peak; returns the bytes in use now."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    Path("/proc/self/clear_refs").write_text("5")
-    return _resident("VmRSS")
-
-
-def peak(device: str) -> int:
-    """Most bytes in use since `forget_peak`: on a GPU those of torch's tensors, else what the process has, by Linux."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return _resident("VmHWM")
-
-
-def _resident(what: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(what)).split()[1])
 
 
 def exponent(points: Sequence[dict[str, float]], what: str) -> float:

@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import common
 import torch
-from roofline import COLORS, FLOAT, Sizes, Work, work
+from roofline import COLORS, Sizes, Work, speed, work
 from torch.utils.flop_counter import FlopCounterMode
 
 from lift3d_cli import load_scene
@@ -42,7 +42,6 @@ from lift3d_cli.stages import decode as decode_module
 from lift3d_cli.stages import overlap
 from lift3d_cli.stages import render as render_module
 from lift3d_cli.stages.decode import decode
-from lift3d_cli.stages.device import resolve_device, resolve_precision
 from lift3d_cli.stages.encode import encode
 from lift3d_cli.stages.photos import ScenePhotos
 from lift3d_cli.stages.render import CachedFeatures, render
@@ -217,21 +216,6 @@ def measure(job: Job, model: type, rounds: int) -> tuple[dict[str, float], dict[
         stopwatch.decoder(*stopwatch.last["decode"][0])
     least["decode"] += Work(0, counter.get_total_flops())
     return {name: statistics.median(values) for name, values in times.items()}, least, sizes
-
-
-def speed(config: RenderConfig) -> tuple[float, float]:
-    """Bytes a second that a large copy moves (it reads and writes), and sums a second of a large matrix product.
-
-    The product is in the precision in which the renderer's networks run.
-    """
-    device = resolve_device(config.device)
-    is_half = resolve_precision(config.precision, device) == "bf16"
-    elements, side = (2**28, 8192) if device.type == "cuda" else (2**26, 2048)
-    source = torch.ones(elements, device=device)
-    square = torch.ones(side, side, device=device, dtype=torch.bfloat16 if is_half else torch.float32)
-    target = torch.empty_like(source)
-    seconds = common.medians({"copy": lambda: target.copy_(source), "product": lambda: square @ square}, 7, device)
-    return 2 * FLOAT * elements / seconds["copy"], 2 * side**3 / seconds["product"]
 
 
 def rows_of(seconds: Mapping[str, float], least: Mapping[str, Work], bandwidth: float, rate: float) -> list[dict]:

@@ -185,8 +185,12 @@ def test_ctrl_c_is_heard_while_the_main_thread_waits_for_the_reader():
             finally:
                 heard.set()
 
-    with pytest.raises(KeyboardInterrupt):
-        run()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background command ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert in_time == [True]
     assert written == ["first"]
 

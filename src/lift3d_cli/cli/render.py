@@ -69,7 +69,7 @@ def render(
 
     config = RenderConfig(tuple(model or ()), views, planes, samples, device, dtype, memory, weights, precision)
     name = "path" if poses == "-" else Path(poses).stem
-    photos = ScenePhotos(loaded, store, keep=3 * views)
+    photos = ScenePhotos(loaded, store)
     folder = run(photos, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress)
     console.warn(remember(scene, cache, folder))
     done = Render.open(folder)

@@ -116,9 +116,7 @@ def compare(
     a: _Frame, b: _Frame, lpips: Lpips | None = None, edit: EditDirection | None = None
 ) -> dict[str, dict[str, float]]:
     """By method, the difference of two frames over the surface that both show; NaN where they share none."""
-    uv, shared = correspondences(a.camera, a.depth, b.camera, b.depth)
-    shared = shared & (a.coverage.flatten() > _MIN_COVERAGE)
-    shared = shared & (sample_map(b.coverage[None, None], uv[None])[0, 0] > _MIN_COVERAGE)
+    uv, shared = correspondences(a.camera, a.depth, b.camera, b.depth, (a.coverage, b.coverage))
     rows = {}
     for method, image in a.decoded.items():
         warped = sample_map(b.decoded[method][None], uv[None])[0]
@@ -134,18 +132,25 @@ def compare(
     return rows
 
 
-def correspondences(a: Camera, depth_a: Tensor, b: Camera, depth_b: Tensor) -> tuple[Tensor, Tensor]:
+def correspondences(
+    a: Camera, depth_a: Tensor, b: Camera, depth_b: Tensor, coverage: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Where the pixels of one frame are in another: [H * W, 2] pixels of `b`, and which of them `b` shows too.
 
     Args:
         a, b: cameras.
         depth_a, depth_b: [H, W] z-depth of their pixels.
+        coverage: [H, W] of both; where photos saw little of either, neither shows a surface.
     """
     rays = pixel_centers(a.width, a.height, depth_a.device)
     uv, z = EpipolarLines.between(a, [b], depth_a.device).project(rays, depth_a.reshape(-1, 1))
     uv, z = uv[0, :, 0], z[0, :, 0]
     expected = sample_map(depth_b[None, None], uv[None])[0, 0]
-    return uv, inside(uv, b.width, b.height) & ((z / expected - 1).abs() < _SAME_SURFACE)
+    shared = inside(uv, b.width, b.height) & ((z / expected - 1).abs() < _SAME_SURFACE)
+    if coverage is not None:
+        shared &= coverage[0].flatten() > _MIN_COVERAGE
+        shared &= sample_map(coverage[1][None, None], uv[None])[0, 0] > _MIN_COVERAGE
+    return uv, shared
 
 
 def _mean(rows: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:

@@ -20,9 +20,9 @@ from lift3d_cli.lifting.pyramid import PYRAMID_STRIDE
 from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.lifting.sweep import VoxelViews, plane_sweep, smooth_volume, sweep_size
 
-# Voxels across the longer side of the sweep, at most: as many as the network was trained on, and its cost goes with the
-# cube. Of 240, scenes with far-apart photos have less (castle_p19 20.6 dB for 21.8, kitchen 18.1 for 18.6), close ones
-# more (flower 26.5 for 26.3).
+# Voxels across the longer side of the sweep, at most: as many as the network was trained on, and its cost goes with
+# the square. Of 240, scenes with far-apart photos have less (castle_p19 20.6 dB for 21.8, kitchen 18.1 for 18.6),
+# close ones more (flower 26.5 for 26.3).
 _MAX_VOXELS = 160
 # Measured: what the sweep and the network hold of each voxel at their peak, by precision.
 _VOXEL_BYTES = {"fp32": 4 * 112, "bf16": 4 * 64}

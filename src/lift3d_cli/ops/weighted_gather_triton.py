@@ -88,16 +88,23 @@ def _gather_kernel(
     for view in range(num_views):
         for k in range(num_samples):
             at = (view * num_rays + ray) * num_samples + k
-            weight = tl.load(omega + at, mask=is_ray, other=0.0)
-            u, v, is_point = _point(uv, at, is_ray & (weight != 0))
-            row, right, below = _place(u, v, view, height, width)
-            w00, w01, w10, w11 = _shares(tl.where(is_point, weight, 0.0), right, below)
+            row, w00, w01, w10, w11 = _sample(uv, omega, at, view, is_ray, height, width)
             cell = table + row * CHANNELS
             total += _tap(cell, w00, channel, is_channel)
             total += _tap(cell + CHANNELS, w01, channel, is_channel)
             total += _tap(cell + width * CHANNELS, w10, channel, is_channel)
             total += _tap(cell + (width + 1) * CHANNELS, w11, channel, is_channel)
     tl.store(out + ray[:, None] * CHANNELS + channel[None, :], total, mask=is_ray[:, None] & is_channel)
+
+
+@triton.jit
+def _sample(uv, omega, at, view, is_ray, height, width):
+    """The row of the cell above and left of a sample, and the weights of the four cells around it."""
+    weight = tl.load(omega + at, mask=is_ray, other=0.0)
+    u, v, is_point = _point(uv, at, is_ray & (weight != 0))
+    row, right, below = _place(u, v, view, height, width)
+    w00, w01, w10, w11 = _shares(tl.where(is_point, weight, 0.0), right, below)
+    return row, w00, w01, w10, w11
 
 
 @triton.jit
@@ -148,10 +155,7 @@ def _table_gradient_kernel(
     for view in range(num_views):
         for k in range(num_samples):
             at = (view * num_rays + ray) * num_samples + k
-            weight = tl.load(omega + at, mask=is_ray, other=0.0)
-            u, v, is_point = _point(uv, at, is_ray & (weight != 0))
-            row, right, below = _place(u, v, view, height, width)
-            w00, w01, w10, w11 = _shares(tl.where(is_point, weight, 0.0), right, below)
+            row, w00, w01, w10, w11 = _sample(uv, omega, at, view, is_ray, height, width)
             cell = table_grad + row * CHANNELS
             _add(cell, w00, of_ray, channel, is_channel)
             _add(cell + CHANNELS, w01, of_ray, channel, is_channel)

@@ -28,6 +28,7 @@ from lift3d_cli.models.fingerprint import fingerprint
 from lift3d_cli.models.pretrained import is_here
 from lift3d_cli.registry import find_model
 from lift3d_cli.report.collect import Frame, Run, Task
+from lift3d_cli.stages.decode import RenderedFeatures
 from lift3d_cli.stages.device import resolve_device
 from lift3d_cli.stages.encode import Progress
 from lift3d_cli.stages.lift import Choice, SceneLifter
@@ -35,11 +36,10 @@ from lift3d_cli.stages.photos import shrunk_size
 from lift3d_cli.stages.png import to_uint8
 from lift3d_cli.stages.render import CachedFeatures
 from lift3d_cli.stages.renderers import make_renderer
-from lift3d_cli.stages.results import class_colors, overlay
+from lift3d_cli.stages.results import labels_and_colors, overlay
 
 # Mean difference, of 255, up to which two decodings are the same: GPUs and processors round differently.
 _SAME = 2.0
-_MIN_COVERAGE = 0.9
 # The methods whose frames are compared.
 LIFTED, ALONE, COLOUR = "lifted", "2D per frame", "rendered-colour"
 
@@ -101,7 +101,7 @@ def _decoder(run: Run, task: Task, first: np.ndarray, device: torch.device) -> t
         if not fingerprint(model, ref).items() <= lifted.facts["fingerprint"].items():
             reason = f"{name} changed since its features were rendered"
             continue
-        maps = _Maps(run, name, device)
+        maps = RenderedFeatures(lifted, device)
         torch.manual_seed(0)
         decoder = model.decoder(DecodeContext(task.name, DecodeOptions(), maps, _no_photo))
         torch.manual_seed(0)
@@ -110,22 +110,6 @@ def _decoder(run: Run, task: Task, first: np.ndarray, device: torch.device) -> t
             return model, decoder
         reason = f"it was decoded with options that are not recorded, or not from these features of {name}"
     raise ModelError(reason)
-
-
-class _Maps(Sequence[FeatureMap]):
-    """A model's lifted features of all frames, read as they are asked for."""
-
-    def __init__(self, run: Run, model: str, device: torch.device) -> None:
-        self._render, self._device = run.lifted[model], device
-
-    def __len__(self) -> int:
-        return self._render.content["frames"]
-
-    def __getitem__(self, index: int) -> FeatureMap:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        data, grid, _ = self._render.read_frame(index)
-        return FeatureMap(data.to(self._device).float(), grid)
 
 
 def _no_photo(name: str) -> tuple[FeatureMap, Tensor]:
@@ -155,8 +139,7 @@ def _shown(result: Tensor | Segmentation, frame: Frame) -> np.ndarray:
     """What `decode` shows of a result."""
     if isinstance(result, Tensor):
         return to_uint8(result)
-    colors = np.array(result.colors or class_colors(result.names), dtype=np.uint8)
-    return overlay(frame.image, result.scores.argmax(0).to(torch.uint8).cpu().numpy(), colors)
+    return overlay(frame.image, *labels_and_colors(result))
 
 
 def _contradictions(run: Run, images: Sequence[np.ndarray], is_chroma: bool) -> dict[str, float]:
@@ -172,9 +155,8 @@ def _difference(run: Run, frames: Sequence[Tensor], step: int) -> float:
     """Mean over the pairs of frames `step` apart."""
     found = []
     for here, there, a, b in zip(frames, frames[step:], run.frames, run.frames[step:], strict=False):
-        uv, shared = correspondences(run.cameras[a.index], a.depth.float(), run.cameras[b.index], b.depth.float())
-        shared &= a.coverage.flatten() > _MIN_COVERAGE
-        shared &= sample_map(b.coverage[None, None], uv[None])[0, 0] > _MIN_COVERAGE
+        cameras, coverage = (run.cameras[a.index], run.cameras[b.index]), (a.coverage, b.coverage)
+        uv, shared = correspondences(cameras[0], a.depth.float(), cameras[1], b.depth.float(), coverage)
         if shared.any():
             difference = (here.flatten(1) - sample_map(there[None], uv[None])[0])[:, shared]
             found.append(float(difference.square().mean().sqrt()))

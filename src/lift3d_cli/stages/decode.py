@@ -109,13 +109,10 @@ class _Work:
         data, grid, _ = self.features.read_frame(index)
         return FeatureMap(touched(data), grid), image, touched(extra["coverage"])
 
-    def frame(self, stored: FeatureMap) -> FeatureMap:
-        """The rendered features of a frame, to compute with."""
-        return FeatureMap(stored.data.to(self.device).float(), stored.grid)
-
-    def view(self, image: Tensor, coverage: Tensor) -> RenderedView:
-        """The rendered colour of a frame."""
-        return RenderedView(*(x.to(self.device).float().div(255) for x in (image, coverage)))
+    def frame(self, stored: FeatureMap, image: Tensor, coverage: Tensor) -> tuple[FeatureMap, RenderedView]:
+        """What was rendered of a frame, from what `read` gives."""
+        view = RenderedView(*(x.to(self.device).float().div(255) for x in (image, coverage)))
+        return FeatureMap(stored.data.to(self.device).float(), stored.grid), view
 
     def photo(self, name: str) -> tuple[FeatureMap, Tensor]:
         """A photo's own features and its pixels [3, H, W]; see `DecodeContext`."""
@@ -135,7 +132,8 @@ class _Work:
             camera = scene.views[find_photo(scene, options.point_view)].camera
             options = replace(options, point=(options.point[0] / camera.width, options.point[1] / camera.height))
         torch.manual_seed(self.config.seed)
-        return self.model.decoder(DecodeContext(self.task, options, _Frames(self), self.photo))
+        frames = RenderedFeatures(self.features, self.device)
+        return self.model.decoder(DecodeContext(self.task, options, frames, self.photo))
 
     def decoded(self, decoder: Decoder, features: FeatureMap, view: RenderedView) -> Tensor | Segmentation:
         """One frame decoded, and held to what a decoder must give."""
@@ -182,19 +180,20 @@ def find_photo(scene: Scene, name: str) -> int:
     return found[0]
 
 
-class _Frames(Sequence[FeatureMap]):
-    """The features of all frames, read as they are asked for."""
+class RenderedFeatures(Sequence[FeatureMap]):
+    """A model's lifted features of all frames, read as they are asked for."""
 
-    def __init__(self, work: _Work) -> None:
-        self._work = work
+    def __init__(self, render: Render, device: torch.device) -> None:
+        self._render, self._device = render, device
 
     def __len__(self) -> int:
-        return len(self._work.names)
+        return self._render.content["frames"]
 
     def __getitem__(self, index: int) -> FeatureMap:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self._work.frame(FeatureMap(*self._work.features.read_frame(index)[:2]))
+        data, grid, _ = self._render.read_frame(index)
+        return FeatureMap(data.to(self._device).float(), grid)
 
 
 @torch.inference_mode()
@@ -210,9 +209,9 @@ def _decode_frames(work: _Work, output: Path, progress: Progress) -> Decoded:
     ):
         folder = TaskFolder(output / work.task, config.soft_masks, later)
         names = progress(work.names, f"decode {work.task}", total)
-        for name, (features, image, coverage) in zip(names, frames, strict=True):
-            view = work.view(image, coverage)
-            shown = folder.write(name, work.decoded(decoder, work.frame(features), view), view.image)
+        for name, stored in zip(names, frames, strict=True):
+            features, view = work.frame(*stored)
+            shown = folder.write(name, work.decoded(decoder, features, view), view.image)
             later(append, shown)
     note = "no video: the poses are of different sizes" if config.video and len(sizes) > 1 else ""
     return Decoded(folder.root, video, note, work.scale)

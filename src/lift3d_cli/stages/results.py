@@ -54,8 +54,7 @@ class TaskFolder:
             shown = to_uint8(result)
             self._later(_write_png, self.root / f"{name}.png", shown)
             return shown
-        colors = np.array(result.colors or class_colors(result.names), dtype=np.uint8)
-        labels = result.scores.argmax(0).to(torch.uint8).cpu().numpy()
+        labels, colors = labels_and_colors(result)
         self._later(lambda: write_output(self.root / f"{name}.png", _index_png(labels, colors)))
         shown = overlay(to_uint8(image), labels, colors)
         self._later(_write_png, self._beside("overlay") / f"{name}.png", shown)
@@ -107,6 +106,12 @@ def _index_png(labels: np.ndarray, colors: np.ndarray) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", optimize=False)
     return file.getvalue()
+
+
+def labels_and_colors(segmentation: Segmentation) -> tuple[np.ndarray, np.ndarray]:
+    """The class of each pixel [H, W] uint8, and the colour of each class [K, 3] uint8."""
+    labels = segmentation.scores.argmax(0).to(torch.uint8).cpu().numpy()
+    return labels, np.array(segmentation.colors or class_colors(segmentation.names), dtype=np.uint8)
 
 
 def write_features(path: Path, features: FeatureMap, kind: str) -> Path:
