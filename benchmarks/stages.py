@@ -1,11 +1,11 @@
 """Time of each stage of a frame against this machine's roofline: `python benchmarks/stages.py`.
 
 A frame is rendered and decoded as `lift3d render` and `lift3d decode` do it, from photos that no frame before it has
-read, with a clock around each stage; what a stage takes is without the stages within it. What is otherwise read and
-written on other threads meanwhile is done in turn. The roofline of a stage is the time in which the machine could move
-the least bytes that it must move, or do the least sums that it must do, at the measured rates of a large copy and a
-large matrix product. Photos and features are counted once, however often they are read, so that data which stays in the
-processor's cache can be faster than the roofline.
+read, with a clock around each stage; what a stage takes is without the stages within it. A CPU computes on one thread,
+and what is otherwise read and written on other threads meanwhile is done in turn. The roofline of a stage is the time
+in which the machine could move the least bytes that it must move, or do the least sums that it must do, at the
+measured rates of a large copy and a large matrix product. Photos and features are counted once, however often they are
+read, so that data which stays in the processor's cache can be faster than the roofline.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ class Stopwatch:
     def watching(self, model: type) -> Iterator[None]:
         """Time the stages of a frame with features of this class of model."""
         network, make_decoder = Lift3DNetwork(), model.decoder
+        torch.set_num_threads(1)
 
         def decoder(*args: Any) -> Callable:
             self.decoder = make_decoder(*args)

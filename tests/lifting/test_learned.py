@@ -15,8 +15,8 @@ from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import ModelError
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import pixel_centers, sample_volume
-from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal
-from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal, _smallest
+from lift3d_cli.lifting.network import Lift3DNetwork, _Elu
 from lift3d_cli.lifting.proposal import PlaneSweepProposal
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sampling import sample_depths
@@ -92,6 +92,33 @@ def test_chunks_of_rays_do_not_show(random_network):
     renderer = learned(random_network)
     pieces = Renderer(renderer.proposal, renderer.blending, memory_bytes=2**20).render(target, sources, RANGE)
     torch.testing.assert_close(whole.image, pieces.image, rtol=0, atol=1e-4)
+
+
+def test_a_frame_is_the_same_on_two_threads(random_network):
+    target, sources = rig(8)[3], source_views(rig(4))
+    alone = learned(random_network).render(target, sources, RANGE)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        got = learned(random_network).render(target, sources, RANGE)
+    finally:
+        torch.set_num_threads(before)
+    for name in ("image", "depth", "coverage"):
+        torch.testing.assert_close(getattr(got, name), getattr(alone, name), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_views", [1, 2, 4, 9])
+def test_the_smallest_values_are_those_of_a_sort(num_views):
+    values = torch.randn(num_views, 50).round(decimals=1)  # some are equal
+    want = values.sort(0).values[:4]
+    torch.testing.assert_close(torch.stack(_smallest(values, 4)), want, rtol=0, atol=0)
+
+
+def test_elu_is_torchs_own():
+    x = torch.cat([torch.linspace(-100, 100, 2001), torch.linspace(-0.01, 0.01, 101)])
+    with torch.no_grad():
+        torch.testing.assert_close(_Elu()(x.clone()), torch.nn.functional.elu(x), rtol=0, atol=3e-7)
+    assert _Elu()(x.clone().requires_grad_().mul(1)).requires_grad
 
 
 def test_volume_is_sampled_at_the_centre_of_its_voxels():

@@ -5,6 +5,8 @@ Both are residual: with their last layers at zero, as they begin, the renderer i
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -53,14 +55,14 @@ class BlendingNetwork(nn.Module):
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.view_encoder = nn.Sequential(nn.Linear(NUM_VIEW_INPUTS, width), _elu(), nn.Linear(width, width), _elu())
-        self.pool_encoder = nn.Sequential(nn.Linear(2 * width + NUM_LATENTS + 3, width), _elu())
-        self.view_head = nn.Sequential(nn.Linear(2 * width, width), _elu(), _zeroed(nn.Linear(width, 1)))
+        self.view_encoder = nn.Sequential(nn.Linear(NUM_VIEW_INPUTS, width), _Elu(), nn.Linear(width, width), _Elu())
+        self.pool_encoder = nn.Sequential(nn.Linear(2 * width + NUM_LATENTS + 3, width), _Elu())
+        self.view_head = nn.Sequential(nn.Linear(2 * width, width), _Elu(), _zeroed(nn.Linear(width, 1)))
         self.ray_head = nn.Sequential(
             nn.Conv1d(width, width, 3, padding=1),
-            _elu(),
+            _Elu(),
             nn.Conv1d(width, width, 3, padding=1),
-            _elu(),
+            _Elu(),
             _zeroed(nn.Conv1d(width, 1, 1)),
         )
 
@@ -129,8 +131,14 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv3d(inputs, outputs, 3, stride, padding=1), nn.LeakyReLU(0.1))
 
 
-def _elu() -> nn.Module:
-    return nn.ELU(inplace=True)
+class _Elu(nn.Module):
+    """ELU in place. On CPUs torch's own takes twice as long: exp2 is far faster there than expm1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or torch.is_grad_enabled():
+            return F.elu_(x)
+        below = torch.mul(x, math.log2(math.e)).clamp_(max=0).exp2_().sub_(1)
+        return torch.maximum(x, below, out=x)
 
 
 def _pool(x: Tensor, weight: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,9 @@ The seams, each of which a learned network may take: proposal (Stage I), samplin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from lift3d_cli.lifting.confidence import confidence, mean_square
 from lift3d_cli.lifting.correction import BYTES_PER_RAY, Corrector
 from lift3d_cli.lifting.evidence import Blend, SourceCells, on_maps
 from lift3d_cli.lifting.fill import fill_unseen
+from lift3d_cli.lifting.parallel import mapped, num_workers
 from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal, Proposal
 from lift3d_cli.lifting.sampling import sample_depths
 from lift3d_cli.lifting.sources import SourceViews, pad_maps
@@ -103,11 +104,11 @@ class Renderer:
         """
         frame, features = self._find(target, sources, depth_range), features or {}
         grid = FeatureGrid(target.width, target.height, (1.0, 1.0))
-        of_pixels: Iterable[_Look] = self._looks(frame, grid, [m for m in features.values() if m.target == grid])
+        of_pixels = self._looks(frame, grid, [m for m in features.values() if m.target == grid])
         # A corrector needs the whole picture first: the weights of a model with a cell a pixel are kept, if they fit.
         is_kept = any(model.target == grid for model in features.values()) and self._is_small(sources, grid)
         if is_kept:
-            of_pixels = list(of_pixels)
+            of_pixels = [cache(look) for look in of_pixels]
         layer = _Layer(WeightedGather(torch.cat([sources.images, mean_square(sources.images)], 1)))
         pixels = self._lift(frame, [layer], grid, of_pixels)
         color, square = pixels.data[0].split((3, 1))
@@ -138,14 +139,17 @@ class Renderer:
         """Stage I."""
         if sources.features is None:
             sources = replace(sources, features=self.blending.photo_features(sources.images))
-        return _Frame(target, sources, self.proposal(target, sources, depth_range, self.memory_bytes))
+        distribution = self.proposal(target, sources, depth_range, self.memory_bytes)
+        sources.looks  # noqa: B018, made here, so that not each of the threads makes them
+        lines = EpipolarLines.between(target, sources.cameras, sources.images.device)
+        return _Frame(sources, distribution, lines)
 
     def _features(
         self,
         frame: _Frame,
         features: Mapping[str, SourceFeatures],
         image: Tensor,
-        looks: Mapping[FeatureGrid, Iterable[_Look]],
+        looks: Mapping[FeatureGrid, Sequence[Callable[[], _Look]]],
     ) -> dict[str, Tensor]:
         """Every model's features; `looks` of the grids that there are some of."""
         # As it is written to a file, so that features are the same when they are made later.
@@ -159,40 +163,38 @@ class Renderer:
             rendered |= zip(models, lifted.data, strict=True)
         return {name: rendered[name] for name in features}
 
-    def _looks(self, frame: _Frame, grid: FeatureGrid, models: Sequence[SourceFeatures]) -> Iterator[_Look]:
-        """Stage II's weights of the rays through a grid's cells, in chunks that fit what `models` need of each."""
-        device = frame.sources.images.device
-        rays = grid.cell_centers().to(device)
-        chunk = self._rays_per_chunk(frame.sources, models)
-        for part in torch.arange(len(rays), device=device).split(chunk):
-            t = sample_depths(frame.distribution, rays[part], self.num_samples)
-            weights = self.blending(frame.sources, frame.lines, rays[part], t, frame.distribution)
-            yield _Look(part, rays[part], t, weights)
+    def _looks(
+        self, frame: _Frame, grid: FeatureGrid, models: Sequence[SourceFeatures]
+    ) -> Sequence[Callable[[], _Look]]:
+        """What makes Stage II's weights of the rays through a grid's cells, in chunks that fit what `models` need."""
+        rays = grid.cell_centers().to(frame.sources.images.device)
+        parts = torch.arange(len(rays), device=rays.device).split(self._rays_per_chunk(frame.sources, models))
+        return [partial(self._look, frame, part, rays[part]) for part in parts]
+
+    def _look(self, frame: _Frame, part: Tensor, rays: Tensor) -> _Look:
+        t = sample_depths(frame.distribution, rays, self.num_samples)
+        return _Look(part, rays, t, self.blending(frame.sources, frame.lines, rays, t, frame.distribution))
 
     def _lift(
-        self, frame: _Frame, layers: Sequence[_Layer], target_grid: FeatureGrid, looks: Iterable[_Look]
+        self,
+        frame: _Frame,
+        layers: Sequence[_Layer],
+        target_grid: FeatureGrid,
+        looks: Sequence[Callable[[], _Look]],
     ) -> _Lifted:
         """Gather maps at the rays through the cells of the target grid."""
-        values: list[list[Tensor]] = [[] for _ in layers]
-        depths, coverages, spreads = [], [], []
-        for look in looks:
-            weights = look.weights
-            for layer, done in zip(layers, values, strict=True):
-                value = layer.gather(on_maps(weights.uv, layer.grids) if layer.grids else weights.uv, weights.omega)
-                if layer.corrector is not None:
-                    rest = (frame.lines, look.rays, look.t, weights, frame.distribution)
-                    value = layer.corrector.correct(
-                        Blend(value, layer.gather, layer.cells, layer.target[look.part], *rest)
-                    )
-                done.append(value)
-            coverages.append(weights.coverage)
-            share = weights.omega.sum(0)  # [R, S], of each sample
-            share = torch.where(weights.coverage[:, None] > 0, share, 1 / self.num_samples)
-            depths.append(1 / (share / look.t).sum(1))
-            spreads.append((1 / look.t).std(1, correction=0))
+
+        def lift(make: Callable[[], _Look]) -> list[Tensor]:
+            look = make()
+            share = look.weights.omega.sum(0)  # [R, S], of each sample
+            share = torch.where(look.weights.coverage[:, None] > 0, share, 1 / self.num_samples)
+            depth, spread = 1 / (share / look.t).sum(1), (1 / look.t).std(1, correction=0)
+            return [depth, look.weights.coverage, spread, *(_gathered(frame, layer, look) for layer in layers)]
+
+        parts = zip(*mapped(lift, looks, frame.sources.images.device), strict=True)
         shape = (target_grid.height, target_grid.width)
-        depth, coverage, spread = (torch.cat(parts).reshape(shape) for parts in (depths, coverages, spreads))
-        data = [fill_unseen(torch.cat(parts).T.reshape(-1, *shape), coverage) for parts in values]
+        depth, coverage, spread = (torch.cat(next(parts)).reshape(shape) for _ in range(3))
+        data = [fill_unseen(torch.cat(values).T.reshape(-1, *shape), coverage) for values in parts]
         return _Lifted(data, depth, coverage, spread)
 
     def _is_small(self, sources: SourceViews, grid: FeatureGrid) -> bool:
@@ -204,9 +206,9 @@ class Renderer:
         per_sample = self.blending.bytes_per_sample + 4 * 16  # the gather adds positions and weights of four taps
         is_corrected = any(model.corrector is not None for model in models)
         per_view = self.num_samples * per_sample + is_corrected * BYTES_PER_RAY
-        most = self.memory_bytes // (num_views * per_view)
-        # On CPU smaller chunks are faster, as more of each thread's share stays in its processor's cache.
-        return max(1, min(most, 512 * torch.get_num_threads()) if device.type == "cpu" else most)
+        most = self.memory_bytes // (num_views * per_view * num_workers(device))
+        # On CPU smaller chunks are faster, as more of them stays in the processor's cache.
+        return max(1, min(most, 512) if device.type == "cpu" else most)
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,16 @@ class _Layer:
     target: Tensor | None = None  # [R, D] descriptors of all cells of the target
 
 
+def _gathered(frame: _Frame, layer: _Layer, look: _Look) -> Tensor:  # [R, C]
+    """A layer's maps at some rays."""
+    weights = look.weights
+    value = layer.gather(on_maps(weights.uv, layer.grids) if layer.grids else weights.uv, weights.omega)
+    if layer.corrector is None:
+        return value
+    rest = (frame.lines, look.rays, look.t, weights, frame.distribution)
+    return layer.corrector.correct(Blend(value, layer.gather, layer.cells, layer.target[look.part], *rest))
+
+
 def _layer(model: SourceFeatures, image: Tensor) -> _Layer:
     gather = WeightedGather(pad_maps(model.maps).to(image.device))
     if model.corrector is None:
@@ -250,15 +262,11 @@ def _layer(model: SourceFeatures, image: Tensor) -> _Layer:
 
 @dataclass(frozen=True)
 class _Frame:
-    """A target with what was found out about it once."""
+    """What was found out about a target once."""
 
-    target: Camera
     sources: SourceViews
     distribution: DepthDistribution
-
-    @cached_property
-    def lines(self) -> EpipolarLines:
-        return EpipolarLines.between(self.target, self.sources.cameras, self.sources.images.device)
+    lines: EpipolarLines
 
 
 def _as_encoded(image: Tensor, model: SourceFeatures) -> tuple[Tensor, FeatureGrid]:

@@ -12,7 +12,11 @@ from torch.nn import functional as F
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines, ray_angles
 from lift3d_cli.geometry.grids import inside, pixel_centers, sample_map
+from lift3d_cli.lifting.parallel import mapped, num_workers
 from lift3d_cli.lifting.sources import SourceViews, box
+
+# On a CPU: the temporaries of so many stay in a processor's cache.
+_VOXELS_AT_ONCE = 16384
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,16 @@ def plane_sweep(
     uv = pixel_centers(width, height, device) * step
     depths = 1 / torch.linspace(1 / near, 1 / far, num_planes, device=device)
     # Per voxel and view: the sampled maps, and about as much again three times over while they are compared.
-    chunk = memory_bytes // (4 * maps.shape[0] * maps.shape[1] * 4)
+    chunk = memory_bytes // (4 * maps.shape[0] * maps.shape[1] * 4 * num_workers(device))
     if device.type == "cpu":
-        # Then each thread's share of the temporaries stays in its processor's cache.
-        chunk = min(chunk, 4096 * torch.get_num_threads())
-    volume = []
-    for rays in uv.split(max(1, chunk // num_planes)):
+        chunk = min(chunk, _VOXELS_AT_ONCE)
+
+    def of_rays(rays: Tensor) -> Tensor:  # [N, R, D]
         found = statistics(_look(maps, lines, rays, depths.expand(len(rays), -1), step))
-        volume.append(found.unflatten(1, (len(rays), num_planes)))
-    return torch.cat(volume, 1).transpose(1, 2).unflatten(2, (height, width))
+        return found.unflatten(1, (len(rays), num_planes))
+
+    volume = torch.cat(list(mapped(of_rays, uv.split(max(1, chunk // num_planes)), device)), 1)
+    return volume.transpose(1, 2).unflatten(2, (height, width))
 
 
 def sweep_size(target: Camera, step: int) -> tuple[int, int]:
