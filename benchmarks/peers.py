@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from lift3d_cli import load_scene
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.geometry.grids import FeatureGrid, sample_map
+from lift3d_cli.lifting.parallel import mapped, num_workers
 from lift3d_cli.ops import weighted_gather as gather_module
 from lift3d_cli.ops.weighted_gather import WeightedGather, weighted_gather_ref
 from lift3d_cli.stages.device import resolve_device
@@ -91,16 +92,19 @@ def plain(maps: Tensor) -> Gather:
 
 
 def fused(maps: Tensor) -> Gather:
-    """On a CPU in chunks of rays, as the renderer does it."""
+    """On a CPU in chunks of rays, side by side on its cores, as the renderer does it."""
     gather = WeightedGather(maps)
     if maps.is_cuda:
         return gather
 
     def in_chunks(uv: Tensor, omega: Tensor) -> Tensor:
         out = torch.empty(uv.shape[1], maps.shape[1])
-        for at in range(0, len(out), CHUNK):
-            part = slice(at, at + CHUNK)
+
+        def fill(part: slice) -> None:
             out[part] = gather(uv[:, part], omega[:, part])
+
+        for _ in mapped(fill, [slice(at, at + CHUNK) for at in range(0, len(out), CHUNK)], out.device):
+            pass
         return out
 
     return in_chunks
@@ -210,7 +214,7 @@ class ViewRayTransformer(nn.Module):
 
 @torch.inference_mode()
 def rays_per_second(rounds: int, height: int, rays: int, device: torch.device) -> tuple[dict[str, float], int]:
-    """Of lift3d's renderer, a whole frame, and of the transformer, `rays` of it; and the number of photos."""
+    """Of lift3d's renderer, a whole frame, and of the transformer, `rays` of it on each core; and how many photos."""
     photos = ResizedPhotos(load_scene(common.SCENE), height, keep=32)
     candidates = list(range(1, len(photos.scene.views)))
     renderer = make_renderer(RenderConfig(device=str(device)), device)
@@ -221,10 +225,15 @@ def rays_per_second(rounds: int, height: int, rays: int, device: torch.device) -
     network, maps = ViewRayTransformer().eval().to(device), torch.rand(views, 35, height, target.width, device=device)
     uv = torch.rand(views, rays, 192, 2, device=device) * torch.tensor([target.width, height], device=device)
     direction = torch.rand(rays, 192, views, 4, device=device)
-    runs = {"lift3d": lambda: lifter.lift(target, choice), "transformer": lambda: network(maps, uv, direction)}
+
+    def transform() -> None:
+        for _ in mapped(lambda _: network(maps, uv, direction), range(num_workers(device)), device):
+            pass
+
+    runs = {"lift3d": lambda: lifter.lift(target, choice), "transformer": transform}
     seconds = common.medians(runs, rounds, device)
-    pixels = target.width * target.height
-    return {"lift3d": pixels / seconds["lift3d"], "transformer": rays / seconds["transformer"]}, views
+    pixels, num_rays = target.width * target.height, num_workers(device) * rays
+    return {"lift3d": pixels / seconds["lift3d"], "transformer": num_rays / seconds["transformer"]}, views
 
 
 def markdown(rows: Sequence[dict], speeds: dict[str, float], views: int, bandwidth: float) -> str:
@@ -256,7 +265,7 @@ def main() -> None:
     """Print both tables."""
     options = common.parser(__doc__, rounds=5)
     options.add_argument("--height", type=int, default=270, help="of the rendered frame, in pixels [270]")
-    options.add_argument("--rays", type=int, help="that the transformer renders at a time [32, on a GPU 1024]")
+    options.add_argument("--rays", type=int, help="that the transformer renders at a time [8, on a GPU 1024]")
     options.add_argument("--channels", type=int, nargs="+", default=[3, 16, 64, 384, 1280])
     options.add_argument("--peak-of", help=argparse.SUPPRESS)
     options = options.parse_args()
@@ -266,7 +275,7 @@ def main() -> None:
         return
     bandwidth, _ = speed(RenderConfig(device=options.device))
     rows = [row for n in options.channels for row in compare_gathers(n, options.rounds, device, bandwidth)]
-    rays = options.rays or (32 if device.type == "cpu" else 1024)
+    rays = options.rays or (8 if device.type == "cpu" else 1024)
     speeds, views = rays_per_second(options.rounds, options.height, rays, device)
     if options.plot:
         draw(options.plot, rows)

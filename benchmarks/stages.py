@@ -39,6 +39,7 @@ from lift3d_cli.registry import find_model
 from lift3d_cli.scene.paths import CameraPath
 from lift3d_cli.scene.scene import Scene
 from lift3d_cli.stages import decode as decode_module
+from lift3d_cli.stages import lift as lift_module
 from lift3d_cli.stages import overlap
 from lift3d_cli.stages import render as render_module
 from lift3d_cli.stages.decode import decode
@@ -129,6 +130,7 @@ class Stopwatch:
         seams = [
             (ScenePhotos, "resized", "read photos"),
             (CachedFeatures, "read", "read features"),
+            (lift_module, "touched", "read features"),
             (LearnedBlending, "photo_features", "photo features"),
             (type(network.corrector), "describe", "descriptors"),
             (LearnedProposal, "__call__", "Stage I: sweep"),

@@ -10,7 +10,8 @@ from lift3d_cli.evaluation.baselines import BestBlend, NearestView
 from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.lifting.correction import InconsistencyCorrector
 from lift3d_cli.lifting.prediction import FeaturePrediction, projection, random_directions
-from lift3d_cli.lifting.renderer import Renderer, SourceFeatures
+from lift3d_cli.lifting.renderer import Renderer
+from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.models.base import FeatureMap
 
 RANGE, GRID = (2.0, 8.0), FeatureGrid.from_stride(96, 72, 8)

@@ -14,7 +14,8 @@ from lift3d_cli.lifting.aggregation import BlendingWeights
 from lift3d_cli.lifting.correction import NUM_DESCRIPTORS, InconsistencyCorrector, cell_cues
 from lift3d_cli.lifting.evidence import TAPS, Blend, Cells, SourceCells, sketch_maps
 from lift3d_cli.lifting.proposal import DepthDistribution
-from lift3d_cli.lifting.renderer import Renderer, SourceFeatures
+from lift3d_cli.lifting.renderer import Renderer
+from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.ops.weighted_gather import WeightedGather
 
 RANGE = (2.0, 8.0)
@@ -149,10 +150,10 @@ def test_cues_say_where_the_image_ends():
 def test_sketches_keep_distances_whatever_the_scale_and_the_number_of_channels():
     for channels, gain in ((7, 1.0), (500, 300.0)):
         maps = gain * torch.randn(3, channels, 12, 12, generator=torch.Generator().manual_seed(0))
-        sketches = sketch_maps(maps)
+        sketches = sketch_maps([maps], maps.shape[1])
         apart = (sketches[0] - sketches[1]).square().sum(0).mean()
         assert 1.2 < apart < 2.8
-    assert sketch_maps(torch.zeros(2, 5, 3, 3)).abs().max() == 0
+    assert sketch_maps([torch.zeros(2, 5, 3, 3)], 5).abs().max() == 0
 
 
 @pytest.mark.parametrize("num_views", [1, 2, 16])

@@ -13,7 +13,8 @@ from lift3d_cli.geometry.grids import FeatureGrid, pixel_centers, sample_volume
 from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal
 from lift3d_cli.lifting.network import NUM_LATENTS, Lift3DNetwork
 from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal
-from lift3d_cli.lifting.renderer import Renderer, SourceFeatures
+from lift3d_cli.lifting.renderer import Renderer
+from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews
 
 RANGE = (2.0, 8.0)

@@ -17,7 +17,8 @@ from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.lifting.aggregation import BlendingWeights
 from lift3d_cli.lifting.correction import InconsistencyCorrector
 from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal
-from lift3d_cli.lifting.renderer import RenderedFrame, Renderer, SourceFeatures
+from lift3d_cli.lifting.renderer import RenderedFrame, Renderer
+from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews
 
 FAST = Renderer(PlaneSweepProposal(num_planes=16), num_samples=4)
@@ -223,6 +224,22 @@ def test_little_memory_changes_nothing(sources):
     target = look_at((0.3, 0.1, -4.0))
     want = FAST.render(target, sources, RANGE, features(sources))
     assert_same(replace(FAST, memory_bytes=300_000).render(target, sources, RANGE, features(sources)), want)
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 17, 18])
+@pytest.mark.parametrize("is_corrected", [True, False])
+def test_channels_lifted_one_after_the_other_are_those_lifted_at_once(sources, at_once, is_corrected):
+    torch.manual_seed(0)
+    corrector = InconsistencyCorrector().requires_grad_(False) if is_corrected else None
+    whole = features(sources)["m"]
+    if corrector is not None:
+        described = [corrector.describe(image, grid) for image, grid in zip(sources.images, whole.grids, strict=True)]
+        whole = replace(whole, stride=8.0, corrector=corrector, descriptors=described)
+    target, given = look_at((0.3, 0.1, -4.0)), {"a": whole, "b": whole}
+    want = FAST.render(target, sources, RANGE, given)
+    given["b"] = replace(whole, channels_at_once=at_once)
+    for renderer in (FAST, replace(FAST, memory_bytes=300_000)):  # with the rays' weights kept, and made again
+        assert_same(renderer.render(target, sources, RANGE, given), want)
 
 
 def test_order_of_the_photos_does_not_matter(sources):

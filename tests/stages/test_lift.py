@@ -37,7 +37,7 @@ class EncodedPhotos:
         camera = self.photos.scene.views[index].camera
         return camera.width, camera.height
 
-    def read(self, index: int) -> FeatureMap:
+    def read(self, index: int, keep: bool = True) -> FeatureMap:
         self.asked.append(index)
         return self.model.checked_encode(as_tensor(self.photos.resized(index, *self.size(index)).image))
 

@@ -39,6 +39,12 @@ class FewColors(Colors):
     spec = ModelSpec(name="few-colors", channels=3, stride=8, tasks=("features",))
 
 
+class ManyColors(Colors):
+    """The same in more channels than there is memory for at once."""
+
+    spec = ModelSpec(name="many-colors", channels=2048, stride=8, tasks=("features",))
+
+
 def render(scene: Path, model: str, memory: str, pose=POSE, **settings) -> Render:
     return Work(scene, "", scene).render(
         (pose,),
@@ -72,13 +78,13 @@ def scene(tmp_path_factory) -> Path:
     """8 photos, so close to each other that a pose takes all of them."""
     cameras = [look_at((0.1 * (i % 4) - 0.2, 0.1 * (i // 4) - 0.1, -4), **LENS) for i in range(8)]
     root = write_scene(tmp_path_factory.mktemp("memory") / "scene", cameras)
-    for model in ("Colors", "FewColors"):
+    for model in ("Colors", "FewColors", "ManyColors"):
         Work(root, "", root).encode(f"{__file__}:{model}")
     return root
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process is asked of Linux")
-@pytest.mark.parametrize("model", ["few-colors", "colors"])
+@pytest.mark.parametrize("model", ["few-colors", "colors", "many-colors"])
 def test_peak_stays_below_the_bound_and_the_frame_is_the_same(scene, model):
     argv = [sys.executable, __file__, str(scene), model]
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])

@@ -17,6 +17,8 @@ _ORACLE_STEPS = 100
 class Uncorrected:
     """A corrector that needs no descriptors."""
 
+    by_channel = False
+
     def describe(self, image: Tensor, grid: FeatureGrid) -> Tensor:
         """See `Corrector`."""
         return torch.zeros(1, grid.height, grid.width, device=image.device)

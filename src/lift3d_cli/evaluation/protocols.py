@@ -44,7 +44,7 @@ class EncodedOnTheSpot:
         camera = self._photos.scene.views[index].camera
         return camera.width, camera.height
 
-    def read(self, index: int) -> FeatureMap:
+    def read(self, index: int, keep: bool = True) -> FeatureMap:
         """See `FeatureSource`."""
         return self._recent.get(index, lambda: self._encode(index))
 

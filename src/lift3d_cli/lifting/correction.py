@@ -95,7 +95,13 @@ def cell_cues(
 
 
 class Corrector(Protocol):
-    """The seat of the inconsistency corrector."""
+    """The seat of the inconsistency corrector.
+
+    Attributes:
+        by_channel: what becomes of a channel does not depend on the others, but for `SourceCells.sketches`.
+    """
+
+    by_channel: bool
 
     def describe(self, image: Tensor, grid: FeatureGrid) -> Tensor:
         """[D, h, w]: what an image [3, H, W] shows around each cell of a grid that lies in it."""
@@ -106,6 +112,8 @@ class Corrector(Protocol):
 
 class InconsistencyCorrector(nn.Module):
     """Residual weights of the cells around a ray's point, from `Evidence`."""
+
+    by_channel = True
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,14 +22,23 @@ TAPS = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1))
 """Cells (x, y) around the nearest one."""
 
 
-def sketch_maps(maps: Tensor) -> Tensor:  # [V, C, h, w] to [V, SKETCH_CHANNELS, h, w]
+def sketch_maps(
+    blocks: Iterable[Tensor],  # [V, c, h, w] of some channels each
+    channels: int,  # in all
+) -> Tensor:  # [V, SKETCH_CHANNELS, h, w]
     """Project features at random, the same way always, so that unlike cells are at a squared distance of about 2."""
-    generator = torch.Generator().manual_seed(maps.shape[1])
-    mixing = torch.randn(SKETCH_CHANNELS, maps.shape[1], generator=generator).to(maps)
-    variance, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
+    generator = torch.Generator().manual_seed(channels)
+    mixings = torch.randn(SKETCH_CHANNELS, channels, generator=generator)
+    sketches, variance, first = None, 0.0, 0
+    for maps in blocks:
+        mixing = mixings[:, first : first + maps.shape[1]].to(maps)
+        variances, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
+        # Of (maps - mean), without a copy of the maps.
+        sketch = F.conv2d(maps, mixing[:, :, None, None], -mixing @ mean)
+        sketches = sketch if sketches is None else sketches.add_(sketch)
+        variance, first = variance + variances.sum(), first + maps.shape[1]
     # 1e-12 keeps maps without any variation at 0.
-    mixing *= (SKETCH_CHANNELS * variance.sum() + 1e-12).rsqrt()
-    return F.conv2d(maps, mixing[:, :, None, None], -mixing @ mean)  # of (maps - mean), without a copy of the maps
+    return sketches * (SKETCH_CHANNELS * variance + 1e-12).rsqrt()
 
 
 @dataclass(frozen=True)
@@ -101,10 +110,19 @@ class SourceCells:
         descriptors: [V, D, h, w] of their cells.
         grids: V grids, in pixels of the source images.
         stride: image pixels per cell, where the photos were encoded.
+        sketches: [V, SKETCH_CHANNELS, h, w], where `maps` are not all of the channels.
     """
 
-    def __init__(self, maps: Tensor, descriptors: Tensor, grids: Sequence[FeatureGrid], stride: float) -> None:
-        parts = (x.contiguous(memory_format=torch.channels_last) for x in (descriptors, sketch_maps(maps)))
+    def __init__(
+        self,
+        maps: Tensor,
+        descriptors: Tensor,
+        grids: Sequence[FeatureGrid],
+        stride: float,
+        sketches: Tensor | None = None,
+    ) -> None:
+        sketches = sketch_maps([maps], maps.shape[1]) if sketches is None else sketches
+        parts = (x.contiguous(memory_format=torch.channels_last) for x in (descriptors, sketches))
         looks = torch.cat(list(parts), 1)  # in the order that a gather takes as it is
         self.size = maps.shape[2:]
         self.gather = WeightedGather(looks)

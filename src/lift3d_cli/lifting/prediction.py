@@ -23,6 +23,8 @@ class FeaturePrediction(nn.Module):
         corrector: whose descriptors say what the photos and the rendered target show.
     """
 
+    by_channel = False
+
     def __init__(self, corrector: InconsistencyCorrector) -> None:
         super().__init__()
         self.__dict__["corrector"] = corrector  # no part of the head's own weights

@@ -19,34 +19,14 @@ from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.lifting.aggregation import AngleAgreementBlending, Blending, BlendingWeights
 from lift3d_cli.lifting.confidence import confidence, mean_square
 from lift3d_cli.lifting.correction import BYTES_PER_RAY, Corrector
-from lift3d_cli.lifting.evidence import Blend, SourceCells, on_maps
+from lift3d_cli.lifting.evidence import Blend, SourceCells, on_maps, sketch_maps
 from lift3d_cli.lifting.fill import fill_unseen
 from lift3d_cli.lifting.parallel import mapped, num_workers
 from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal, Proposal
 from lift3d_cli.lifting.sampling import sample_depths
+from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews, pad_maps
 from lift3d_cli.ops.weighted_gather import WeightedGather
-
-
-@dataclass(frozen=True)
-class SourceFeatures:
-    """One model's features of the V source views, and the grid to render.
-
-    Args:
-        maps: V maps [C, h_i, w_i]; sizes may differ.
-        grids: V grids: where the cells lie in the source's image of `SourceViews`.
-        target: grid of the rendered map in the target's image.
-        stride: image pixels per cell, where the photos were encoded.
-        corrector: of the blended features, or None.
-        descriptors: V maps [D, h_i, w_i] on the same grids, by `corrector.describe`.
-    """
-
-    maps: Sequence[Tensor]
-    grids: Sequence[FeatureGrid]
-    target: FeatureGrid
-    stride: float = 1.0
-    corrector: Corrector | None = None
-    descriptors: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -159,9 +139,26 @@ class Renderer:
         for grid in {model.target: None for model in features.values()}:
             models = {name: model for name, model in features.items() if model.target == grid}
             of_grid = looks[grid] if grid in looks else self._looks(frame, grid, list(models.values()))
-            lifted = self._lift(frame, [_layer(model, image) for model in models.values()], grid, of_grid)
-            rendered |= zip(models, lifted.data, strict=True)
+            if any(model.channels_at_once for model in models.values()) and self._is_small(frame.sources, grid):
+                of_grid = [cache(look) for look in of_grid]
+            whole = {name: model for name, model in models.items() if not model.channels_at_once}
+            if whole:
+                lifted = self._lift(frame, [_layer(model, image) for model in whole.values()], grid, of_grid)
+                rendered |= zip(whole, lifted.data, strict=True)
+            rendered |= {n: self._in_blocks(frame, m, image, of_grid) for n, m in models.items() if n not in whole}
         return {name: rendered[name] for name in features}
+
+    def _in_blocks(
+        self, frame: _Frame, model: SourceFeatures, image: Tensor, looks: Sequence[Callable[[], _Look]]
+    ) -> Tensor:  # [C, h, w]
+        """One model's features, some channels after the other; what is the same for all is told by all."""
+        channels, sketches = model.maps[0].shape[0], None
+        if model.corrector is not None:
+            sketches = sketch_maps((model.read(block, image.device) for block in model.blocks()), channels)
+        out = image.new_empty(channels, model.target.height, model.target.width)
+        for block in model.blocks():
+            out[block] = self._lift(frame, [_layer(model, image, block, sketches)], model.target, looks).data[0]
+        return out
 
     def _looks(
         self, frame: _Frame, grid: FeatureGrid, models: Sequence[SourceFeatures]
@@ -250,12 +247,12 @@ def _gathered(frame: _Frame, layer: _Layer, look: _Look) -> Tensor:  # [R, C]
     return layer.corrector.correct(Blend(value, layer.gather, layer.cells, layer.target[look.part], *rest))
 
 
-def _layer(model: SourceFeatures, image: Tensor) -> _Layer:
-    gather = WeightedGather(pad_maps(model.maps).to(image.device))
+def _layer(model: SourceFeatures, image: Tensor, block: slice = slice(None), sketches: Tensor | None = None) -> _Layer:
+    gather = WeightedGather(model.read(block, image.device))
     if model.corrector is None:
         return _Layer(gather, model.grids)
     descriptors = pad_maps(model.descriptors).to(image.device)
-    cells = SourceCells(gather.maps.float(), descriptors, model.grids, model.stride)
+    cells = SourceCells(gather.maps.float(), descriptors, model.grids, model.stride, sketches)
     target = model.corrector.describe(*_as_encoded(image, model)).flatten(1).T
     return _Layer(gather, model.grids, model.corrector, cells, target)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,15 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lift3d_cli.errors import ResourceError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.lifting.correction import Corrector
-from lift3d_cli.lifting.renderer import RenderedFrame, Renderer, SourceFeatures
+from lift3d_cli.lifting.renderer import RenderedFrame, Renderer
+from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews, select_sources
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.scene.bounds import depth_range
 from lift3d_cli.stages.encode import to_image
-from lift3d_cli.stages.memory import left_for_temporaries
+from lift3d_cli.stages.memory import plan_memory
+from lift3d_cli.stages.overlap import touched
 from lift3d_cli.stages.photos import Recent, ScenePhotos
 
 # A target that has within a tenth the pixels per angle of the encoded photos gets the model's own grid of its size.
@@ -33,8 +37,13 @@ class FeatureSource(Protocol):
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) of the image that photo `index` was encoded from."""
 
-    def read(self, index: int) -> FeatureMap:
-        """Features of photo `index`; the grid is in pixels of that image."""
+    def read(self, index: int, keep: bool = True) -> FeatureMap:
+        """Features of photo `index`; the grid is in pixels of that image.
+
+        Args:
+            index: which.
+            keep: for the next poses too; else what was read of a file is given back with the map.
+        """
 
 
 @dataclass(frozen=True)
@@ -109,11 +118,15 @@ class SceneLifter:
         # Of two targets, each photo at the target's size and, for the descriptors, at the encoder's.
         self._photos.make_room(4 * self._num_views)
         corrector = self.renderer.corrector
+        models = self._models(target, choice.sources, features, None)
+        with suppress(ResourceError):  # `lift` says it
+            models = self._plan(target, choice.sources, models)[1]
         for index in choice.sources:
             camera = self._source_camera(index, target)
             self._photos.resized(index, camera.width, camera.height)
-            for source in features.values():
-                source.read(index)
+            for name, source in features.items():
+                if not models[name].channels_at_once:
+                    touched(source.read(index).data)
                 if corrector is not None and index not in self._descriptors.get((corrector, source), ()):
                     self._photos.resized(index, *source.size(index))
 
@@ -163,16 +176,22 @@ class SceneLifter:
         correctors: Mapping[str, Corrector | None] | None,
     ) -> tuple[Renderer, SourceViews, dict[str, SourceFeatures]]:
         """The renderer with what is left of its memory, and what it renders from."""
-        chosen = choice.sources
-        cameras = [self._source_camera(i, target) for i in chosen]
-        model_features = {
-            name: self._gather_features(
-                source, target, chosen, cameras, correctors[name] if correctors else self.renderer.corrector
-            )
-            for name, source in features.items()
-        }
-        left = left_for_temporaries(self.renderer, target, cameras, model_features)
-        return replace(self.renderer, memory_bytes=left), self._source_views(chosen, cameras), model_features
+        models = self._models(target, choice.sources, features, correctors)
+        left, models = self._plan(target, choice.sources, models)
+        for name, model in models.items():
+            source, corrector = features[name], model.corrector
+            described = [self._describe(corrector, source, i) for i in choice.sources] if corrector else []
+            maps = [_Reread(source, i) for i in choice.sources] if model.channels_at_once else model.maps
+            models[name] = replace(model, maps=maps, descriptors=described)
+        views = self._source_views(choice.sources, self._source_cameras(choice.sources, target))
+        return replace(self.renderer, memory_bytes=left), views, models
+
+    def _plan(
+        self, target: Camera, chosen: Sequence[int], models: Mapping[str, SourceFeatures]
+    ) -> tuple[int, dict[str, SourceFeatures]]:
+        """See `plan_memory`."""
+        left, at_once = plan_memory(self.renderer, target, self._source_cameras(chosen, target), models)
+        return left, {name: replace(model, channels_at_once=at_once[name]) for name, model in models.items()}
 
     def _source_views(self, chosen: Sequence[int], cameras: Sequence[Camera]) -> SourceViews:
         photos = [self._photos.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
@@ -192,15 +211,18 @@ class SceneLifter:
         return self._photo_features.get((index, image.shape), make)
 
     @torch.inference_mode()
-    def _describe(self, corrector: Corrector, source: FeatureSource, index: int, grid: FeatureGrid) -> Tensor:
+    def _describe(self, corrector: Corrector, source: FeatureSource, index: int) -> Tensor:
         """The corrector's descriptors [D, h, w] of the cells of a photo's features."""
 
         def make() -> Tensor:
             photo = self._photos.resized(index, *source.size(index))
-            return corrector.describe(to_image(photo, self._device), grid)
+            return corrector.describe(to_image(photo, self._device), source.read(index).grid)
 
         recent = self._descriptors.setdefault((corrector, source), Recent(2 * self._num_views))
         return recent.get(index, make)
+
+    def _source_cameras(self, chosen: Sequence[int], target: Camera) -> list[Camera]:
+        return [self._source_camera(index, target) for index in chosen]
 
     def _source_camera(self, index: int, target: Camera) -> Camera:
         """The photo's camera, at a size where its pixels are as fine as the target's: finer ones would alias."""
@@ -210,25 +232,54 @@ class SceneLifter:
             return camera
         return camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
 
-    def _gather_features(
+    def _models(
         self,
-        source: FeatureSource,
         target: Camera,
         chosen: Sequence[int],
-        cameras: Sequence[Camera],
-        corrector: Corrector | None,
-    ) -> SourceFeatures:
-        """The chosen photos' features, with grids in pixels of `cameras`, and the grid to render."""
-        maps, grids, focals, descriptors = [], [], [], []
-        for index, camera in zip(chosen, cameras, strict=True):
-            features, (width, height) = source.read(index), source.size(index)
-            maps.append(features.data)
-            grids.append(features.grid.rescaled(camera.width / width, camera.height / height))
-            focals.append(camera.K[0, 0] * width / camera.width)
-            if corrector is not None:
-                descriptors.append(self._describe(corrector, source, index, features.grid))
-        grid = target_grid(source.model, target, float(np.median(focals)))
-        return SourceFeatures(maps, grids, grid, source.model.spec.stride, corrector, descriptors)
+        features: Mapping[str, FeatureSource],
+        correctors: Mapping[str, Corrector | None] | None,
+    ) -> dict[str, SourceFeatures]:
+        """By name, the chosen photos' features without descriptors; of those in files, no value is read yet."""
+        cameras = self._source_cameras(chosen, target)
+        return {
+            name: _source_features(
+                source, target, chosen, cameras, correctors[name] if correctors else self.renderer.corrector
+            )
+            for name, source in features.items()
+        }
+
+
+def _source_features(
+    source: FeatureSource,
+    target: Camera,
+    chosen: Sequence[int],
+    cameras: Sequence[Camera],
+    corrector: Corrector | None,
+) -> SourceFeatures:
+    """The chosen photos' features, with grids in pixels of `cameras`, and the grid to render."""
+    maps, grids, focals = [], [], []
+    for index, camera in zip(chosen, cameras, strict=True):
+        features, (width, height) = source.read(index), source.size(index)
+        maps.append(features.data)
+        grids.append(features.grid.rescaled(camera.width / width, camera.height / height))
+        focals.append(camera.K[0, 0] * width / camera.width)
+    grid = target_grid(source.model, target, float(np.median(focals)))
+    return SourceFeatures(maps, grids, grid, source.model.spec.stride, corrector)
+
+
+@dataclass(frozen=True)
+class _Reread:
+    """A `StoredMap` of which nothing stays in memory."""
+
+    source: FeatureSource
+    index: int
+
+    @property
+    def shape(self) -> Sequence[int]:
+        return self.source.read(self.index).data.shape
+
+    def __getitem__(self, channels: slice) -> Tensor:
+        return self.source.read(self.index, keep=False).data[channels]
 
 
 def target_grid(model: Model, target: Camera, encoded_focal: float) -> FeatureGrid:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from lift3d_cli.errors import ResourceError
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.lifting.renderer import Renderer, SourceFeatures
+from lift3d_cli.lifting.renderer import Renderer
+from lift3d_cli.lifting.source_features import SourceFeatures
 
 # Bytes of each pixel of a source photo: its colours, validity, 5x5 means and Stage II's features, and what is kept of
 # these of the poses around. Of each pixel of the frame: its results.
@@ -20,39 +21,73 @@ _FIXED_BYTES = 28 * 2**20
 # The renderer may keep weights of all rays beside its temporaries.
 _SHARE_OF_TEMPORARIES = 0.75
 _LEAST_TEMPORARY_BYTES = 8 * 2**20
+# Channels that are lifted at once where memory is short, at least: each time, Stage II may have to be done again.
+_FEWEST_CHANNELS = 8
 
 
-def left_for_temporaries(
+def plan_memory(
     renderer: Renderer, target: Camera, cameras: Sequence[Camera], features: Mapping[str, SourceFeatures]
-) -> int:
-    """Bytes of the renderer's memory for what can be done in parts, beside what a pose has to hold.
+) -> tuple[int, dict[str, int]]:
+    """How to stay within the renderer's memory.
 
     Args:
         renderer: the two stages.
         target: the pose.
         cameras: of the source photos, at the size that they are used in.
-        features: by model name.
+        features: by model name; their descriptors are not looked at.
+
+    Returns:
+        Bytes for what can be done in parts, beside what a pose has to hold; and by model, how many channels to lift at
+        once, 0 for all.
 
     Raises:
-        ResourceError: if there are none.
+        ResourceError: if memory is too small.
     """
     pixels = len(cameras) * max(c.width for c in cameras) * max(c.height for c in cameras)
     photos = pixels * _PHOTO_BYTES + target.width * target.height * _FRAME_BYTES
-    volume, cells = renderer.proposal.volume_bytes(target), 0
-    for model in features.values():
-        channels, *sides = (max(sizes) for sizes in zip(*(m.shape for m in model.maps), strict=True))
-        of_cell = channels * _CELL_BYTES_PER_CHANNEL + (_CELL_BYTES if model.corrector else 0)
-        results = model.target.width * model.target.height * channels * _RESULT_BYTES_PER_CHANNEL
-        cells += len(model.maps) * math.prod(sides) * of_cell + results
-    needed = photos + volume + cells + _FIXED_BYTES
-    if renderer.memory_bytes < needed + _LEAST_TEMPORARY_BYTES:
+    volume = renderer.proposal.volume_bytes(target)
+    sizes = [_Size(model) for model in features.values()]
+    held = photos + volume + sum(size.held for size in sizes) + _FIXED_BYTES
+    whole, least = (sum(size.of_channels(size.channels) for size in sizes), max((s.least for s in sizes), default=0))
+    spare = renderer.memory_bytes - _LEAST_TEMPORARY_BYTES - held
+    if spare >= whole:
+        return int(_SHARE_OF_TEMPORARIES * (spare - whole + _LEAST_TEMPORARY_BYTES)), dict.fromkeys(features, 0)
+    if spare < least:
+        needed = held + least + _LEAST_TEMPORARY_BYTES
         raise ResourceError(
             f"--memory {_mebibytes(renderer.memory_bytes)}: a pose of {target.width}x{target.height} needs "
-            f"{_mebibytes(needed + _LEAST_TEMPORARY_BYTES)} ({len(cameras)} photos {_mebibytes(photos)}, depth planes "
-            f"{_mebibytes(volume)}, features {_mebibytes(cells)}). "
+            f"{_mebibytes(needed)} ({len(cameras)} photos {_mebibytes(photos)}, depth planes "
+            f"{_mebibytes(volume)}, features {_mebibytes(needed - photos - volume - _FIXED_BYTES)}). "
             f"hint: --memory {_mebibytes(1.5 * needed)}, fewer --views or smaller pictures"
         )
-    return int(_SHARE_OF_TEMPORARIES * (renderer.memory_bytes - needed))
+    # One model's block of channels at a time, which gets half of what is left.
+    budget = max(least, spare // 2)
+    at_once = {name: size.channels_within(budget) for name, size in zip(features, sizes, strict=True)}
+    return int(_SHARE_OF_TEMPORARIES * (spare - budget + _LEAST_TEMPORARY_BYTES)), at_once
+
+
+class _Size:
+    """Bytes of a model's maps and results.
+
+    Attributes:
+        channels: C.
+        held: in any case: the results, and what the corrector looks at.
+        least: of as few channels at once as the model can do with.
+    """
+
+    def __init__(self, model: SourceFeatures) -> None:
+        self.channels, *sides = (max(sizes) for sizes in zip(*(m.shape for m in model.maps), strict=True))
+        self._cells = len(model.maps) * math.prod(sides)
+        of_result = model.target.width * model.target.height * self.channels * _RESULT_BYTES_PER_CHANNEL
+        self.held = of_result + (self._cells * _CELL_BYTES if model.corrector else 0)
+        is_divisible = model.corrector is None or model.corrector.by_channel
+        self.least = self.of_channels(min(_FEWEST_CHANNELS, self.channels) if is_divisible else self.channels)
+
+    def of_channels(self, channels: int) -> int:
+        return self._cells * channels * _CELL_BYTES_PER_CHANNEL
+
+    def channels_within(self, budget: int) -> int:
+        return min(self.channels, budget // self.of_channels(1))
 
 
 def _mebibytes(size: float) -> str:

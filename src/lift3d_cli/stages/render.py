@@ -21,7 +21,7 @@ from lift3d_cli.scene.paths import CameraPath
 from lift3d_cli.stages.device import resolve_device
 from lift3d_cli.stages.encode import Progress, encoded_size, model_of, no_progress
 from lift3d_cli.stages.lift import Choice, LiftedView, SceneLifter
-from lift3d_cli.stages.overlap import BackgroundWriter, prefetched, touched
+from lift3d_cli.stages.overlap import BackgroundWriter, prefetched
 from lift3d_cli.stages.photos import Recent, ScenePhotos
 from lift3d_cli.stages.png import encode_png, read_png, to_uint8
 from lift3d_cli.stages.renderers import make_renderer
@@ -40,15 +40,14 @@ class CachedFeatures:
         """See `FeatureSource`."""
         return encoded_size(self.encoder, self.photos.scene.views[index].camera)
 
-    def read(self, index: int) -> FeatureMap:
-        """See `FeatureSource`."""
+    def read(self, index: int, keep: bool = True) -> FeatureMap:
+        """See `FeatureSource`; the file is memory-mapped."""
         record = self.photos.record(index, self.size(index))
 
         def make() -> FeatureMap:
-            data, grid = self.photos.cache.read_features(self.encoder, record)
-            return FeatureMap(touched(data), grid)
+            return FeatureMap(*self.photos.cache.read_features(self.encoder, record))
 
-        return self._recent.get(index, make)
+        return self._recent.get(index, make) if keep else make()
 
 
 def render(
