@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -119,8 +118,10 @@ class SceneLifter:
         self._photos.make_room(4 * self._num_views)
         corrector = self.renderer.corrector
         models = self._models(target, choice.sources, features, None)
-        with suppress(ResourceError):  # `lift` says it
+        try:
             models = self._plan(target, choice.sources, models)[1]
+        except ResourceError:  # `lift` says it
+            return
         for index in choice.sources:
             camera = self._source_camera(index, target)
             self._photos.resized(index, camera.width, camera.height)
