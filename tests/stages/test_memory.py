@@ -16,6 +16,7 @@ from workbench import Work
 from lift3d_cli import FeatureMap, FeatureModel, ModelSpec
 from lift3d_cli.cache.renders import Render
 from lift3d_cli.errors import ResourceError
+from lift3d_cli.stages import lift
 
 LENS = {"width": 128, "height": 96, "focal": 120.0}
 POSE = look_at((0.1, 0, -4), **LENS)
@@ -102,6 +103,16 @@ def test_peak_stays_below_the_bound_and_the_frame_is_the_same(scene, model):
 def test_pose_that_cannot_be_held_is_refused_in_one_line(scene):
     with pytest.raises(ResourceError, match=r"^--memory 64MiB: a pose of 960x720 needs .* hint: --memory \d+MiB"):
         render(scene, "colors", "64MiB", look_at((0, 0, -4), width=960, height=720, focal=900))
+
+
+def test_maps_of_a_refused_pose_are_not_read(scene, monkeypatch):
+    read = []
+    monkeypatch.setattr(lift, "touched", read.append)
+    with pytest.raises(ResourceError):
+        render(scene, "colors", "32MiB")
+    assert not read
+    render(scene, "colors", "300MiB")
+    assert len(read) == 8
 
 
 if __name__ == "__main__":
