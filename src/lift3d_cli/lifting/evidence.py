@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -129,7 +130,7 @@ class SourceCells:
         self.table = self.gather.maps.permute(0, 2, 3, 1).flatten(0, 2)
         self.parts = (descriptors.shape[1], SKETCH_CHANNELS)
         self.grids, self.stride = grids, stride
-        self._maps, self._slopes = maps, None
+        self._maps, self._slopes, self._lock = maps, None, Lock()
 
     def slopes(self, ridge: Tensor) -> Tensor:  # [D, C]
         """How features go with descriptors over all cells of all maps: their regression, made once.
@@ -137,14 +138,15 @@ class SourceCells:
         Args:
             ridge: added to the descriptors' covariance, as a part of its mean variance.
         """
-        if self._slopes is None:
-            looks, features = self.table[:, : self.parts[0]], self._maps.permute(0, 2, 3, 1).flatten(0, 2)
-            looks = looks - looks.mean(0)
-            covariance = looks.T @ looks / len(looks)
-            floor = ridge * covariance.diagonal().mean() + 1e-9  # 1e-9: maps of one colour
-            covariance = covariance + floor * torch.eye(len(covariance), device=looks.device)
-            # The descriptors' mean is 0: that of the features falls out of the product.
-            self._slopes = torch.linalg.solve(covariance, looks.T @ features / len(looks))
+        with self._lock:  # of the threads that render rays side by side, one makes it
+            if self._slopes is None:
+                looks, features = self.table[:, : self.parts[0]], self._maps.permute(0, 2, 3, 1).flatten(0, 2)
+                looks = looks - looks.mean(0)
+                covariance = looks.T @ looks / len(looks)
+                floor = ridge * covariance.diagonal().mean() + 1e-9  # 1e-9: maps of one colour
+                covariance = covariance + floor * torch.eye(len(covariance), device=looks.device)
+                # The descriptors' mean is 0: that of the features falls out of the product.
+                self._slopes = torch.linalg.solve(covariance, looks.T @ features / len(looks))
         return self._slopes
 
 

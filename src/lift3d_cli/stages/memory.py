@@ -48,7 +48,8 @@ def plan_memory(
     volume = renderer.proposal.volume_bytes(target)
     sizes = [_Size(model) for model in features.values()]
     held = photos + volume + sum(size.held for size in sizes) + _FIXED_BYTES
-    whole, least = (sum(size.of_channels(size.channels) for size in sizes), max((s.least for s in sizes), default=0))
+    whole = sum(size.of_channels(size.channels) for size in sizes)
+    least = max((size.least for size in sizes), default=0)
     spare = renderer.memory_bytes - _LEAST_TEMPORARY_BYTES - held
     if spare >= whole:
         return int(_SHARE_OF_TEMPORARIES * (spare - whole + _LEAST_TEMPORARY_BYTES)), dict.fromkeys(features, 0)
