@@ -34,7 +34,7 @@ class RenderConfig:
     Args:
         models: names of encoded models to lift; empty for all that the cache has.
         views: source photos per pose, at most.
-        planes: depth planes of Stage I.
+        planes: depth planes of Stage I, at most; as many as the photos' disparity needs are used.
         samples: samples per ray of Stage II.
         device: auto, cpu, cuda or cuda:N.
         dtype: of the rendered features: fp16, bf16 or fp32.
@@ -45,7 +45,7 @@ class RenderConfig:
 
     models: tuple[str, ...] = ()
     views: int = 8
-    planes: int = 64
+    planes: int = 128
     samples: int = 8
     device: str = "auto"
     dtype: str = "fp16"
@@ -201,6 +201,7 @@ class TrainConfig:
         run: folder of the checkpoint and the learning curves.
         output: file of the finished weights; None for `weights.safetensors` in `run`.
         steps: of the whole training.
+        batch: examples a step; on a CPU they are learned from side by side.
         learning_rate: at its highest.
         height: of the renderer's training photos in pixels.
         procedural: part of the renderer's examples that come from procedural scenes.
@@ -220,6 +221,7 @@ class TrainConfig:
     run: Path = Path("runs/train")
     output: Path | None = None
     steps: int = 2000
+    batch: int = 1
     learning_rate: float = 1e-3
     height: int = 240
     procedural: float = 0.4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 
@@ -13,6 +14,7 @@ from torch import nn
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
 from lift3d_cli.lifting.network import compute_in_bfloat16
+from lift3d_cli.lifting.parallel import mapped
 from lift3d_cli.training import loop
 
 
@@ -88,6 +90,45 @@ def test_step_whose_loss_is_not_finite_changes_nothing(tmp_path):
     assert run.step == 1
     assert torch.equal(weights_of(task), before)
     assert math.isfinite(run.advance())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_step_of_several_examples_follows_the_mean_of_their_gradients(tmp_path, monkeypatch, threads):
+    class Seeded(Line):
+        def loss(self, rng: random.Random, step: int) -> torch.Tensor:
+            point = torch.tensor([rng.random(), rng.random()])
+            return 0.01 * (self.network(point) - point.sum()).square().mean()  # short, as long gradients are clipped
+
+    monkeypatch.setattr(loop, "mapped", functools.partial(_mapped_by, threads))
+    task = Seeded()
+    seeded = [random.Random(seed) for seed in ("0/0", "0/0/1", "0/0/2")]
+    losses = [task.loss(rng, rng.getrandbits(32)) for rng in seeded]  # the first number is torch's seed
+    want = torch.autograd.grad(sum(losses) / 3, list(task.network.parameters()))
+    loss = loop.Run(settings(tmp_path, batch=3), task).advance()
+    assert loss == pytest.approx(sum(float(loss.detach()) for loss in losses) / 3)
+    for parameter, gradient in zip(task.network.parameters(), want, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def _mapped_by(threads: int, *arguments):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return list(mapped(*arguments))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_example_whose_loss_is_not_finite_does_not_count(tmp_path):
+    class HalfNan(Line):
+        def loss(self, rng: random.Random, step: int) -> torch.Tensor:
+            self.calls = getattr(self, "calls", 0) + 1
+            return self.network.weight.sum() * (math.nan if self.calls == 1 else 1)
+
+    task = HalfNan()
+    loss = loop.Run(settings(tmp_path, batch=2), task).advance()
+    assert math.isfinite(loss)
+    assert torch.isfinite(weights_of(task)).all()
 
 
 @pytest.mark.parametrize("content", [b"nonsense", safetensors.torch.save({"network.other": torch.zeros(1)})])

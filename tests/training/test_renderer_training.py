@@ -61,11 +61,11 @@ def test_true_positions_are_plane_numbers():
 def test_a_few_steps_on_one_example_lower_its_loss(example, tmp_path, monkeypatch, single_stage):
     task = RendererTask(TrainConfig(run=tmp_path), Lift3DNetwork(), CPU, single_stage)
     monkeypatch.setattr(task._procedural, "draw", lambda rng, step: example)
-    planes = None if single_stage else 32
+    voxels_per_plane = None if single_stage else 1.25
 
     def loss() -> float:
         with torch.no_grad():
-            return float(loss_of(*render_crop(task.network, example, planes), example))
+            return float(loss_of(*render_crop(task.network, example, voxels_per_plane), example))
 
     run, before = Run(TrainConfig(steps=1000, run=tmp_path), task), loss()
     for _ in range(4):

@@ -30,7 +30,7 @@ def render(
         list[str] | None, typer.Option(help="Encoded model to lift; may be repeated. [all that are encoded]")
     ] = None,
     views: Annotated[int, typer.Option(help="Source photos per pose, at most.", min=1)] = RenderConfig.views,
-    planes: Annotated[int, typer.Option(help="Depth planes of Stage I.", min=2)] = RenderConfig.planes,
+    planes: Annotated[int, typer.Option(help="Depth planes of Stage I, at most.", min=2)] = RenderConfig.planes,
     samples: Annotated[int, typer.Option(help="Samples per ray of Stage II.", min=1)] = RenderConfig.samples,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the render, instead of one in the cache.")

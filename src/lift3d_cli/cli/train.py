@@ -41,6 +41,7 @@ def train(
         Path | None, typer.Option(help="File for the finished weights. [weights.safetensors in --run]")
     ] = TrainConfig.output,
     steps: Annotated[int, typer.Option(help="Steps of the whole training.", min=1)] = TrainConfig.steps,
+    batch: Annotated[int, typer.Option(help="Examples a step.", min=1)] = TrainConfig.batch,
     learning_rate: Annotated[float, typer.Option(help="At its highest.")] = TrainConfig.learning_rate,
     height: Annotated[int, typer.Option(help="Height of the renderer's photos in pixels.")] = TrainConfig.height,
     procedural: Annotated[
@@ -73,6 +74,7 @@ def train(
         run,
         output,
         steps,
+        batch,
         learning_rate,
         height,
         procedural,

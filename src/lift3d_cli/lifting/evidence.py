@@ -21,6 +21,7 @@ SKETCH_CHANNELS = 16
 """Random projections that distances of features are measured in (Johnson-Lindenstrauss)."""
 TAPS = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1))
 """Cells (x, y) around the nearest one."""
+_SPREAD_UNITS = 64
 
 
 def sketch_maps(
@@ -81,7 +82,7 @@ class Evidence:
         angle: [V, R] radians, between the lines of sight from the target and from the view.
         seen: [V, R] bool.
         distance: [V, R, T] see `Cells`.
-        spread: [R] standard deviation of the ray's samples, in bins of the depth planes.
+        spread: [R] standard deviation of the ray's samples in 1/z, in parts of `_SPREAD_UNITS` from near to far.
         stride: image pixels per cell.
     """
 
@@ -183,8 +184,7 @@ class Blend:
         of_sample = of_sample / of_sample.sum(1, keepdim=True).clamp(min=1e-9)  # of rays that no view sees: 0
         inverse = (of_sample / self.t).sum(1, keepdim=True)
         inverse = torch.where(inverse > 0, inverse, 1 / self.t[:, :1])
-        planes = self.distribution.probability.shape[0]
-        bins = (1 / self.t - inverse) / (1 / self.distribution.near - 1 / self.distribution.far) * planes
+        parts = (1 / self.t - inverse) / (1 / self.distribution.near - 1 / self.distribution.far) * _SPREAD_UNITS
         point = self.lines.project(self.rays, 1 / inverse)[0]
         seen = (weights.omega > 0).any(2) & torch.isfinite(point).all(-1)[..., 0]
         around = Cells.around(on_maps(point, cells.grids)[:, :, 0], *cells.size)
@@ -201,7 +201,7 @@ class Blend:
             angle=ray_angles(self.lines, self.rays, 1 / inverse)[..., 0],
             seen=seen,
             distance=around.distance,
-            spread=(of_sample * bins.square()).sum(1).sqrt(),
+            spread=(of_sample * parts.square()).sum(1).sqrt(),
             stride=cells.stride,
         )
 

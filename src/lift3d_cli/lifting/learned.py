@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,12 +18,14 @@ from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal, angle_weighted_mean
 from lift3d_cli.lifting.pyramid import PYRAMID_STRIDE
 from lift3d_cli.lifting.sources import SourceViews
-from lift3d_cli.lifting.sweep import VoxelViews, plane_sweep, smooth_volume, sweep_size
+from lift3d_cli.lifting.sweep import VoxelViews, disparity, plane_sweep, smooth_volume, sweep_size
 
 # Voxels across the longer side of the sweep, at most: as many as the network was trained on, and its cost goes with
 # the square. Of 240, scenes with far-apart photos have less (castle_p19 20.6 dB for 21.8, kitchen 18.1 for 18.6),
 # close ones more (flower 26.5 for 26.3).
 _MAX_VOXELS = 160
+# As few planes as the network was trained on; and a whole number of its coarsest voxels.
+_FEWEST_PLANES, _PLANES_AT_ONCE = 32, 8
 # Measured: what the sweep and the network hold of each voxel at their peak, by precision.
 _VOXEL_BYTES = {"fp32": 4 * 112, "bf16": 4 * 64}
 # Stands for "no other view": worse than any deviation that counts.
@@ -38,13 +40,15 @@ class LearnedProposal:
     Args:
         network: the weights.
         identity: of the weights, such as their sha256.
-        num_planes: D.
+        num_planes: D, at most, see `planes`.
+        voxels_per_plane: of disparity.
         prior: the training-free proposal.
     """
 
     network: Lift3DNetwork
     identity: str
-    num_planes: int = 64
+    num_planes: int = 128
+    voxels_per_plane: float = 1.25
     prior: PlaneSweepProposal = field(default_factory=PlaneSweepProposal)
 
     def __call__(
@@ -58,7 +62,8 @@ class LearnedProposal:
     ) -> tuple[Tensor, Tensor, int]:
         """Depth logits [D, h, w], latents [L, D, h, w], and the target pixels per voxel."""
         step = self._step(target)
-        volume = plane_sweep(target, sources, depth_range, self.num_planes, step, memory_bytes, self.cues)
+        num_planes = self.planes(target, sources.cameras, depth_range)
+        volume = plane_sweep(target, sources, depth_range, num_planes, step, memory_bytes, self.cues)
         # `cues` has the cost minus 1, to be centred, as its first channel.
         smooth = smooth_volume(volume[:1], self.prior.num_smoothings)
         logits, latent = self.network.regularizer(torch.cat([volume, smooth]))
@@ -88,11 +93,20 @@ class LearnedProposal:
         ordered = _smallest(total.masked_fill_(nearest | ~views.seen, _MAX_DEVIATION), 4)
         return torch.stack([ordered[min(rank, len(ordered) - 1)] for rank in (0, 1, 3)])
 
-    def volume_bytes(self, target: Camera) -> int:
+    def planes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> int:
+        """D of a target: from one plane to the next, a point moves by about so many voxels in the photos.
+
+        Coarser planes miss the surface between two of them. Finer ones cost time and are no more exact than the
+        photos, and what the network knows of planes nearby reaches less far.
+        """
+        voxels = disparity(target, cameras, depth_range) / self._step(target)
+        needed = max(_FEWEST_PLANES, math.ceil(voxels / self.voxels_per_plane / _PLANES_AT_ONCE) * _PLANES_AT_ONCE)
+        return min(self.num_planes, needed)
+
+    def volume_bytes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> int:
         """See `Proposal`."""
-        return (
-            _VOXEL_BYTES[self.network.precision] * self.num_planes * math.prod(sweep_size(target, self._step(target)))
-        )
+        voxels = self.planes(target, cameras, depth_range) * math.prod(sweep_size(target, self._step(target)))
+        return _VOXEL_BYTES[self.network.precision] * voxels
 
     def _step(self, target: Camera) -> int:
         return max(self.prior.step, math.ceil(max(target.width, target.height) / _MAX_VOXELS))
@@ -103,6 +117,7 @@ class LearnedProposal:
             "kind": "learned",
             "weights": self.identity,
             "num_planes": self.num_planes,
+            "voxels_per_plane": self.voxels_per_plane,
             "precision": self.network.precision,
         }
 

@@ -119,7 +119,8 @@ def compute_in_bfloat16(module: nn.Module, device: torch.device) -> None:
     forward = module.forward
 
     def in_bfloat16(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        with torch.autocast(device.type, torch.bfloat16):
+        # Without its cache, which threads that train side by side would share.
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
             out = forward(*inputs)
         return tuple(x.float() for x in out) if isinstance(out, tuple) else out.float()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -43,7 +43,7 @@ class Proposal(Protocol):
         self, target: Camera, sources: SourceViews, depth_range: tuple[float, float], memory_bytes: int
     ) -> DepthDistribution: ...
 
-    def volume_bytes(self, target: Camera) -> int:
+    def volume_bytes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> int:
         """Memory for what it needs of a target as a whole, however few `memory_bytes` it gets for the rest."""
 
     def settings(self) -> Mapping[str, object]:
@@ -96,7 +96,7 @@ class PlaneSweepProposal:
         cost = (weight * deviation.clamp_(max=self.max_cost)).sum(0)
         return torch.where(views.seen.sum(0) >= 2, cost, self.unseen_cost)
 
-    def volume_bytes(self, target: Camera) -> int:
+    def volume_bytes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> int:
         """See `Proposal`."""
         return _VOXEL_BYTES * self.num_planes * math.prod(sweep_size(target, self.step))
 
@@ -122,7 +122,7 @@ class UniformProposal:
         latent = torch.zeros(self.num_latents, 2, 1, 1, device=anywhere.device)
         return DepthDistribution(anywhere, *depth_range, (1 / target.width, 1 / target.height), latent)
 
-    def volume_bytes(self, target: Camera) -> int:
+    def volume_bytes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> int:
         """See `Proposal`."""
         return 0
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from lift3d_cli.lifting.sources import SourceViews, box
 
 # On a CPU: the temporaries of so many stay in a processor's cache.
 _VOXELS_AT_ONCE = 16384
+# Rays of the target across and down, and depths of each, that disparity is measured at.
+_PROBES, _PROBE_DEPTHS = 3, 33
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,24 @@ def plane_sweep(
 
     volume = torch.cat(list(mapped(of_rays, uv.split(max(1, chunk // num_planes)), device)), 1)
     return volume.transpose(1, 2).unflatten(2, (height, width))
+
+
+def disparity(target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> float:
+    """By how many pixels a point moves in the photos between near and far: of the photo in the middle; 0 if none is.
+
+    What a photo does not show of the way is taken to be like the rest.
+    """
+    lines = EpipolarLines.between(target, cameras)
+    rays = pixel_centers(_PROBES, _PROBES) * torch.tensor([target.width / _PROBES, target.height / _PROBES])
+    near, far = depth_range
+    uv, _ = lines.project(rays, 1 / torch.linspace(1 / near, 1 / far, _PROBE_DEPTHS).expand(len(rays), -1))
+    of_photos = []
+    for points, camera in zip(uv, cameras, strict=True):  # [rays, depths, 2]
+        seen = inside(points, camera.width, camera.height)
+        steps = points.diff(dim=1).norm(dim=-1)[seen[:, 1:] & seen[:, :-1]]
+        if len(steps):
+            of_photos.append(float(steps.mean()) * (_PROBE_DEPTHS - 1))
+    return statistics.median(of_photos or [0.0])
 
 
 def sweep_size(target: Camera, step: int) -> tuple[int, int]:

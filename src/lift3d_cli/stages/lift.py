@@ -119,7 +119,7 @@ class SceneLifter:
         corrector = self.renderer.corrector
         models = self._models(target, choice.sources, features, None)
         try:
-            models = self._plan(target, choice.sources, models)[1]
+            models = self._plan(target, choice, models)[1]
         except ResourceError:  # `lift` says it
             return
         for index in choice.sources:
@@ -165,8 +165,7 @@ class SceneLifter:
             ResourceError: as `lift`.
         """
         renderer, sources, model_features = self._prepare(target, choice, features, None)
-        image = image.to(self._device)
-        rendered = renderer.render_features(target, sources, choice.depth_range, model_features, image)
+        rendered = renderer.render_features(target, sources, choice.depth_range, model_features, image.to(self._device))
         return rendered, {name: f.target for name, f in model_features.items()}
 
     def _prepare(
@@ -178,7 +177,7 @@ class SceneLifter:
     ) -> tuple[Renderer, SourceViews, dict[str, SourceFeatures]]:
         """The renderer with what is left of its memory, and what it renders from."""
         models = self._models(target, choice.sources, features, correctors)
-        left, models = self._plan(target, choice.sources, models)
+        left, models = self._plan(target, choice, models)
         for name, model in models.items():
             source, corrector = features[name], model.corrector
             described = [self._describe(corrector, source, i) for i in choice.sources] if corrector else []
@@ -188,10 +187,11 @@ class SceneLifter:
         return replace(self.renderer, memory_bytes=left), views, models
 
     def _plan(
-        self, target: Camera, chosen: Sequence[int], models: Mapping[str, SourceFeatures]
+        self, target: Camera, choice: Choice, models: Mapping[str, SourceFeatures]
     ) -> tuple[int, dict[str, SourceFeatures]]:
         """See `plan_memory`."""
-        left, at_once = plan_memory(self.renderer, target, self._source_cameras(chosen, target), models)
+        cameras = self._source_cameras(choice.sources, target)
+        left, at_once = plan_memory(self.renderer, target, cameras, choice.depth_range, models)
         return left, {name: replace(model, channels_at_once=at_once[name]) for name, model in models.items()}
 
     def _source_views(self, chosen: Sequence[int], cameras: Sequence[Camera]) -> SourceViews:

@@ -26,7 +26,11 @@ _FEWEST_CHANNELS = 8
 
 
 def plan_memory(
-    renderer: Renderer, target: Camera, cameras: Sequence[Camera], features: Mapping[str, SourceFeatures]
+    renderer: Renderer,
+    target: Camera,
+    cameras: Sequence[Camera],
+    depth_range: tuple[float, float],
+    features: Mapping[str, SourceFeatures],
 ) -> tuple[int, dict[str, int]]:
     """How to stay within the renderer's memory.
 
@@ -34,6 +38,7 @@ def plan_memory(
         renderer: the two stages.
         target: the pose.
         cameras: of the source photos, at the size that they are used in.
+        depth_range: (near, far) z-depth of the target.
         features: by model name; their descriptors are not looked at.
 
     Returns:
@@ -45,7 +50,7 @@ def plan_memory(
     """
     pixels = len(cameras) * max(c.width for c in cameras) * max(c.height for c in cameras)
     photos = pixels * _PHOTO_BYTES + target.width * target.height * _FRAME_BYTES
-    volume = renderer.proposal.volume_bytes(target)
+    volume = renderer.proposal.volume_bytes(target, cameras, depth_range)
     sizes = [_Size(model) for model in features.values()]
     held = photos + volume + sum(size.held for size in sizes) + _FIXED_BYTES
     whole = sum(size.of_channels(size.channels) for size in sizes)

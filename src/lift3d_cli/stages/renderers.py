@@ -43,7 +43,8 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
     if variant not in VARIANTS:
         raise ValueError(f"no variant named {variant!r}")
     if variant == "training-free":
-        return Renderer(PlaneSweepProposal(config.planes), num_samples=config.samples, memory_bytes=memory_bytes)
+        planes = min(config.planes, PlaneSweepProposal.num_planes)
+        return Renderer(PlaneSweepProposal(planes), num_samples=config.samples, memory_bytes=memory_bytes)
     network, identity = load_network(config.weights)
     network.to(device)
     if resolve_precision(config.precision, torch.device(device)) == "bf16":

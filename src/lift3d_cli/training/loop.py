@@ -10,8 +10,9 @@ import csv
 import io
 import math
 import random
+import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from lift3d_cli.cache.atomic import write_atomic
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
+from lift3d_cli.lifting.parallel import mapped
 from lift3d_cli.stages.encode import Progress, no_progress
 
 _WARM_UP_STEPS = 100
@@ -64,24 +66,40 @@ class Run:
 
     def advance(self) -> float:
         """One step; returns the loss, NaN where a step was passed over because its loss was not finite."""
-        rng = random.Random(f"{self.config.seed}/{self.step}")
-        torch.manual_seed(rng.getrandbits(32))
         rate = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
         rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.step / self.config.steps))
         for group in self._optimizer.param_groups:
             group["lr"] = self.config.learning_rate * rate
-        loss = self.task.loss(rng, self.step)
+        losses, gradients = zip(*self._examples(), strict=True)
         self.step += 1
-        if not torch.isfinite(loss):
+        learned = [gradient for gradient in gradients if gradient is not None]
+        if not learned:
             return math.nan
-        self._optimizer.zero_grad()
-        loss.backward()
+        for parameter, *of_examples in zip(self._parameters.values(), *learned, strict=True):
+            parameter.grad = torch.stack(of_examples).mean(0)
         torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
         self._optimizer.step()
         share = max(1 - _AVERAGE_DECAY, 10 / (self.step + 10))  # over a tenth of a short run, not to lag behind
         for name, parameter in self._parameters.items():
             self._average[name].lerp_(parameter.detach(), share)
-        return float(loss.detach())
+        return statistics.fmean(loss for loss in losses if math.isfinite(loss))
+
+    def _examples(self) -> Iterator[tuple[float, Sequence[Tensor] | None]]:
+        """Loss and gradients of each of the step's examples; on a CPU, side by side on its cores."""
+        examples = range(self.config.batch)
+        if self.config.batch == 1:
+            return map(self._gradients, examples)
+        return mapped(self._gradients, examples, next(iter(self._parameters.values())).device)
+
+    def _gradients(self, example: int) -> tuple[float, Sequence[Tensor] | None]:
+        rng = random.Random(f"{self.config.seed}/{self.step}" + f"/{example}" * bool(example))
+        torch.manual_seed(rng.getrandbits(32))
+        with torch.enable_grad():
+            loss = self.task.loss(rng, self.step)
+        if not torch.isfinite(loss):
+            return math.nan, None
+        found = torch.autograd.grad(loss, list(self._parameters.values()), allow_unused=True, materialize_grads=True)
+        return float(loss.detach()), found
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

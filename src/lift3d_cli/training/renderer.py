@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from lift3d_cli.lifting.sampling import sample_depths
 from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.ops.weighted_gather import weighted_gather_ref
 from lift3d_cli.scene.load import load_scene
+from lift3d_cli.stages.device import resolve_precision
 from lift3d_cli.stages.encode import to_image
 from lift3d_cli.stages.lift import SceneLifter
 from lift3d_cli.stages.photos import ResizedPhotos
@@ -52,12 +54,13 @@ class RendererTask:
         self, config: TrainConfig, network: Lift3DNetwork, device: torch.device, single_stage: bool = False
     ) -> None:
         self._single_stage, self._device = single_stage, device
+        self._drawing = Lock()
         self.network = network.to(device).train()
         trained = (network.blending,) if single_stage else (network.pyramid, network.regularizer, network.blending)
         network.requires_grad_(False)
         for part in trained:
             part.requires_grad_(True)
-            if device.type == "cuda":
+            if resolve_precision("auto", device) == "bf16":
                 compute_in_bfloat16(part, device)
         self._held_out = config.held_out
         self._share_procedural = config.procedural if config.scenes else 1.0
@@ -66,14 +69,16 @@ class RendererTask:
 
     def loss(self, rng: random.Random, step: int) -> Tensor:
         """See `Task`."""
-        is_procedural = rng.random() < self._share_procedural
-        drawn = self._procedural.draw(rng, step) if is_procedural else self._real.draw(rng)
+        with self._drawing:
+            is_procedural = rng.random() < self._share_procedural
+            drawn = self._procedural.draw(rng, step) if is_procedural else self._real.draw(rng)
         example = drawn.to(self._device)
         if example.counts.float().mean() < 0.01:
             return torch.tensor(math.nan)
         if self._single_stage:
             return loss_of(*render_crop(self.network, example, None), example)
-        return loss_of(*render_crop(self.network, example, rng.choice([32, 48])), example)
+        voxels_per_plane = LearnedProposal.voxels_per_plane * math.exp(rng.uniform(-0.3, 0.4))
+        return loss_of(*render_crop(self.network, example, voxels_per_plane), example)
 
     def scores(self) -> Mapping[str, float]:
         """See `Task`."""
@@ -94,7 +99,9 @@ def _textures(config: TrainConfig) -> list[Tensor]:
     return [torch.from_numpy(read_photo(path)).permute(2, 0, 1).float() / 255 for path in paths]
 
 
-def render_crop(network: Lift3DNetwork, example: Example, num_planes: int | None) -> tuple[Tensor, Tensor | None, int]:
+def render_crop(
+    network: Lift3DNetwork, example: Example, voxels_per_plane: float | None
+) -> tuple[Tensor, Tensor | None, int]:
     """Render an example with gradients; without planes, in a single stage.
 
     Returns:
@@ -102,11 +109,11 @@ def render_crop(network: Lift3DNetwork, example: Example, num_planes: int | None
     """
     target = example.target
     sources = dataclasses.replace(example.sources, features=network.pyramid(example.sources.images))
-    if num_planes is None:
+    if voxels_per_plane is None:
         logits, step, num_samples = None, 1, SINGLE_STAGE_SAMPLES // 2
         distribution = UniformProposal(NUM_LATENTS)(target, sources, example.depth_range, 2**30)
     else:
-        proposal = LearnedProposal(network, "training", num_planes)
+        proposal = LearnedProposal(network, "training", voxels_per_plane=voxels_per_plane)
         logits, latent, step = proposal.logits(target, sources, example.depth_range, 2**30)
         distribution = DepthDistribution(torch.softmax(logits, 0), *example.depth_range, (1 / step, 1 / step), latent)
         num_samples = Renderer.num_samples

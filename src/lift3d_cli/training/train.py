@@ -92,6 +92,7 @@ def command_of(config: TrainConfig) -> str:
     words = ["lift3d", "train", config.part, "SCENE..."]
     words += ["--held-out HELD_OUT"] * bool(config.held_out) + ["--textures PHOTOS"] * (config.textures is not None)
     words += [f"--model {shlex.quote(Path(name).name)}" for name in config.models]
+    words += [f"--batch {config.batch}"] * (config.batch > 1)
     words += [f"--steps {config.steps} --learning-rate {config.learning_rate:g} --seed {config.seed}"]
     if config.part in ("corrector", "feature-prediction"):
         words.append(f"--examples {config.examples}")
