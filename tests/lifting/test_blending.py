@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import plane_world
-import pytest
 import torch
 from plane_world import look_at, rig, source_views
 
@@ -27,11 +26,6 @@ def blend(sources: SourceViews, target: Camera = TARGET, depths=(3.5, 4.0, 5.0))
 def wall_depths(target: Camera) -> list[float]:
     """The depth of the wall, for a target that faces it."""
     return [-float(target.position[2])]
-
-
-@pytest.fixture(scope="module")
-def sources() -> SourceViews:
-    return source_views(rig(6))
 
 
 def test_weights_sum_to_the_share_of_samples_that_are_seen(sources):

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from plane_world import WALL_AND_CARD, as_tensor, look_at, photograph, rig, source_views
+from rendering import RANGE
 
 from lift3d_cli.lifting.confidence import confidence, mean_square
 from lift3d_cli.lifting.proposal import PlaneSweepProposal
 from lift3d_cli.lifting.renderer import Renderer
 
-RANGE = (2.0, 8.0)
 RENDERER = Renderer(PlaneSweepProposal(num_planes=32))
 ONE = torch.ones(1, 1)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from plane_world import as_tensor, look_at, photograph, rig, source_views
+from rendering import RANGE
 
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import FeatureGrid
@@ -18,7 +19,6 @@ from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.ops.weighted_gather import WeightedGather
 
-RANGE = (2.0, 8.0)
 GRID = FeatureGrid.from_stride(96, 72, 8)
 CAMERAS = rig(5)
 TARGET = look_at((0.1, 0.1, -4.0))

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from plane_world import photograph, rig
-from test_renderer import RANGE, all_finite, as_tensor, psnr, source_views
+from plane_world import as_tensor, photograph, rig, source_views
+from rendering import RANGE, all_finite, psnr
 
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import ModelError
+from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import pixel_centers, sample_volume
 from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal, _smallest
@@ -20,6 +22,7 @@ from lift3d_cli.lifting.network import Lift3DNetwork, _Elu
 from lift3d_cli.lifting.proposal import PlaneSweepProposal
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sampling import sample_depths
+from lift3d_cli.lifting.sweep import disparity
 from lift3d_cli.stages.renderers import make_renderer
 
 
@@ -112,6 +115,32 @@ def test_the_smallest_values_are_those_of_a_sort(num_views):
     values = torch.randn(num_views, 50).round(decimals=1)  # some are equal
     want = values.sort(0).values[:4]
     torch.testing.assert_close(torch.stack(_smallest(values, 4)), want, rtol=0, atol=0)
+
+
+def at(x: float, width: int = 96, focal: float = 80.0) -> Camera:
+    """A camera that looks along +Z from (x, 0, 0)."""
+    w2c = np.eye(4)
+    w2c[0, 3] = -x
+    return Camera(np.array([[focal, 0, width / 2], [0, focal, 32], [0, 0, 1]]), w2c, width, 64)
+
+
+def test_disparity_is_how_far_a_point_moves_in_the_photo_in_the_middle():
+    # Stereo: focal * baseline * (1 / near - 1 / far).
+    assert disparity(at(0), [at(0.1)], (1.0, 4.0)) == pytest.approx(80 * 0.1 * 0.75, rel=1e-3)
+    assert disparity(at(0), [at(0.1), at(-0.2), at(0.5)], (1.0, 4.0)) == pytest.approx(80 * 0.2 * 0.75, rel=1e-3)
+    # A photo that shows none of it says nothing; one that shows a part of the way speaks for all of it.
+    assert disparity(at(0), [at(0.1), at(90.0)], (1.0, 4.0)) == pytest.approx(80 * 0.1 * 0.75, rel=1e-3)
+    assert disparity(at(0), [at(1.0)], (1.0, 4.0)) == pytest.approx(80 * 1.0 * 0.75, rel=1e-3)
+    assert disparity(at(0), [at(90.0)], (1.0, 4.0)) == 0
+
+
+@pytest.mark.parametrize(("baseline", "planes"), [(0.0, 32), (1.5, 40), (3.0, 72), (6.0, 128)])
+def test_as_many_planes_as_the_disparity_needs(baseline, planes):
+    # Voxels of 2 x 2 pixels: a baseline of 1 is a disparity of 80 * 0.75 / 2 = 30 voxels, and 24 planes of 1.25 each.
+    wide, other = at(0, 300), at(baseline, 300)
+    proposal = LearnedProposal(Lift3DNetwork(), "test")
+    assert proposal.planes(wide, [other], (1.0, 4.0)) == planes
+    assert replace(proposal, num_planes=16).planes(wide, [other], (1.0, 4.0)) == 16
 
 
 def test_elu_is_torchs_own():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from plane_world import look_at, rig, source_views
+from rendering import RANGE
 
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import FeatureGrid, pixel_centers, sample_volume
@@ -17,7 +18,6 @@ from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews
 
-RANGE = (2.0, 8.0)
 TARGET = look_at((0.3, 0.1, -4.0))
 TRAINING_FREE = Renderer(PlaneSweepProposal(16), num_samples=4)
 
@@ -37,11 +37,6 @@ def arbitrary() -> Renderer:
             if not parameter.any() and name.endswith("weight"):
                 torch.nn.init.normal_(parameter, std=2.0)
     return learned(network)
-
-
-@pytest.fixture(scope="module")
-def sources() -> SourceViews:
-    return source_views(rig(6))
 
 
 def features(count: int) -> dict[str, SourceFeatures]:

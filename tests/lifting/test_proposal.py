@@ -28,11 +28,6 @@ def bin_of(depth: torch.Tensor | float, near: float, far: float) -> torch.Tensor
     return (1 / torch.as_tensor(depth) - 1 / near) / (1 / far - 1 / near) * (PLANES - 1)
 
 
-@pytest.fixture(scope="module")
-def sources() -> SourceViews:
-    return source_views(rig(6))
-
-
 @pytest.mark.parametrize("distance", [3.2, 4.0, 5.5])
 def test_wall_that_faces_the_target_is_found_within_a_bin(sources, distance):
     target = look_at((0.1, 0.0, -distance), (0.1, 0.0, 0.0))

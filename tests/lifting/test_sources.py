@@ -7,13 +7,12 @@ import plane_world
 import pytest
 import torch
 from plane_world import look_at
+from rendering import RANGE
 from torch.nn import functional as F
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting import sources as sources_module
 from lift3d_cli.lifting.sources import SourceViews, pad_maps, select_sources
-
-RANGE = (2.0, 8.0)
 
 
 @pytest.fixture(params=["points", "no points"])

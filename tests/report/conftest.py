@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import plane_world
@@ -31,3 +32,17 @@ def reported(tmp_path_factory) -> Path:
         lift3d("decode", "--task", "negative")
         lift3d("report", "--metrics", "metrics.json", "--output", "report.html")
     return folder
+
+
+@pytest.fixture
+def folder(reported, tmp_path, monkeypatch) -> Path:
+    """A copy of `reported`, the current folder."""
+    shutil.copytree(reported, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.fixture(scope="module")
+def html(reported) -> str:
+    """The page of `reported`."""
+    return (reported / "report.html").read_text(encoding="utf-8")

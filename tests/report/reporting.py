@@ -1,10 +1,18 @@
-"""Running the command line for a report, and a result of `eval --json` to put into it."""
+"""Running the command line for a report, a result of `eval --json` to put into it, and what a report is made from."""
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 from typer.testing import CliRunner
 
+from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.cli.app import app
+from lift3d_cli.report.collect import Run, default_results
+from lift3d_cli.scene.load import load_scene
+from lift3d_cli.stages.photos import ScenePhotos
 
 METRICS = {
     "scene": "wall",
@@ -19,3 +27,15 @@ def lift3d(*argv: str) -> str:
     done = CliRunner().invoke(app, list(argv))
     assert done.exit_code == 0, done.output
     return done.stdout.splitlines()[-1]
+
+
+def open_run(folder: Path, max_frames: int = 60) -> Run:
+    """The only render of the scene in a folder."""
+    photos = ScenePhotos(load_scene(folder / "scene"), SceneCache(folder / "scene" / ".lift3d"))
+    (manifest,) = folder.glob("scene/.lift3d/renders/*/manifest.json")
+    return Run(manifest.parent, photos, folder / default_results(manifest.parent), max_frames)
+
+
+def data_of(html: str) -> dict:
+    """What a page gives to its script."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])

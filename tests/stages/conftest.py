@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from workbench import Work
 
@@ -16,3 +18,15 @@ def _untrained_network(use_untrained):
     with pytest.MonkeyPatch.context() as patch:
         use_untrained(patch)
         yield
+
+
+def threads() -> list[str]:
+    """Names of the threads of ours that live."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("lift3d-")]
+
+
+@pytest.fixture
+def no_thread_is_left():
+    """At the end of a test."""
+    yield
+    assert threads() == []

@@ -1,0 +1,8 @@
+"""Every bad input, by what is bad."""
+
+from __future__ import annotations
+
+from error_cases import cache, machine, models, paths, scenes
+
+# In the order of golden/errors.json.
+CASES = scenes.case | paths.case | models.case | cache.case | machine.case
