@@ -16,6 +16,8 @@ from lift3d_cli.config import EvalConfig
 from lift3d_cli.errors import ModelError, SceneError
 from lift3d_cli.evaluation import protocols
 from lift3d_cli.evaluation.protocols import evaluate
+from lift3d_cli.lifting import learned
+from lift3d_cli.lifting.proposal import PlaneSweepProposal
 from lift3d_cli.scene.load import load_scene
 
 # The variant that is quick.
@@ -56,7 +58,10 @@ def test_mean_is_that_of_the_photos(result):
         assert value == pytest.approx(sum(row[key] for row in result["views"]) / 2)
 
 
-def test_variants_are_named_and_the_untrained_network_scores_as_the_training_free_renderer(wall_scene, result):
+def test_variants_are_named_and_the_untrained_network_scores_as_the_training_free_renderer(
+    wall_scene, result, monkeypatch
+):
+    monkeypatch.setattr(learned, "_FEWEST_PLANES", PlaneSweepProposal.num_planes)  # as many as the training-free one
     full = evaluate(load_scene(wall_scene), replace(CONFIG, variant="full"))
     assert (full["variant"], result["variant"]) == ("full", "training-free")
     assert full["mean"]["psnr"] == pytest.approx(result["mean"]["psnr"], abs=0.2)
