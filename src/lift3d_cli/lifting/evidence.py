@@ -21,6 +21,7 @@ SKETCH_CHANNELS = 16
 """Random projections that distances of features are measured in (Johnson-Lindenstrauss)."""
 TAPS = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1))
 """Cells (x, y) around the nearest one."""
+# The scale that the corrector was trained with, whatever the number of planes.
 _SPREAD_UNITS = 64
 
 

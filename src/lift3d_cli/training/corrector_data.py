@@ -47,7 +47,7 @@ class CorrectionExample:
         lines: of the target in the source photos.
         t: [R, S] z-depth of the rays' samples.
         weights: of the samples.
-        distribution: near and far, and the number of planes.
+        distribution: near and far, without its content.
     """
 
     encoder: str
@@ -175,7 +175,7 @@ class _Crop:
         return torch.cat(rows).T.reshape(3, self._target.height, self._target.width).clamp(0, 1)
 
     def outline(self) -> DepthDistribution:
-        """Near, far and the number of planes of the distribution, without its content."""
+        """Near and far of the distribution, without its content."""
         return replace(self._distribution, probability=self._distribution.probability[:, :1, :1].clone(), latent=None)
 
 

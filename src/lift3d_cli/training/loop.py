@@ -42,7 +42,10 @@ class Task(Protocol):
     """All of it; what does not learn has no gradient."""
 
     def loss(self, rng: random.Random, step: int) -> Tensor:
-        """Of one random example; it depends on the arguments alone. NaN passes the step over."""
+        """Of one random example; it depends on the arguments alone. NaN passes the example over.
+
+        With several examples a step it runs in threads: what is random then comes of `rng`, not of torch's generator.
+        """
 
     def scores(self) -> Mapping[str, float]:
         """On what is held out."""
