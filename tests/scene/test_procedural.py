@@ -14,8 +14,6 @@ from lift3d_cli.scene.procedural.__main__ import main
 from lift3d_cli.scene.procedural.layouts import RIGS
 from lift3d_cli.scene.procedural.tabletop_cameras import tabletop_cameras
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize("seed", [3, 4, 5])
 def test_views_agree_where_both_see_a_matt_surface(seed):

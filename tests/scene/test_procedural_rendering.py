@@ -19,8 +19,6 @@ from lift3d_cli.scene.procedural.lighting import Light
 from lift3d_cli.scene.procedural.scene import tone_map
 from lift3d_cli.scene.procedural.solids import BOX, ELLIPSOID, FRUSTUM, unit_intervals, unit_normals
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 K = np.array([[100.0, 0, 70], [0, 100.0, 50], [0, 0, 1]])
 NO_STAGE = Stage(np.zeros(3), np.array([[-9.0] * 3, [9.0] * 3]), (0.0, np.pi), indoors=False)
 
