@@ -12,7 +12,7 @@ TORCH ?= $(installed_torch)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-gpu lint format docs golden picture wheel clean
+.PHONY: help setup demo test test-all test-gpu lint format docs golden picture gpu-kit wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -94,6 +94,14 @@ docs: $(STAMP) ## write docs/cli.md and the README's tables again, from the code
 
 golden: $(STAMP) ## write tests/golden/errors.json again after a wanted change of a message; then read the difference
 	LIFT3D_UPDATE_GOLDEN=1 $(RUN) -m pytest tests/cli/test_errors.py
+
+# Where the scenes to train on and to evaluate on are, and photos for textures; a run's checkpoint to go on from.
+SCENES ?= ../shared/scenes
+PHOTOS ?= ../shared/photos/train
+STATE ?=
+
+gpu-kit: $(STAMP) ## pack all that a bare GPU machine needs to train and evaluate, into build/gpu-kit
+	$(RUN) -m lift3d_cli.training.gpu_kit build/gpu-kit --scenes $(SCENES) --photos $(PHOTOS) $(if $(STATE),--state $(STATE))
 
 wheel: $(STAMP) ## build a wheel, with the weights in it, into dist/
 	$(RUN) -m pip wheel . --no-deps --no-build-isolation --wheel-dir dist

@@ -57,7 +57,7 @@ class Vgg19(Model):
 
     spec = ModelSpec(name="vgg19", channels=256, stride=4, tasks=("features",), summary="VGG-19, relu3_1")
     _LAST = "conv3_1"
-    _MEAN = (123.68, 116.78, 103.94)  # RGB
+    _MEAN = (103.939, 116.779, 123.68)  # BGR
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Vgg19(Model):
     def encode(self, image: Tensor) -> FeatureMap:
         """Features on `grid`, which pads to whole strides."""
         height, width = image.shape[1:]
-        x = image * 255 - torch.tensor(self._MEAN, device=image.device)[:, None, None]
+        x = image.flip(0) * 255 - torch.tensor(self._MEAN, device=image.device)[:, None, None]
         x = F.pad(x[None], (0, -width % 4, 0, -height % 4), mode="replicate")
         for name, layer in self.net.items():
             x = F.relu(layer(x))

@@ -200,7 +200,9 @@ class TrainConfig:
             an untrained network.
         run: folder of the checkpoint and the learning curves.
         output: file of the finished weights; None for `weights.safetensors` in `run`.
-        steps: of the whole training.
+        steps: of the whole training, where it does not go by `minutes`.
+        minutes: of the whole training, however many steps that is; 0 to go by steps.
+        stop_after: minutes after which this call ends, before the training does; 0 for never. It can be resumed.
         batch: examples a step; on a CPU they are learned from side by side.
         learning_rate: at its highest.
         height: of the renderer's training photos in pixels.
@@ -210,6 +212,7 @@ class TrainConfig:
         device: auto, cpu, cuda or cuda:N.
         seed: of everything random.
         resume: go on from the run's checkpoint.
+        workers: processes that make procedural scenes while a GPU trains.
     """
 
     part: str = "renderer"
@@ -221,6 +224,8 @@ class TrainConfig:
     run: Path = Path("runs/train")
     output: Path | None = None
     steps: int = 2000
+    minutes: float = 0.0
+    stop_after: float = 0.0
     batch: int = 1
     learning_rate: float = 1e-3
     height: int = 240
@@ -230,3 +235,4 @@ class TrainConfig:
     device: str = "auto"
     seed: int = 0
     resume: bool = False
+    workers: int = 0

@@ -108,5 +108,5 @@ def test_hidden_surface_is_taken_from_the_views_that_see_it():
 
 
 def test_normalized_weights_sum_to_one_or_are_all_zero():
-    weight = torch.tensor([[3.0, 0.0, 1e-6], [1.0, 0.0, 1e-6]])
-    torch.testing.assert_close(normalized(weight), torch.tensor([[0.75, 0.0, 0.5], [0.25, 0.0, 0.5]]))
+    weight = torch.tensor([[[3.0, 0.0, 1e-6]], [[1.0, 0.0, 1e-6]]])
+    torch.testing.assert_close(normalized(weight), torch.tensor([[[0.75, 0.0, 0.5]], [[0.25, 0.0, 0.5]]]))

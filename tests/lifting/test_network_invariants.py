@@ -12,7 +12,7 @@ from rendering import RANGE
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import FeatureGrid, pixel_centers, sample_volume
 from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal
-from lift3d_cli.lifting.network import NUM_LATENTS, Lift3DNetwork
+from lift3d_cli.lifting.network import NUM_LATENTS, Conv3d, Lift3DNetwork
 from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.source_features import SourceFeatures
@@ -98,9 +98,17 @@ def test_every_target_and_depth_range_gives_finite_pictures(sources, arbitrary, 
 
 def test_large_target_has_larger_voxels(sources, arbitrary):
     target = look_at((0.0, 0.0, -4.0), width=730, height=30, focal=680.0)
-    logits, latent, step = arbitrary.proposal.logits(target, sources, RANGE, 2**30)
+    distribution = arbitrary.proposal(target, sources, RANGE, 2**30)
+    step = round(1 / distribution.scale[0])
     assert step > 2
-    assert logits.shape == latent.shape[1:] == (16, -(-30 // step), -(-730 // step))
+    assert distribution.probability.shape == distribution.latent.shape[1:] == (16, -(-30 // step), -(-730 // step))
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "stride"), [(13, 8, 1), (8, 9, 1), (8, 16, 2), (3, 5, 2)])
+def test_convolution_in_whole_eights_is_the_same(inputs, outputs, stride):
+    torch.manual_seed(0)
+    conv, x = Conv3d(inputs, outputs, 3, stride, padding=1), torch.randn(2, inputs, 4, 6, 5)
+    torch.testing.assert_close(conv.in_eights(x), conv(x))
 
 
 def test_every_parameter_learns():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,61 +13,111 @@ import torch
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import SceneError
 from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.sweep import Frustum
 from lift3d_cli.training.loop import Run
-from lift3d_cli.training.renderer import RendererTask, loss_of, render_crop
-from lift3d_cli.training.renderer_data import Example, ProceduralScenes, crop, true_positions
+from lift3d_cli.training.renderer import RendererTask, loss_of, render_crops
+from lift3d_cli.training.renderer_data import (
+    CPU_CROP,
+    Batches,
+    CropSize,
+    Draw,
+    Example,
+    assemble,
+    true_positions,
+)
+from lift3d_cli.training.renderer_scenes import ProceduralScenes
 
 CPU = torch.device("cpu")
+TINY = CropSize((16, 12), (24, 16))
+
+
+def draw(number: int, size: CropSize = CPU_CROP, seed: int = 3) -> Draw:
+    return ProceduralScenes(seed, size=size, stock=4).draw(random.Random(number))
+
+
+def example_of(draws: list[Draw], size: CropSize = CPU_CROP, num_views: int = 0) -> Example:
+    views = num_views or max(len(one.sources) for one in draws)
+    return assemble(draws, size, views, random.Random(0), CPU)
 
 
 @pytest.fixture(scope="module")
 def example() -> Example:
-    return ProceduralScenes(seed=3).draw(random.Random(1))
+    return example_of([draw(1)])
 
 
 def test_a_procedural_example_is_whole(example):
-    assert example.image.shape[1:] == example.counts.shape == example.depth.shape
-    assert example.counts.shape == (example.target.height, example.target.width)
-    assert 2 <= len(example.sources.cameras) <= 7
-    assert example.depth_range[0] <= example.depth.min()
-    assert example.depth.max() <= example.depth_range[1]
+    assert example.image.shape[2:] == example.counts.shape[1:] == example.depth.shape[1:]
+    frustum = example.frustum
+    assert example.counts.shape[1:] == (frustum.height * frustum.step, frustum.width * frustum.step)
+    assert 2 <= example.sources.images.shape[1] <= 7
+    assert frustum.near <= example.depth[example.counts].min()
+    assert example.depth.max() <= frustum.far
 
 
-def test_a_procedural_example_depends_on_seed_number_and_step_alone(example):
-    again = ProceduralScenes(seed=3)
+def test_a_procedural_example_depends_on_seed_number_and_count_alone(example):
+    again = ProceduralScenes(seed=3, stock=4)
     again.draw(random.Random(7))  # what was drawn before does not matter
-    torch.testing.assert_close(again.draw(random.Random(1)).image, example.image, rtol=0, atol=0)
-    other = ProceduralScenes(seed=4).draw(random.Random(1))
+    torch.testing.assert_close(example_of([again.draw(random.Random(1))]).image, example.image, rtol=0, atol=0)
+    other = example_of([draw(1, seed=4)])
     assert other.image.shape != example.image.shape or not torch.equal(other.image, example.image)
 
 
-def test_a_crop_shows_what_the_whole_picture_shows_there(example):
-    K = torch.tensor([[50.0, 0, 100], [0, 50, 80], [0, 0, 1]]).numpy()
-    camera = type(example.target)(K, example.target.w2c, 200, 160)
-    v, u = torch.meshgrid(torch.arange(160.0), torch.arange(200.0), indexing="ij")
-    image = torch.stack([u, v, u * 0])
-    known = torch.ones(160, 200, dtype=torch.bool)
-    part = crop(Example(camera, example.sources, (1, 2), image, known, None), random.Random(0))
-    left, top = part.image[0, 0, 0], part.image[1, 0, 0]
-    assert part.target.K[0, 2] == K[0, 2] - float(left)
-    assert part.target.K[1, 2] == K[1, 2] - float(top)
+def in_one_batch() -> list[Draw]:
+    """Some draws that agree in their step, made to agree in their number of planes."""
+    return [replace(draw(number, TINY), step=2, num_planes=32, is_mirrored=number == 2) for number in range(4)]
+
+
+def test_crops_side_by_side_are_rendered_as_each_alone():
+    network = Lift3DNetwork()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+    draws = in_one_batch()
+    assert len({len(one.sources) for one in draws}) > 1  # some are filled up with sources that see nothing
+    batch = example_of(draws, TINY, 8)
+    image, swept = render_crops(network, batch)
+    for i, one in enumerate(draws):
+        alone, its_sweep = render_crops(network, replace(example_of([one], TINY), window=batch.window))
+        torch.testing.assert_close(swept.logits[i], its_sweep.logits[0], atol=1e-3, rtol=1e-3)
+        # Smaller photos are padded to the size of others, which moves the last bit of a position: at the border of a
+        # photo, a sample is then seen by one and not by the other.
+        apart = (image[i] - alone[0]).abs()
+        assert (apart > 1e-3).float().mean() < 0.01
+        assert apart.max() < 0.05
+    each = [float(loss_of(image[i : i + 1], None, _part(batch, i)).detach()) for i in range(len(draws))]
+    assert float(loss_of(image, None, batch).detach()) == pytest.approx(sum(each) / len(each), rel=1e-5)
+
+
+def _part(batch: Example, i: int) -> Example:
+    return replace(batch, image=batch.image[i : i + 1], counts=batch.counts[i : i + 1])
+
+
+def test_a_world_in_a_mirror_is_rendered_as_the_mirrored_picture():
+    one = replace(draw(5, TINY), is_mirrored=False)
+    plain, mirrored = (example_of([replace(one, is_mirrored=flag)], TINY) for flag in (False, True))
+    torch.testing.assert_close(mirrored.image, plain.image.flip(-1), rtol=0, atol=0)
+    whole = (0, 0, plain.image.shape[3], plain.image.shape[2])
+    images = [render_crops(Lift3DNetwork(), replace(x, window=whole))[0] for x in (plain, mirrored)]
+    # Not the same to the last bit: positions are computed from the other side.
+    assert (images[1] - images[0].flip(-1)).abs().mean() < 2e-3
 
 
 def test_true_positions_are_plane_numbers():
     planes = 1 / torch.linspace(1 / 2, 1 / 8, 5)
-    got = true_positions(planes[None, :].repeat_interleave(2, 1).repeat(2, 1), 2, (2.0, 8.0), 5)
-    torch.testing.assert_close(got, torch.arange(5.0)[None], atol=1e-4, rtol=0)
+    frustum = Frustum(5, 1, 5, 2, torch.tensor([2.0]), torch.tensor([8.0]))
+    got = true_positions(planes[None, None, :].repeat_interleave(2, 2).repeat(1, 2, 1), frustum)
+    torch.testing.assert_close(got, torch.arange(5.0)[None, None], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("single_stage", [False, True])
-def test_a_few_steps_on_one_example_lower_its_loss(example, tmp_path, monkeypatch, single_stage):
+def test_a_few_steps_on_one_example_lower_its_loss(tmp_path, monkeypatch, single_stage):
+    one = draw(1)
     task = RendererTask(TrainConfig(run=tmp_path), Lift3DNetwork(), CPU, single_stage)
-    monkeypatch.setattr(task._procedural, "draw", lambda rng, step: example)
-    voxels_per_plane = None if single_stage else 1.25
+    monkeypatch.setattr(task, "_draw", lambda rng, drawn: one)
 
     def loss() -> float:
         with torch.no_grad():
-            return float(loss_of(*render_crop(task.network, example, voxels_per_plane), example))
+            return float(loss_of(*render_crops(task.network, example_of([one]), single_stage), example_of([one])))
 
     run, before = Run(TrainConfig(steps=1000, run=tmp_path), task), loss()
     for _ in range(4):
@@ -74,23 +126,60 @@ def test_a_few_steps_on_one_example_lower_its_loss(example, tmp_path, monkeypatc
     assert loss() < before
 
 
-def test_only_the_part_that_is_trained_changes(example, tmp_path, monkeypatch):
+def test_the_batched_path_of_a_gpu_lowers_the_loss_on_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr("lift3d_cli.training.renderer.CPU_CROP", TINY)
+    config = TrainConfig(run=tmp_path, batch=4, seed=3, learning_rate=3e-3, steps=10_000)
+    task = RendererTask(config, Lift3DNetwork(), CPU, is_batched=True)
+    some = [draw(number, TINY) for number in range(2)]
+    monkeypatch.setattr(task, "_draw", lambda rng, drawn: some[rng.randrange(2)])
+    run = Run(config, task)
+    run.step = 100
+    losses = [run.advance() for _ in range(24)]
+    task.close()
+    assert statistics.fmean(losses[-8:]) < statistics.fmean(losses[:8])
+
+
+def test_batches_agree_in_shape_and_are_the_same_for_the_same_numbers():
+    scenes = ProceduralScenes(3, size=TINY, stock=4)
+    firsts = []
+    for _ in range(2):
+        batches = Batches(lambda number: scenes.draw(random.Random(number)), 3, TINY, CPU, workers=2)
+        firsts.append([batches.next() for _ in range(3)])
+        batches.close()
+    for one, other in zip(*firsts, strict=True):
+        assert len(one.image) == len(one.sources.images) == len(one.lines.H) >= 1
+        assert torch.equal(one.image, other.image)
+
+
+def test_only_the_part_that_is_trained_changes(tmp_path, monkeypatch):
+    one = draw(1)
     for single_stage, learning in ((False, {"pyramid", "regularizer", "blending"}), (True, {"blending"})):
         network = Lift3DNetwork()
         for parameter in network.parameters():  # last layers at zero stop the gradient
             torch.nn.init.normal_(parameter, std=0.1)
         before = {name: t.clone() for name, t in network.state_dict().items()}
         task = RendererTask(TrainConfig(run=tmp_path), network, CPU, single_stage)
-        monkeypatch.setattr(task._procedural, "draw", lambda rng, step: example)
+        monkeypatch.setattr(task, "_draw", lambda rng, drawn: one)
         Run(TrainConfig(run=tmp_path), task).advance()
         changed = {n.split(".")[0] for n, t in network.state_dict().items() if not torch.equal(t, before[n])}
         assert changed == learning
 
 
-def test_example_without_a_known_pixel_is_passed_over(example, tmp_path, monkeypatch):
+def test_colour_alone_teaches_stage_one_where_the_surface_is():
+    one = draw(1)
+    example = replace(example_of([one]), depth=None)  # as of a real photo
+    network = Lift3DNetwork()
+    loss_of(*render_crops(network, example), example).backward()
+    gradient = network.regularizer.head.weight.grad
+    assert gradient[0].abs().max() > 0  # the logit; the rest are latents
+
+
+def test_example_without_a_known_pixel_is_passed_over(tmp_path, monkeypatch):
+    one = draw(1)
+    target = one.target()
+    unknown = replace(one, target=lambda: replace(target, valid=target.valid & False))
     task = RendererTask(TrainConfig(run=tmp_path), Lift3DNetwork(), CPU)
-    unknown = Example(*(getattr(example, f) for f in ("target", "sources", "depth_range", "image")), example.counts & False, None)  # fmt: skip  # noqa: E501
-    monkeypatch.setattr(task._procedural, "draw", lambda rng, step: unknown)
+    monkeypatch.setattr(task, "_draw", lambda rng, drawn: unknown)
     assert math.isnan(Run(TrainConfig(run=tmp_path), task).advance())
 
 

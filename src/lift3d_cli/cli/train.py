@@ -41,6 +41,12 @@ def train(
         Path | None, typer.Option(help="File for the finished weights. [weights.safetensors in --run]")
     ] = TrainConfig.output,
     steps: Annotated[int, typer.Option(help="Steps of the whole training.", min=1)] = TrainConfig.steps,
+    minutes: Annotated[
+        float, typer.Option(help="Instead: minutes of the whole training.", min=0)
+    ] = TrainConfig.minutes,
+    stop_after: Annotated[
+        float, typer.Option(help="Minutes after which to stop before the end; --resume goes on.", min=0)
+    ] = TrainConfig.stop_after,
     batch: Annotated[int, typer.Option(help="Examples a step.", min=1)] = TrainConfig.batch,
     learning_rate: Annotated[float, typer.Option(help="At its highest.")] = TrainConfig.learning_rate,
     height: Annotated[int, typer.Option(help="Height of the renderer's photos in pixels.")] = TrainConfig.height,
@@ -53,6 +59,9 @@ def train(
     evaluate_every: Annotated[int, typer.Option(help="Steps between scores.", min=1)] = TrainConfig.evaluate_every,
     device: options.Device = TrainConfig.device,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = TrainConfig.seed,
+    workers: Annotated[
+        int, typer.Option(help="Processes that make procedural scenes while a GPU trains.", min=0)
+    ] = TrainConfig.workers,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --run.")] = TrainConfig.resume,
     json: options.Json = False,
 ) -> None:
@@ -65,24 +74,27 @@ def train(
     from lift3d_cli.training.train import train as start
 
     config = TrainConfig(
-        part.value,
-        tuple(scenes or ()),
-        tuple(held_out or ()),
-        tuple(model or ()),
-        textures,
-        weights,
-        run,
-        output,
-        steps,
-        batch,
-        learning_rate,
-        height,
-        procedural,
-        examples,
-        evaluate_every,
-        device,
-        seed,
-        resume,
+        part=part.value,
+        scenes=tuple(scenes or ()),
+        held_out=tuple(held_out or ()),
+        models=tuple(model or ()),
+        textures=textures,
+        weights=weights,
+        run=run,
+        output=output,
+        steps=steps,
+        minutes=minutes,
+        stop_after=stop_after,
+        batch=batch,
+        learning_rate=learning_rate,
+        height=height,
+        procedural=procedural,
+        examples=examples,
+        evaluate_every=evaluate_every,
+        device=device,
+        seed=seed,
+        workers=workers,
+        resume=resume,
     )
 
     def report(row: dict[str, float]) -> None:

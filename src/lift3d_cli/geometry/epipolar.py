@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -19,11 +19,13 @@ class EpipolarLines:
     The target pixel (u, v) at z-depth t is seen by source view i at the homogeneous pixel `t * H_i (u, v, 1) + e_i`:
     `H` is the homography of the plane at infinity and `e` the epipole (Hartley & Zisserman 2004, eq. 9.7).
 
+    Several targets with as many sources each stand side by side along leading dimensions, here *B.
+
     Args:
-        H: [V, 3, 3].
-        e: [V, 3].
-        tgt_rays: [3, 3], inverse of the target's K: pixel (u, v, 1) to the ray with unit camera-z.
-        centers: [V, 3] source camera centres in the target's camera frame.
+        H: [*B, V, 3, 3].
+        e: [*B, V, 3].
+        tgt_rays: [*B, 3, 3], inverse of the target's K: pixel (u, v, 1) to the ray with unit camera-z.
+        centers: [*B, V, 3] source camera centres in the target's camera frame.
     """
 
     H: Tensor
@@ -44,17 +46,39 @@ class EpipolarLines:
         centers = np.stack([-m[:3, :3].T @ m[:3, 3] for m in src_from_tgt])
         return cls(*(torch.from_numpy(x).to(device, torch.float32) for x in (H, e, rays, centers)))
 
+    @classmethod
+    def stack(cls, lines: Sequence[EpipolarLines]) -> EpipolarLines:
+        """Put those of B targets side by side."""
+        return cls(*(torch.stack([getattr(x, f.name) for x in lines]) for f in fields(cls)))
+
+    def to(self, device: torch.device | str) -> EpipolarLines:
+        """The same on another device."""
+        return EpipolarLines(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def mirrored(self, width: float, source_widths: Sequence[float]) -> EpipolarLines:
+        """The same for a world seen in a mirror: the column u of each picture is at its width - u.
+
+        Args:
+            width: of the target, in pixels.
+            source_widths: of the V pictures.
+        """
+        flip_target = torch.tensor([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]], device=self.H.device)
+        flips = torch.stack([torch.tensor([[-1.0, 0, w], [0, 1, 0], [0, 0, 1]]) for w in source_widths]).to(self.H)
+        # The rays stay where they are, and so do the camera centres: only the pixels' names change.
+        e = (flips @ self.e[..., None])[..., 0]
+        return EpipolarLines(flips @ self.H @ flip_target, e, self.tgt_rays @ flip_target, self.centers)
+
     def project(
         self,
-        uv: Tensor,  # [R, 2] target pixels
-        t: Tensor,  # [R, S] z-depth in the target camera
-    ) -> tuple[Tensor, Tensor]:  # [V, R, S, 2] source pixels, [V, R, S] z-depth in the source camera
+        uv: Tensor,  # [*B, R, 2] target pixels
+        t: Tensor,  # [*B, R, S] z-depth in the target camera
+    ) -> tuple[Tensor, Tensor]:  # [*B, V, R, S, 2] source pixels, [*B, V, R, S] z-depth in the source camera
         """Project the points at depths `t` on the target rays into every source view.
 
         Points at or behind a source camera get NaN pixels, never a mirrored one; their z tells.
         """
-        direction = homogeneous(uv) @ self.H.transpose(1, 2)  # [V, R, 3]
-        p = direction[:, :, None] * t[..., None] + self.e[:, None, None]
+        direction = homogeneous(uv)[..., None, :, :] @ self.H.mT  # [*B, V, R, 3]
+        p = direction[..., None, :] * t[..., None, :, :, None] + self.e[..., None, None, :]
         z = p[..., 2]
         # K's last row is (0, 0, 1), so the third homogeneous coordinate is the z-depth itself.
         return p[..., :2] / torch.where(z > 0, z, torch.nan)[..., None], z
@@ -62,17 +86,18 @@ class EpipolarLines:
 
 def ray_angles(
     lines: EpipolarLines,
-    uv: Tensor,  # [R, 2] target pixels
-    t: Tensor,  # [R, S] z-depth in the target camera
-) -> Tensor:  # [V, R, S] radians, 0 to pi
+    uv: Tensor,  # [*B, R, 2] target pixels
+    t: Tensor,  # [*B, R, S] z-depth in the target camera
+) -> Tensor:  # [*B, V, R, S] radians, 0 to pi
     """Angle at each point between its line of sight from the target and the one from each source view.
 
     With the ray r and a source centre c, the two lines run along t r and t r - c; the cross and dot products of the
     two, divided by t, are |r x c| and t |r|^2 - r.c. atan2 keeps small angles, which matter most; arccos loses them.
     """
-    r, c = homogeneous(uv) @ lines.tgt_rays.T, lines.centers[:, None]  # [R, 3], [V, 1, 3], target camera frame
-    cross = torch.linalg.vector_norm(torch.linalg.cross(r.expand(len(c), -1, -1), c.expand(-1, len(r), -1)), dim=-1)
-    dot = t * (r * r).sum(-1, keepdim=True) - (r * c).sum(-1)[..., None]  # [V, R, S]
+    # In the target camera's frame: [*B, 1, R, 3] and [*B, V, 1, 3].
+    r, c = (homogeneous(uv) @ lines.tgt_rays.mT)[..., None, :, :], lines.centers[..., None, :]
+    cross = torch.linalg.vector_norm(torch.linalg.cross(*torch.broadcast_tensors(r, c)), dim=-1)
+    dot = t[..., None, :, :] * (r * r).sum(-1, keepdim=True) - (r * c).sum(-1)[..., None]  # [*B, V, R, S]
     return torch.atan2(cross[..., None].expand_as(dot), dot)
 
 

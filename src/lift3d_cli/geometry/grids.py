@@ -49,33 +49,36 @@ def pixel_centers(width: int, height: int, device: torch.device | str = "cpu") -
 
 
 def sample_map(
-    maps: Tensor,  # [V, C, h, w]
-    uv: Tensor,  # [V, ..., 2] pixels of the map, first pixel centre (0.5, 0.5)
-) -> Tensor:  # [V, C, ...]
+    maps: Tensor,  # [*B, V, C, h, w]
+    uv: Tensor,  # [*B, V, *P, 2] pixels of the map, first pixel centre (0.5, 0.5)
+) -> Tensor:  # [*B, V, C, *P]
     """Sample each map bilinearly at its own points; outside of the image, the border's value.
 
     Which points are outside is the caller's to know: see `inside`. A NaN point gets some finite value of the map.
     """
-    num_views, channels, height, width = maps.shape
+    *batch, channels, height, width = maps.shape
     size = torch.tensor([width, height], dtype=uv.dtype, device=uv.device)
     # A NaN point, behind its camera, would make a NaN sample, and that times a weight of 0 is still NaN.
-    grid = (2 * torch.nan_to_num(uv) / size - 1).reshape(num_views, 1, -1, 2)
-    out = F.grid_sample(maps, grid.to(maps.dtype), mode="bilinear", padding_mode="border", align_corners=False)
-    return out.reshape(num_views, channels, *uv.shape[1:-1])
+    grid = (2 * torch.nan_to_num(uv) / size - 1).reshape(math.prod(batch), 1, -1, 2).to(maps.dtype)
+    maps = maps.flatten(0, -4)
+    out = F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return out.reshape(*batch, channels, *uv.shape[len(batch) : -1])
 
 
 def sample_volume(
-    volume: Tensor,  # [C, D, h, w]
-    uv: Tensor,  # [R, 2] pixels of the target
-    position: Tensor,  # [R, S] along D, -1 before the first plane's bin to 1 behind the last one's
+    volume: Tensor,  # [*B, C, D, h, w]
+    uv: Tensor,  # [*B, R, 2] pixels of the target
+    position: Tensor,  # [*B, R, S] along D, -1 before the first plane's bin to 1 behind the last one's
     scale: tuple[float, float],  # cells per pixel
-) -> Tensor:  # [R, S, C]
+) -> Tensor:  # [*B, R, S, C]
     """Sample a volume over an image trilinearly at S positions of each ray; outside, the border's value."""
-    size = torch.tensor([volume.shape[3], volume.shape[2]], device=uv.device)
+    *batch, channels, _, height, width = volume.shape
+    size = torch.tensor([width, height], device=uv.device)
     across = uv * torch.tensor(scale, device=uv.device) / size * 2 - 1
-    grid = torch.cat([across[:, None].expand(*position.shape, 2), position[..., None]], -1)
-    out = F.grid_sample(volume[None], grid[None, None], mode="bilinear", padding_mode="border", align_corners=False)
-    return out[0, :, 0].permute(1, 2, 0)
+    grid = torch.cat([across[..., None, :].expand(*position.shape, 2), position[..., None]], -1)
+    volume, grid = volume.reshape(-1, *volume.shape[-4:]), grid.reshape(-1, 1, *grid.shape[-3:])
+    out = F.grid_sample(volume, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return out[:, :, 0].permute(0, 2, 3, 1).reshape(*batch, *position.shape[-2:], channels)
 
 
 def inside(uv: Tensor, width: int, height: int) -> Tensor:

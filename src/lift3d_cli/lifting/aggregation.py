@@ -20,9 +20,9 @@ class BlendingWeights:
     """What the gather needs; the same for colour and for features of any model.
 
     Args:
-        omega: [V, R, S], not negative; sums to 1 over V and S, or is all 0 where no source view sees the ray.
-        uv: [V, R, S, 2] pixels of the source images.
-        coverage: [R] in [0, 1]: the share of the ray's samples that some source view sees.
+        omega: [*B, V, R, S], not negative; sums to 1 over V and S, or is all 0 where no source view sees the ray.
+        uv: [*B, V, R, S, 2] pixels of the source images.
+        coverage: [*B, R] in [0, 1]: the share of the ray's samples that some source view sees.
     """
 
     omega: Tensor
@@ -49,17 +49,17 @@ class Blending(Protocol):
 
 @dataclass(frozen=True)
 class SampleViews:
-    """The samples of R rays, as the source views see them, and the training-free weights.
+    """The samples of R rays, as the source views see them, and the training-free weights; *B as in `SourceViews`.
 
     Args:
-        uv: [V, R, S, 2] pixels of the source images.
-        seen: [V, R, S] bool.
-        colors: [V, 3, R, S].
-        blurred: [V, 3, R, S] mean colour of the 5x5 pixels around.
-        angle: [V, R, S] radians, between the lines of sight from the target and from the view.
-        by_angle: [V, R, S] weights by the angle alone; they sum to 1 over V, or are 0 where no view sees the sample.
-        mean: [3, R, S] colour by these weights.
-        weight: [V, R, S] by angle and by agreement with that mean, not normalised.
+        uv: [*B, V, R, S, 2] pixels of the source images.
+        seen: [*B, V, R, S] bool.
+        colors: [*B, V, 3, R, S].
+        blurred: [*B, V, 3, R, S] mean colour of the 5x5 pixels around.
+        angle: [*B, V, R, S] radians, between the lines of sight from the target and from the view.
+        by_angle: [*B, V, R, S] weights by the angle alone; sum to 1 over V, or are 0 where no view sees the sample.
+        mean: [*B, 1, 3, R, S] colour by these weights.
+        weight: [*B, V, R, S] by angle and by agreement with that mean, not normalised.
     """
 
     uv: Tensor
@@ -95,23 +95,23 @@ class AngleAgreementBlending:
     ) -> BlendingWeights:
         views = self.look(sources, lines, rays, t)
         # The samples stand for equal probability: the seen ones share the ray.
-        seen = views.seen.any(0)
-        share = seen / seen.sum(1, keepdim=True).clamp(min=1)
-        return BlendingWeights(normalized(views.weight) * share, views.uv, seen.float().mean(1))
+        seen = views.seen.any(-3)
+        share = (seen / seen.sum(-1, keepdim=True).clamp(min=1))[..., None, :, :]
+        return BlendingWeights(normalized(views.weight) * share, views.uv, seen.float().mean(-1))
 
     def look(self, sources: SourceViews, lines: EpipolarLines, rays: Tensor, t: Tensor) -> SampleViews:
         """See `SampleViews`; what a learned Stage II starts from too."""
         uv, _ = lines.project(rays, t)
-        height, width = sources.images.shape[2:]
+        height, width = sources.images.shape[-2:]
         looks = sample_map(sources.looks, uv)
-        seen = inside(uv, width, height) & (looks[:, 3] > 0.99)
-        colors = looks[:, :3]
+        seen = inside(uv, width, height) & (looks[..., 3, :, :] > 0.99)
+        colors = looks[..., :3, :, :]
         angle = ray_angles(lines, rays, t)
         weight = seen / (angle**2 + self.angle_floor)
         by_angle = normalized(weight)
-        mean = (by_angle[:, None] * colors).sum(0)
-        weight = weight * torch.exp(-self.agreement * (colors - mean).abs().mean(1))
-        return SampleViews(uv, seen, colors, looks[:, 4:], angle, by_angle, mean, weight)
+        mean = (by_angle[..., None, :, :] * colors).sum(-4, keepdim=True)
+        weight = weight * torch.exp(-self.agreement * (colors - mean).abs().mean(-3))
+        return SampleViews(uv, seen, colors, looks[..., 4:, :, :], angle, by_angle, mean, weight)
 
     def photo_features(self, images: Tensor) -> None:
         """See `Blending`."""
@@ -122,6 +122,6 @@ class AngleAgreementBlending:
 
 
 def normalized(weight: Tensor) -> Tensor:
-    """Weights [V, ...] that sum to 1 over the views; all 0 where no view has any."""
+    """Weights [*B, V, R, S] that sum to 1 over the views; all 0 where no view has any."""
     # The smallest real sum is far above 1e-30, a single seen view at the widest angle having 0.1.
-    return weight / weight.sum(0).clamp(min=1e-30)
+    return weight / weight.sum(-3, keepdim=True).clamp(min=1e-30)

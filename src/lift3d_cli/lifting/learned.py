@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import sample_map, sample_volume
-from lift3d_cli.lifting.aggregation import AngleAgreementBlending, BlendingWeights, SampleViews
+from lift3d_cli.lifting.aggregation import AngleAgreementBlending, BlendingWeights, SampleViews, normalized
 from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal, angle_weighted_mean
 from lift3d_cli.lifting.pyramid import PYRAMID_STRIDE
 from lift3d_cli.lifting.sources import SourceViews
-from lift3d_cli.lifting.sweep import VoxelViews, disparity, plane_sweep, smooth_volume, sweep_size
+from lift3d_cli.lifting.sweep import Frustum, VoxelViews, disparity, plane_sweep, smooth_volume, sweep_size
 
 # Voxels across the longer side of the sweep, at most: as many as the network was trained on, and its cost goes with
 # the square. Of 240, scenes with far-apart photos have less (castle_p19 20.6 dB for 21.8, kitchen 18.1 for 18.6),
@@ -31,6 +31,29 @@ _VOXEL_BYTES = {"fp32": 4 * 112, "bf16": 4 * 64}
 # Stands for "no other view": worse than any deviation that counts.
 _NO_VIEW = 9.0
 _MAX_DEVIATION = 6.0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What Stage I finds at the voxels of a target's frustum.
+
+    Args:
+        frustum: the voxels.
+        logits: [*B, D, h, w] of the surface's depth.
+        latent: [*B, L, D, h, w] for Stage II.
+        colors: [*B, 3, D, h, w] mean of the source views' colours at each voxel.
+    """
+
+    frustum: Frustum
+    logits: Tensor
+    latent: Tensor
+    colors: Tensor
+
+    @property
+    def distribution(self) -> DepthDistribution:
+        """The logits as probabilities."""
+        f = self.frustum
+        return DepthDistribution(torch.softmax(self.logits, -3), f.near, f.far, (1 / f.step,) * 2, self.latent)
 
 
 @dataclass(frozen=True)
@@ -54,52 +77,59 @@ class LearnedProposal:
     def __call__(
         self, target: Camera, sources: SourceViews, depth_range: tuple[float, float], memory_bytes: int
     ) -> DepthDistribution:
-        probability_logits, latent, step = self.logits(target, sources, depth_range, memory_bytes)
-        return DepthDistribution(torch.softmax(probability_logits, 0), *depth_range, (1 / step, 1 / step), latent)
-
-    def logits(
-        self, target: Camera, sources: SourceViews, depth_range: tuple[float, float], memory_bytes: int
-    ) -> tuple[Tensor, Tensor, int]:
-        """Depth logits [D, h, w], latents [L, D, h, w], and the target pixels per voxel."""
-        step = self._step(target)
         num_planes = self.planes(target, sources.cameras, depth_range)
-        volume = plane_sweep(target, sources, depth_range, num_planes, step, memory_bytes, self.cues)
-        # `cues` has the cost minus 1, to be centred, as its first channel.
-        smooth = smooth_volume(volume[:1], self.prior.num_smoothings)
-        logits, latent = self.network.regularizer(torch.cat([volume, smooth]))
-        return logits - self.prior.sharpness * (smooth[0] + 1), latent, step
+        frustum = Frustum.before(target, depth_range, num_planes, self._step(target))
+        lines = EpipolarLines.between(target, sources.cameras, sources.images.device)
+        return self.sweep(sources, lines, frustum, memory_bytes).distribution
 
-    def cues(self, views: VoxelViews) -> Tensor:  # [12, R]
+    def sweep(self, sources: SourceViews, lines: EpipolarLines, frustum: Frustum, memory_bytes: int) -> Sweep:
+        """Look at every voxel, and weigh the planes.
+
+        Args:
+            sources: the photos.
+            lines: of the target in them, or of several targets, each in its own.
+            frustum: the voxels.
+            memory_bytes: rough bound on temporaries.
+        """
+        volume = plane_sweep(sources, lines, frustum, memory_bytes, self.cues)
+        # `cues` has the cost minus 1, to be centred, as its first channel, and the mean colour as its last.
+        smooth = smooth_volume(volume[..., :1, :, :, :], self.prior.num_smoothings)
+        logits, latent = self.network.regularizer(torch.cat([volume, smooth], -4))
+        logits = logits - self.prior.sharpness * (smooth[..., 0, :, :, :] + 1)
+        return Sweep(frustum, logits, latent, volume[..., -3:, :, :, :])
+
+    def cues(self, views: VoxelViews) -> Tensor:  # [*B, 12, R]
         """What the source views say about each voxel; order of the views and their number do not matter."""
         weight, mean = angle_weighted_mean(views, self.prior.angle_floor)
         color, contrast = views.deviation(mean)
         cost = self.prior.cost(views, weight, color, contrast)
         best = 0.3 * self._best_matches(views)
-        count, nearest = views.seen.sum(0) / 8, torch.where(views.seen, views.angle, _NO_VIEW).amin(0).clamp(max=1)
-        deviations = (weight * color).sum(0) * self.prior.color_weight, (weight * contrast).sum(0)
-        return torch.stack([cost - 1, *deviations, *best, count, nearest, (weight**2).sum(0), *mean[:3]])
+        count, nearest = views.seen.sum(-2) / 8, torch.where(views.seen, views.angle, _NO_VIEW).amin(-2).clamp(max=1)
+        deviations = (weight * color).sum(-2) * self.prior.color_weight, (weight * contrast).sum(-2)
+        scalars = [cost - 1, *deviations, *best.unbind(-2), count, nearest, (weight**2).sum(-2)]
+        return torch.cat([torch.stack(scalars, -2), mean[..., :3, :]], -2)
 
-    def _best_matches(self, views: VoxelViews) -> Tensor:  # [3, R]
+    def _best_matches(self, views: VoxelViews) -> Tensor:  # [*B, 3, R]
         """How far the best, the second and the fourth best other view are from the nearest one.
 
         Sorted, so that views in which the voxel is occluded do not vote.
         """
         angle = torch.where(views.seen, views.angle, _NO_VIEW)
         # Views that are equally near (copies of one photo) are one. An argmin and a look-up take several times as long.
-        nearest = angle == angle.amin(0)
-        share = nearest / nearest.sum(0)
-        color, contrast = views.deviation((share[:, None] * views.looks).sum(0))
+        nearest = angle == angle.amin(-2, keepdim=True)
+        share = nearest / nearest.sum(-2, keepdim=True)
+        color, contrast = views.deviation((share[..., None, :] * views.looks).sum(-3))
         total = torch.add(contrast, color, alpha=self.prior.color_weight).clamp_(max=_MAX_DEVIATION)
         ordered = _smallest(total.masked_fill_(nearest | ~views.seen, _MAX_DEVIATION), 4)
-        return torch.stack([ordered[min(rank, len(ordered) - 1)] for rank in (0, 1, 3)])
+        return torch.stack([ordered[min(rank, len(ordered) - 1)] for rank in (0, 1, 3)], -2)
 
-    def planes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> int:
+    def planes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float], step: int = 0) -> int:
         """D of a target: from one plane to the next, a point moves by about so many voxels in the photos.
 
         Coarser planes miss the surface between two of them. Finer ones cost time and are no more exact than the
         photos, and what the network knows of planes nearby reaches less far.
         """
-        voxels = disparity(target, cameras, depth_range) / self._step(target)
+        voxels = disparity(target, cameras, depth_range) / (step or self._step(target))
         needed = max(_FEWEST_PLANES, math.ceil(voxels / self.voxels_per_plane / _PLANES_AT_ONCE) * _PLANES_AT_ONCE)
         return min(self.num_planes, needed)
 
@@ -141,8 +171,8 @@ class LearnedBlending:
         self,
         sources: SourceViews,
         lines: EpipolarLines,
-        rays: Tensor,  # [R, 2] target pixels
-        t: Tensor,  # [R, S] z-depth
+        rays: Tensor,  # [*B, R, 2] target pixels
+        t: Tensor,  # [*B, R, S] z-depth
         distribution: DepthDistribution,
     ) -> BlendingWeights:
         with torch.no_grad():
@@ -151,21 +181,21 @@ class LearnedBlending:
             position = _position(t, distribution)
         features = sample_map(sources.features, views.uv / PYRAMID_STRIDE)
         # The first and last plane lie in the middle of their bins, which the volume goes to the ends of.
-        num_planes = distribution.latent.shape[1]
+        num_planes = distribution.latent.shape[-3]
         bins = position * ((num_planes - 1) / num_planes)
-        latent = sample_volume(distribution.latent, rays, bins, distribution.scale)  # [R, S, L]
-        spacing = F.pad(position.diff(dim=1), (1, 0)) * 20
-        count = views.seen.sum(0) / 8
+        latent = sample_volume(distribution.latent, rays, bins, distribution.scale)  # [*B, R, S, L]
+        spacing = F.pad(position.diff(dim=-1), (1, 0)) * 20
+        count = views.seen.sum(-3) / 8
         samples = torch.cat([latent, *(x[..., None] for x in (spacing, position, count))], -1)
         view_logits, ray_logits = self.network.blending(
-            torch.cat([*inputs, features], 1), views.seen, views.by_angle, samples
+            torch.cat([*inputs, features], -3), views.seen, views.by_angle, samples
         )
-        seen = views.seen.any(0)  # [R, S]
+        seen = views.seen.any(-3)  # [*B, R, S]
         # 1e-12 and -1e9 keep the logarithm finite; unseen views end with exactly no weight.
         view_logits = torch.where(views.seen, torch.log(views.weight + 1e-12) + view_logits, -1e9)
-        view_weights = torch.softmax(view_logits, 0) * seen
-        ray_weights = torch.softmax(torch.where(seen, ray_logits, -1e4), 1) * seen.any(1, keepdim=True)
-        return BlendingWeights(view_weights * ray_weights, views.uv, seen.float().mean(1))
+        view_weights = torch.softmax(view_logits, -3) * seen[..., None, :, :]
+        ray_weights = torch.softmax(torch.where(seen, ray_logits, -1e4), -1) * seen.any(-1, keepdim=True)
+        return BlendingWeights(view_weights * ray_weights[..., None, :, :], views.uv, seen.float().mean(-1))
 
     def photo_features(self, images: Tensor) -> Tensor:
         """See `Blending`."""
@@ -176,10 +206,10 @@ class LearnedBlending:
         return {"kind": "learned", "weights": self.identity, "precision": self.network.precision}
 
 
-def _smallest(values: Tensor, count: int) -> list[Tensor]:
-    """The `count` smallest along the first dimension, in order. A sort of few values per column takes far longer."""
+def _smallest(values: Tensor, count: int) -> list[Tensor]:  # [*B, V, R] to [*B, R] each
+    """The `count` smallest over V, in order. A sort of few values per column takes far longer."""
     found: list[Tensor] = []
-    for value in values:
+    for value in values.unbind(-2):
         for i, other in enumerate(found):
             found[i], value = torch.minimum(other, value), torch.maximum(other, value)
         if len(found) < count:
@@ -187,24 +217,24 @@ def _smallest(values: Tensor, count: int) -> list[Tensor]:
     return found
 
 
-def _view_inputs(views: SampleViews) -> list[Tensor]:  # of [V, n, R, S], 16 channels in all
+def _view_inputs(views: SampleViews) -> list[Tensor]:  # of [*B, V, n, R, S], 16 channels in all
     """What Stage II looks at per sample and view, each scaled to about 1."""
     deviation = views.colors - views.mean
     angle = views.angle.clamp(max=2)
-    nearest = torch.where(views.seen, views.angle, _NO_VIEW).amin(0)
+    nearest = torch.where(views.seen, views.angle, _NO_VIEW).amin(-3, keepdim=True)
     scalars = [
-        deviation.abs().mean(1) * 4,
-        views.weight / views.weight.sum(0).clamp(min=1e-30),
+        deviation.abs().mean(-3) * 4,
+        normalized(views.weight),
         angle * 3,
         (views.angle - nearest).clamp(max=2) * 3,
         views.seen.float(),
-        (views.seen.sum(0) / 8).expand_as(angle),
+        (views.seen.sum(-3, keepdim=True) / 8).expand_as(angle),
         views.by_angle,
     ]
-    return [views.colors, views.blurred - views.mean, deviation * 2, *(x[:, None] for x in scalars)]
+    return [views.colors, views.blurred - views.mean, deviation * 2, *(x[..., None, :, :] for x in scalars)]
 
 
 def _position(t: Tensor, distribution: DepthDistribution) -> Tensor:
     """Where z-depths lie between the nearest (-1) and the farthest plane (1), evenly in 1/z."""
-    near, far = 1 / distribution.near, 1 / distribution.far
+    near, far = distribution.inverse_range()
     return (1 / t - near) / (far - near) * 2 - 1

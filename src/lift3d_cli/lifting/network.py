@@ -36,18 +36,19 @@ class DepthRegularizer(nn.Module):
         self.decoder2 = _conv(8 * width, 4 * width)
         self.decoder1 = _conv(6 * width, 2 * width)
         self.decoder0 = _conv(3 * width, width)
-        self.head = _zeroed(nn.Conv3d(width, 1 + NUM_LATENTS, 3, padding=1))
+        self.head = _zeroed(Conv3d(width, 1 + NUM_LATENTS, 3, padding=1))
 
-    def forward(self, cues: Tensor) -> tuple[Tensor, Tensor]:  # [NUM_CUES, D, h, w]
-        """Residual depth logits [D, h, w] and latents [NUM_LATENTS, D, h, w]."""
+    def forward(self, cues: Tensor) -> tuple[Tensor, Tensor]:  # [*B, NUM_CUES, D, h, w]
+        """Residual depth logits [*B, D, h, w] and latents [*B, NUM_LATENTS, D, h, w]."""
+        volume = cues.reshape(-1, *cues.shape[-4:])
         # Channels last: 3-D convolutions on CPU are several times faster so.
-        x0 = self.encoder0(cues[None].contiguous(memory_format=torch.channels_last_3d))
+        x0 = self.encoder0(volume.contiguous(memory_format=torch.channels_last_3d))
         x1 = self.encoder1(x0)
         x2 = self.encoder2(x1)
         x = self.decoder2(_up_and_join(self.encoder3(x2), x2))
         x = self.decoder1(_up_and_join(x, x1))
-        out = self.head(self.decoder0(_up_and_join(x, x0)))[0]
-        return _DEPTH_GAIN * out[0], out[1:]
+        out = self.head(self.decoder0(_up_and_join(x, x0))).reshape(*cues.shape[:-4], -1, *cues.shape[-3:])
+        return _DEPTH_GAIN * out[..., 0, :, :, :], out[..., 1:, :, :, :]
 
 
 class BlendingNetwork(nn.Module):
@@ -68,25 +69,26 @@ class BlendingNetwork(nn.Module):
 
     def forward(
         self,
-        views: Tensor,  # [V, NUM_VIEW_INPUTS, R, S], finite
-        seen: Tensor,  # [V, R, S] bool
-        weight: Tensor,  # [V, R, S] pooling weights, sum to 1 or are 0
-        samples: Tensor,  # [R, S, NUM_LATENTS + 3]
-    ) -> tuple[Tensor, Tensor]:  # [V, R, S], [R, S]
+        views: Tensor,  # [*B, V, NUM_VIEW_INPUTS, R, S], finite
+        seen: Tensor,  # [*B, V, R, S] bool
+        weight: Tensor,  # [*B, V, R, S] pooling weights, sum to 1 or are 0
+        samples: Tensor,  # [*B, R, S, NUM_LATENTS + 3]
+    ) -> tuple[Tensor, Tensor]:  # [*B, V, R, S], [*B, R, S]
         """Residual logits of each view at each sample, and logits of each sample on its ray.
 
         What a view says where it does not see the sample counts for nothing.
         """
-        x = self.view_encoder(views.flatten(2).transpose(1, 2)).unflatten(1, seen.shape[1:])  # [V, R, S, width]
+        x = self.view_encoder(views.flatten(-2).mT).unflatten(-2, seen.shape[-2:])  # [*B, V, R, S, width]
         mean, variance = _pool(x, weight[..., None], seen[..., None])
-        pooled = self.pool_encoder(torch.cat([mean, variance, samples], -1))  # [R, S, width]
+        pooled = self.pool_encoder(torch.cat([mean, variance, samples], -1))  # [*B, R, S, width]
         # The head's first layer on [x, pooled], without writing `pooled` out once per view.
         first, *rest = self.view_head
         of_view, of_pooled = first.weight.split(x.shape[-1], 1)
-        hidden = F.linear(x, of_view).add_(F.linear(pooled, of_pooled, first.bias))
+        hidden = F.linear(x, of_view).add_(F.linear(pooled, of_pooled, first.bias)[..., None, :, :, :])
         for layer in rest:
             hidden = layer(hidden)
-        return _VIEW_GAIN * hidden[..., 0], _RAY_GAIN * self.ray_head(pooled.transpose(1, 2))[:, 0]
+        along = self.ray_head(pooled.flatten(0, -3).mT)[:, 0].reshape(pooled.shape[:-1])
+        return _VIEW_GAIN * hidden[..., 0], _RAY_GAIN * along
 
 
 class Lift3DNetwork(nn.Module):
@@ -127,9 +129,26 @@ def compute_in_bfloat16(module: nn.Module, device: torch.device) -> None:
     module.forward = in_bfloat16
 
 
+class Conv3d(nn.Conv3d):
+    """A convolution that on a GPU has channels in whole eights, as its matrix units want them; the rest are zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `nn.Conv3d`."""
+        return self.in_eights(x) if x.is_cuda else super().forward(x)
+
+    def in_eights(self, x: Tensor) -> Tensor:
+        """The same, whatever the device."""
+        more_in, more_out = -self.in_channels % 8, -self.out_channels % 8
+        if more_in:
+            x = F.pad(x, (0,) * 7 + (more_in,)).contiguous(memory_format=torch.channels_last_3d)
+        weight = F.pad(self.weight, (0,) * 7 + (more_in, 0, more_out))
+        bias = F.pad(self.bias, (0, more_out))
+        return F.conv3d(x, weight, bias, self.stride, self.padding)[:, : self.out_channels]
+
+
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     # No normalisation layer: its statistics would depend on how large a part of the frame is looked at.
-    return nn.Sequential(nn.Conv3d(inputs, outputs, 3, stride, padding=1), nn.LeakyReLU(0.1))
+    return nn.Sequential(Conv3d(inputs, outputs, 3, stride, padding=1), nn.LeakyReLU(0.1))
 
 
 class _Elu(nn.Module):
@@ -144,13 +163,14 @@ class _Elu(nn.Module):
 
 def _pool(x: Tensor, weight: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted mean and plain variance over the views, view by view: nothing of the size of `x` is written."""
-    mean = sum_of = torch.zeros_like(x[0])
-    for of_view, share in zip(x, weight, strict=True):
+    views = x.unbind(-4)
+    mean = sum_of = torch.zeros_like(views[0])
+    for of_view, share in zip(views, weight.unbind(-4), strict=True):
         mean = torch.addcmul(mean, of_view, share)
-    for of_view, is_seen in zip(x, seen, strict=True):
+    for of_view, is_seen in zip(views, seen.unbind(-4), strict=True):
         deviation = of_view - mean
         sum_of = torch.addcmul(sum_of, deviation * is_seen, deviation)
-    return mean, sum_of / seen.sum(0).clamp(min=1)
+    return mean, sum_of / seen.sum(-4).clamp(min=1)
 
 
 def _up_and_join(coarse: Tensor, fine: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.lifting.sources import SourceViews
-from lift3d_cli.lifting.sweep import VoxelViews, plane_sweep, smooth_volume, sweep_size
+from lift3d_cli.lifting.sweep import Frustum, VoxelViews, plane_sweep, smooth_volume, sweep_size
 
 # The costs of a voxel, their smoothed copies and the probability.
 _VOXEL_BYTES = 4 * 8
@@ -23,17 +24,22 @@ class DepthDistribution:
     """Probability of the surface's depth on a coarse grid of target rays.
 
     Args:
-        probability: [D, h, w], sums to 1 over D.
-        near, far: z-depth of the first and last plane; the D planes lie evenly in 1/z between them.
+        probability: [*B, D, h, w], sums to 1 over D; of B targets at once, or of one, without *B.
+        near, far: z-depth of the first and last plane; the D planes lie evenly in 1/z between them. Of B targets, [B].
         scale: (x, y) cells per target pixel; the grid begins at the image's corner.
-        latent: [L, D, h, w] what a learned Stage I tells a learned Stage II, or None.
+        latent: [*B, L, D, h, w] what a learned Stage I tells a learned Stage II, or None.
     """
 
     probability: Tensor
-    near: float
-    far: float
+    near: float | Tensor
+    far: float | Tensor
     scale: tuple[float, float]
     latent: Tensor | None = None
+
+    def inverse_range(self) -> tuple[float | Tensor, float | Tensor]:
+        """1/z of the first and of the last plane; of B targets as [B, 1, 1], to go with [B, R, S]."""
+        near, far = (x[:, None, None] if isinstance(x, Tensor) else x for x in (self.near, self.far))
+        return 1 / near, 1 / far
 
 
 class Proposal(Protocol):
@@ -85,16 +91,18 @@ class PlaneSweepProposal:
             weight, mean = angle_weighted_mean(views, self.angle_floor)
             return self.cost(views, weight, *views.deviation(mean))[None]
 
-        volume = plane_sweep(target, sources, depth_range, self.num_planes, self.step, memory_bytes, cost)
+        lines = EpipolarLines.between(target, sources.cameras, sources.images.device)
+        frustum = Frustum.before(target, depth_range, self.num_planes, self.step)
+        volume = plane_sweep(sources, lines, frustum, memory_bytes, cost)
         volume = smooth_volume(volume, self.num_smoothings)
         probability = torch.softmax(-self.sharpness * volume[0], 0)
         return DepthDistribution(probability, *depth_range, (1 / self.step, 1 / self.step))
 
-    def cost(self, views: VoxelViews, weight: Tensor, color: Tensor, contrast: Tensor) -> Tensor:  # [R]
-        """Photo-inconsistency of each voxel, from the views' weights and deviations from their mean, all [V, R]."""
+    def cost(self, views: VoxelViews, weight: Tensor, color: Tensor, contrast: Tensor) -> Tensor:  # [*B, R]
+        """Photo-inconsistency of each voxel, from the views' weights and deviations from their mean, all [*B, V, R]."""
         deviation = torch.add(contrast, color, alpha=self.color_weight)
-        cost = (weight * deviation.clamp_(max=self.max_cost)).sum(0)
-        return torch.where(views.seen.sum(0) >= 2, cost, self.unseen_cost)
+        cost = (weight * deviation.clamp_(max=self.max_cost)).sum(-2)
+        return torch.where(views.seen.sum(-2) >= 2, cost, self.unseen_cost)
 
     def volume_bytes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> int:
         """See `Proposal`."""
@@ -118,9 +126,8 @@ class UniformProposal:
     def __call__(
         self, target: Camera, sources: SourceViews, depth_range: tuple[float, float], memory_bytes: int
     ) -> DepthDistribution:
-        anywhere = torch.full((2, 1, 1), 0.5, device=sources.images.device)
-        latent = torch.zeros(self.num_latents, 2, 1, 1, device=anywhere.device)
-        return DepthDistribution(anywhere, *depth_range, (1 / target.width, 1 / target.height), latent)
+        whole = Frustum(1, 1, 2, max(target.width, target.height), *depth_range)
+        return uniform_distribution(self.num_latents, whole, sources.images.device)
 
     def volume_bytes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> int:
         """See `Proposal`."""
@@ -131,11 +138,20 @@ class UniformProposal:
         return {"kind": "uniform"}
 
 
+def uniform_distribution(num_latents: int, frustum: Frustum, device: torch.device) -> DepthDistribution:
+    """The surface may be anywhere between near and far, for all pixels alike; see `UniformProposal`."""
+    batch = frustum.near.shape if isinstance(frustum.near, Tensor) else ()
+    anywhere = torch.full((*batch, 2, 1, 1), 0.5, device=device)
+    latent = torch.zeros(*batch, num_latents, 2, 1, 1, device=device)
+    scale = 1 / (frustum.step * max(frustum.width, frustum.height))
+    return DepthDistribution(anywhere, frustum.near, frustum.far, (scale, scale), latent)
+
+
 def angle_weighted_mean(views: VoxelViews, angle_floor: float) -> tuple[Tensor, Tensor]:
-    """Weights [V, R] of the views that see a voxel, and by them the mean of the looks [6, R].
+    """Weights [*B, V, R] of the views that see a voxel, and by them the mean of the looks [*B, 6, R].
 
     The weights sum to 1, or are all 0 where no view sees the voxel.
     """
     weight = views.seen / (views.angle + angle_floor)
-    weight = weight / weight.sum(0).clamp(min=1e-9)
-    return weight, (weight[:, None] * views.looks).sum(0)
+    weight = weight / weight.sum(-2, keepdim=True).clamp(min=1e-9)
+    return weight, (weight[..., None, :] * views.looks).sum(-3)

@@ -30,11 +30,13 @@ _CAMERAS_AT_ONCE = 64
 class SourceViews:
     """The photos that a target is rendered from. Smaller ones are padded at right and bottom.
 
+    In training, those of several targets stand side by side along a leading dimension, here *B.
+
     Args:
-        cameras: V of them, for the sizes below.
-        images: [V, 3, H, W] in [0, 1] sRGB.
-        valid: [V, 1, H, W] float, 1 where the pixel may be used; 0 in the padding.
-        features: [V, F, h, w] what a learned Stage II made of each photo, see `Blending.photo_features`, or None.
+        cameras: V of them, for the sizes below; none of several targets.
+        images: [*B, V, 3, H, W] in [0, 1] sRGB.
+        valid: [*B, V, 1, H, W] float, 1 where the pixel may be used; 0 in the padding.
+        features: [*B, V, F, h, w] what a learned Stage II made of each photo, see `Blending.photo_features`, or None.
     """
 
     cameras: Sequence[Camera]
@@ -44,8 +46,8 @@ class SourceViews:
 
     @cached_property
     def looks(self) -> Tensor:
-        """[V, 7, H, W]: colour, validity, and colour as the mean of 5x5 pixels; made once, to be sampled at once."""
-        return torch.cat([self.images, self.valid, box(self.images)], 1)
+        """[*B, V, 7, H, W]: colour, validity, and the mean colour of 5x5 pixels; made once, to be sampled at once."""
+        return torch.cat([self.images, self.valid, box(self.images)], -3)
 
     @classmethod
     def stack(
@@ -62,9 +64,10 @@ class SourceViews:
         return cls(cameras, pad_maps(images).to(device), pad_maps(masks, "constant").to(device), looked_at)
 
 
-def box(maps: Tensor) -> Tensor:
+def box(maps: Tensor) -> Tensor:  # [*B, C, H, W]
     """Mean of the 5x5 neighbourhood."""
-    return F.avg_pool2d(F.pad(maps, (2,) * 4, mode="replicate"), 5, stride=1)
+    flat = maps.flatten(0, -4)
+    return F.avg_pool2d(F.pad(flat, (2,) * 4, mode="replicate"), 5, stride=1).reshape(maps.shape)
 
 
 def pad_maps(maps: Sequence[Tensor], mode: str = "replicate") -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,63 +25,87 @@ _PROBES, _PROBE_DEPTHS = 3, 33
 
 @dataclass(frozen=True)
 class VoxelViews:
-    """R voxels, as V source views see them.
+    """R voxels of each of B targets (or of one, without *B), as V source views see them.
 
     Args:
-        looks: [V, 6, R] sRGB, and the same after local normalisation (contrast): exposure and shading are gone.
-        seen: [V, R] bool, True where the voxel projects onto a usable pixel.
-        angle: [V, R] radians, between the lines of sight from the target and from the view.
+        looks: [*B, V, 6, R] sRGB, and the same after local normalisation (contrast): exposure and shading are gone.
+        seen: [*B, V, R] bool, True where the voxel projects onto a usable pixel.
+        angle: [*B, V, R] radians, between the lines of sight from the target and from the view.
     """
 
     looks: Tensor
     seen: Tensor
     angle: Tensor
 
-    def deviation(self, reference: Tensor) -> tuple[Tensor, Tensor]:  # [6, R] to [V, R], [V, R]
+    def deviation(self, reference: Tensor) -> tuple[Tensor, Tensor]:  # [*B, 6, R] to [*B, V, R], [*B, V, R]
         """How far each view's colour and its contrast are from a reference's, mean absolute differences."""
-        apart = (self.looks - reference).abs_()
-        return apart[:, :3].mean(1), apart[:, 3:].mean(1)
+        apart = (self.looks - reference[..., None, :, :]).abs_()
+        return apart[..., :3, :].mean(-2), apart[..., 3:, :].mean(-2)
+
+
+@dataclass(frozen=True)
+class Frustum:
+    """What is swept: the voxels in front of a target, on planes evenly in 1/z.
+
+    Args:
+        width, height: voxels across a plane and down it.
+        num_planes: D.
+        step: target pixels per voxel, in both directions.
+        near, far: z-depth of the first and the last plane; of B targets at once, [B] each.
+    """
+
+    width: int
+    height: int
+    num_planes: int
+    step: int
+    near: float | Tensor
+    far: float | Tensor
+
+    @classmethod
+    def before(cls, target: Camera, depth_range: tuple[float, float], num_planes: int, step: int) -> Frustum:
+        """The frustum of a whole target."""
+        return cls(*sweep_size(target, step), num_planes, step, *depth_range)
+
+    def depths(self, device: torch.device) -> Tensor:  # [*B, D] z-depth
+        """Where the planes are."""
+        if not isinstance(self.near, Tensor):
+            return 1 / torch.linspace(1 / self.near, 1 / self.far, self.num_planes, device=device)
+        near, far = 1 / self.near[:, None], 1 / self.far[:, None]
+        return 1 / (near + (far - near) * torch.linspace(0, 1, self.num_planes, device=device))
 
 
 @torch.no_grad()
 def plane_sweep(
-    target: Camera,
     sources: SourceViews,
-    depth_range: tuple[float, float],
-    num_planes: int,
-    step: int,
+    lines: EpipolarLines,
+    frustum: Frustum,
     memory_bytes: int,
     statistics: Callable[[VoxelViews], Tensor],
-) -> Tensor:  # [N, D, h, w]
+) -> Tensor:  # [*B, N, D, h, w]
     """Compute N statistics over the source views at every voxel.
 
     Args:
-        target: the camera.
         sources: the photos.
-        depth_range: (near, far) z-depth; the D planes lie evenly in 1/z between them.
-        num_planes: D.
-        step: target pixels per voxel, in both directions.
+        lines: of the target in them.
+        frustum: the voxels.
         memory_bytes: rough bound on temporaries.
-        statistics: of R voxels, as [N, R].
+        statistics: of R voxels, as [*B, N, R].
     """
-    near, far = depth_range
     device = sources.images.device
-    width, height = sweep_size(target, step)
-    maps = _sweep_maps(sources, step)
-    lines = EpipolarLines.between(target, sources.cameras, device)
-    uv = pixel_centers(width, height, device) * step
-    depths = 1 / torch.linspace(1 / near, 1 / far, num_planes, device=device)
+    maps = _sweep_maps(sources, frustum.step)
+    uv = pixel_centers(frustum.width, frustum.height, device) * frustum.step
+    depths = frustum.depths(device)[..., None, :]
     # Per voxel and view: the sampled maps, and about as much again three times over while they are compared.
-    chunk = memory_bytes // (4 * maps.shape[0] * maps.shape[1] * 4 * num_workers(device))
+    chunk = memory_bytes // (4 * math.prod(maps.shape[:-2]) * 4 * num_workers(device))
     if device.type == "cpu":
         chunk = min(chunk, _VOXELS_AT_ONCE)
 
-    def of_rays(rays: Tensor) -> Tensor:  # [N, R, D]
-        found = statistics(_look(maps, lines, rays, depths.expand(len(rays), -1), step))
-        return found.unflatten(1, (len(rays), num_planes))
+    def of_rays(rays: Tensor) -> Tensor:  # [*B, N, R, D]
+        t = depths.expand(*depths.shape[:-2], len(rays), -1)
+        return statistics(_look(maps, lines, rays, t, frustum.step)).unflatten(-1, t.shape[-2:])
 
-    volume = torch.cat(list(mapped(of_rays, uv.split(max(1, chunk // num_planes)), device)), 1)
-    return volume.transpose(1, 2).unflatten(2, (height, width))
+    volume = torch.cat(list(mapped(of_rays, uv.split(max(1, chunk // frustum.num_planes)), device)), -2)
+    return volume.mT.unflatten(-1, (frustum.height, frustum.width))
 
 
 def disparity(target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> float:
@@ -106,30 +131,33 @@ def sweep_size(target: Camera, step: int) -> tuple[int, int]:
     return -(-target.width // step), -(-target.height // step)
 
 
-def _sweep_maps(sources: SourceViews, step: int) -> Tensor:  # [V, 7, h, w]
+def _sweep_maps(sources: SourceViews, step: int) -> Tensor:  # [*B, V, 7, h, w]
     """Colour, locally normalised colour and validity, at the sweep's resolution."""
     images, valid = (_shrink(x, step) for x in (sources.images, sources.valid))
     mean = box(images)
-    variance = (box(images**2) - mean**2).clamp(min=0).mean(1, keepdim=True)
+    variance = (box(images**2) - mean**2).clamp(min=0).mean(-3, keepdim=True)
     # 1e-3 is (8 levels of 255)^2: below it a patch is noise, which must not be blown up to contrast.
-    return torch.cat([images, (images - mean) / (variance + 1e-3).sqrt(), valid], 1)
+    return torch.cat([images, (images - mean) / (variance + 1e-3).sqrt(), valid], -3)
 
 
 def _look(maps: Tensor, lines: EpipolarLines, rays: Tensor, t: Tensor, step: int) -> VoxelViews:
-    """The voxels at z-depths `t` [R, D] on `rays` [R, 2], as R * D of them."""
-    uv = lines.project(rays, t)[0].flatten(1, 2) / step
-    values = sample_map(maps, uv)  # [V, 7, R * D]
-    seen = inside(uv, maps.shape[3], maps.shape[2]) & (values[:, 6] > 0.99)
-    return VoxelViews(values[:, :6], seen, ray_angles(lines, rays, t).flatten(1))
+    """The voxels at z-depths `t` [*B, R, D] on `rays` [R, 2], as R * D of them."""
+    uv = lines.project(rays, t)[0].flatten(-3, -2) / step
+    values = sample_map(maps, uv)  # [*B, V, 7, R * D]
+    seen = inside(uv, maps.shape[-1], maps.shape[-2]) & (values[..., 6, :] > 0.99)
+    return VoxelViews(values[..., :6, :], seen, ray_angles(lines, rays, t).flatten(-2))
 
 
 def _shrink(maps: Tensor, step: int) -> Tensor:
     """Mean of each block of step x step pixels; a block cut off by the border is the mean of what there is."""
-    return F.avg_pool2d(maps, step, ceil_mode=True, count_include_pad=False) if step > 1 else maps
+    if step == 1:
+        return maps
+    small = F.avg_pool2d(maps.flatten(0, -4), step, ceil_mode=True, count_include_pad=False)
+    return small.reshape(*maps.shape[:-2], *small.shape[-2:])
 
 
-def smooth_volume(volume: Tensor, passes: int) -> Tensor:  # [N, D, h, w]
+def smooth_volume(volume: Tensor, passes: int) -> Tensor:  # [*B, N, D, h, w]
     """Blur a volume with a 3x3x3 box, `passes` times."""
     for _ in range(passes):
-        volume = F.avg_pool3d(F.pad(volume[None], (1,) * 6, mode="replicate"), 3, stride=1)[0]
+        volume = F.avg_pool3d(F.pad(volume, (1,) * 6, mode="replicate"), 3, stride=1)
     return volume

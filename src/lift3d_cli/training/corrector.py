@@ -160,6 +160,9 @@ class CorrectorTask:
                 scores[f"corrected_{scene}"] = sum(after) / len(after)
         return scores
 
+    def close(self) -> None:
+        """See `Task`."""
+
     def _corrected_error(self, blend: Blend, prepared: _Prepared) -> Tensor:
         return self._error(self.corrector.correct(blend), prepared)
 

@@ -23,7 +23,7 @@ from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.ops.weighted_gather import WeightedGather
 from lift3d_cli.stages.encode import to_image
 from lift3d_cli.stages.photos import Recent, ResizedPhotos
-from lift3d_cli.training.renderer_data import draw_views
+from lift3d_cli.training.renderer_scenes import draw_views
 
 # A crop of the target, in pixels: whole cells of strides up to 16. And how many cells of it, across, are learned from.
 _CROP_WIDTH, _CROP_HEIGHT = 160, 128
@@ -97,7 +97,7 @@ class CorrectionScenes:
     @torch.no_grad()
     def draw(self, rng: random.Random) -> Iterator[CorrectionExample]:
         """A random crop of a random photo, from random other photos: an example of each encoder."""
-        left_out, chosen, bounds = draw_views(self._photos, self._points, rng)
+        left_out, chosen, bounds = draw_views(self._photos.scene.views, self._points, rng)
         sources = self._sources(chosen)
         camera = self._photos.scene.views[left_out].camera
         left, top, width, height = _draw_crop(camera, rng)

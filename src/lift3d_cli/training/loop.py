@@ -7,13 +7,14 @@ random in a step depends on the seed and the step's number only, so an interrupt
 from __future__ import annotations
 
 import csv
+import ctypes
 import io
 import math
 import random
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -29,9 +30,13 @@ from lift3d_cli.lifting.parallel import mapped
 from lift3d_cli.stages.encode import Progress, no_progress
 
 _WARM_UP_STEPS = 100
+# Of the progress bar, where the schedule goes by time.
+_PARTS_OF_TIME = 1000
 # Scored and shipped is the average of the weights over the last 500 steps or so: single steps go astray on one example.
 _AVERAGE_DECAY = 0.998
-_SAVE_EVERY = 100
+_SAVE_EVERY_S = 120
+# Of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 CHECKPOINT, CURVES = "checkpoint.safetensors", "curves.csv"
 
 
@@ -50,6 +55,21 @@ class Task(Protocol):
     def scores(self) -> Mapping[str, float]:
         """On what is held out."""
 
+    def close(self) -> None:
+        """End what works beside it."""
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, where its C library can be told so.
+
+    Each step makes and frees the same large tensors. By default the kernel takes their pages back and hands out new,
+    cleared ones each time, for which a training on a CPU spends a tenth of its time.
+    """
+    with suppress(OSError, AttributeError):  # only glibc has it
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            mallopt(parameter, 2**30)
+
 
 class Run:
     """The state of a training.
@@ -61,16 +81,28 @@ class Run:
 
     def __init__(self, config: TrainConfig, task: Task) -> None:
         self.config, self.task, self.step = config, task, 0
+        self._seconds, self._started = 0.0, time.monotonic()
         self._parameters = {n: p for n, p in task.network.named_parameters() if p.requires_grad}
         self._average = {name: p.detach().clone() for name, p in self._parameters.items()}
         self._optimizer = torch.optim.AdamW(self._parameters.values(), config.learning_rate, weight_decay=1e-4)
         if config.resume and (config.run / CHECKPOINT).exists():
             self._load()
 
+    @property
+    def seconds(self) -> float:
+        """Since the training began, without the time between an interruption and its resumption."""
+        return self._seconds + time.monotonic() - self._started
+
+    @property
+    def done(self) -> float:
+        """How much of the schedule is over, 0 to 1: by the clock, if it is in minutes."""
+        part = self.seconds / (60 * self.config.minutes) if self.config.minutes else self.step / self.config.steps
+        return min(1.0, part)
+
     def advance(self) -> float:
         """One step; returns the loss, NaN where a step was passed over because its loss was not finite."""
         rate = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
-        rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.step / self.config.steps))
+        rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.done))
         for group in self._optimizer.param_groups:
             group["lr"] = self.config.learning_rate * rate
         losses, gradients = zip(*self._examples(), strict=True)
@@ -89,8 +121,8 @@ class Run:
 
     def _examples(self) -> Iterator[tuple[float, Sequence[Tensor] | None]]:
         """Loss and gradients of each of the step's examples; on a CPU, side by side on its cores."""
-        examples = range(self.config.batch)
-        if self.config.batch == 1:
+        examples = range(1 if getattr(self.task, "is_batched", False) else self.config.batch)
+        if len(examples) == 1:
             return map(self._gradients, examples)
         return mapped(self._gradients, examples, next(iter(self._parameters.values())).device)
 
@@ -129,13 +161,15 @@ class Run:
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
         tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        write_atomic(self.config.run / CHECKPOINT, safetensors.torch.save(tensors, {"step": str(self.step)}))
+        facts = {"step": str(self.step), "seconds": f"{self.seconds:.3f}"}
+        write_atomic(self.config.run / CHECKPOINT, safetensors.torch.save(tensors, facts))
 
     def _load(self) -> None:
         path = self.config.run / CHECKPOINT
         try:
             with safetensors.safe_open(path, "pt") as file:
-                self.step = int(file.metadata()["step"])
+                facts = file.metadata()
+                self.step, self._seconds = int(facts["step"]), float(facts.get("seconds", 0))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             prefix = "network."
             state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
@@ -160,23 +194,36 @@ def train(config: TrainConfig, task: Task, progress: Progress = no_progress) -> 
     Raises:
         ModelError: if the run's checkpoint is of another training.
     """
+    keep_freed_memory()
     run = Run(config, task)
-    started, losses = time.monotonic(), []
-    steps = range(run.step, config.steps)
-    for _ in progress(steps, f"train {config.part}", len(steps)):
-        losses.append(run.advance())
-        is_due = run.step % config.evaluate_every == 0 or run.step == config.steps
-        if is_due or run.step % _SAVE_EVERY == 0:
-            run.save()
-        if is_due:
-            finite = [loss for loss in losses if math.isfinite(loss)]
-            row = {"step": run.step, "minutes": (time.monotonic() - started) / 60}
-            with run.averaged():
-                row |= {"loss": sum(finite) / max(len(finite), 1), **task.scores()}
-            append_curves(config.run / CURVES, row)
-            losses = []
-            yield row
+    losses, saved = [], run.seconds
+    end = run.seconds + 60 * (config.stop_after or math.inf)
+    parts = _PARTS_OF_TIME if config.minutes else config.steps
+    first = min(parts, math.floor(run.done * parts + 1e-6))
+    for part in progress(range(first, parts), f"train {config.part}", parts - first):
+        while run.done * parts < part + 1 - 1e-6 and run.seconds < end:
+            losses.append(run.advance())
+            is_due = run.step % config.evaluate_every == 0
+            if is_due or run.seconds > saved + _SAVE_EVERY_S:
+                run.save()
+                saved = run.seconds
+            if is_due:
+                yield _evaluated(run, losses)
+                losses = []
+    if losses:
+        run.save()
+        yield _evaluated(run, losses)
     run.finish()
+
+
+def _evaluated(run: Run, losses: Sequence[float]) -> dict[str, float]:
+    """A row of the learning curves, which are written with it."""
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    row = {"step": run.step, "minutes": run.seconds / 60, "loss": sum(finite) / max(len(finite), 1)}
+    with run.averaged():
+        row |= run.task.scores()
+    append_curves(run.config.run / CURVES, row)
+    return row
 
 
 def append_curves(path: Path, row: Mapping[str, float]) -> None:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import SceneError
-from lift3d_cli.geometry.epipolar import EpipolarLines
-from lift3d_cli.geometry.grids import pixel_centers
-from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal
+from lift3d_cli.geometry.grids import pixel_centers, sample_map
+from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal, Sweep
 from lift3d_cli.lifting.network import NUM_LATENTS, Lift3DNetwork, compute_in_bfloat16
-from lift3d_cli.lifting.proposal import DepthDistribution, UniformProposal
+from lift3d_cli.lifting.proposal import UniformProposal, uniform_distribution
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sampling import sample_depths
 from lift3d_cli.lifting.sources import SourceViews
-from lift3d_cli.ops.weighted_gather import weighted_gather_ref
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.stages.device import resolve_precision
 from lift3d_cli.stages.encode import to_image
@@ -32,12 +29,25 @@ from lift3d_cli.stages.lift import SceneLifter
 from lift3d_cli.stages.photos import ResizedPhotos
 from lift3d_cli.stages.renderers import SINGLE_STAGE_SAMPLES
 from lift3d_cli.training.photos import read_photo
-from lift3d_cli.training.renderer_data import Example, ProceduralScenes, RealScenes, true_positions
+from lift3d_cli.training.renderer_data import (
+    CPU_CROP,
+    GPU_CROP,
+    Batches,
+    Draw,
+    Example,
+    assemble,
+    true_positions,
+)
+from lift3d_cli.training.renderer_scenes import ProceduralScenes, ProceduralWorkers, RealScenes
 
 # Photos kept in memory as textures.
 _MAX_TEXTURES = 150
 # Left-out photos per held-out scene that are rendered for the scores, at height 320, from 8 others.
 _MAX_HELD_OUT = 3
+# Weights of the sweep's own colour and of its depth.
+_SWEEP_COLOR, _SWEEP_DEPTH = 0.4, 0.05
+# Procedural scenes that the workers are to have made before they have their full share.
+_ENOUGH_SCENES = 64
 
 
 class RendererTask:
@@ -48,13 +58,21 @@ class RendererTask:
         network: where to begin; its corrector stays as it is.
         single_stage: train Stage II alone, for an ablation: without a proposal, from samples all along the ray.
         device: where to train.
+        is_batched: a loss is of many crops side by side, as a GPU wants; None for where it pays, and with workers.
     """
 
     def __init__(
-        self, config: TrainConfig, network: Lift3DNetwork, device: torch.device, single_stage: bool = False
+        self,
+        config: TrainConfig,
+        network: Lift3DNetwork,
+        device: torch.device,
+        single_stage: bool = False,
+        is_batched: bool | None = None,
     ) -> None:
         self._single_stage, self._device = single_stage, device
-        self._drawing = Lock()
+        self.num_crops = 0  # of the last step
+        pays = device.type != "cpu" or config.workers > 0
+        self.is_batched = pays if is_batched is None else is_batched
         self.network = network.to(device).train()
         trained = (network.blending,) if single_stage else (network.pyramid, network.regularizer, network.blending)
         network.requires_grad_(False)
@@ -62,23 +80,47 @@ class RendererTask:
             part.requires_grad_(True)
             if resolve_precision("auto", device) == "bf16":
                 compute_in_bfloat16(part, device)
-        self._held_out = config.held_out
+        self._seed, self._held_out, self._batch = config.seed, config.held_out, config.batch
         self._share_procedural = config.procedural if config.scenes else 1.0
-        self._procedural = ProceduralScenes(config.seed, _textures(config), device)
-        self._real = RealScenes(config.scenes, config.height) if config.scenes else None
+        self._size = CPU_CROP if device.type == "cpu" else GPU_CROP
+        textures = _textures(config)
+        self._real = RealScenes(config.scenes, config.height, self._size, device) if config.scenes else None
+        self._procedural = ProceduralScenes(config.seed, textures, self._size, device)
+        self._workers: ProceduralWorkers | None = None
+        self._batches: Batches | None = None
+        if self.is_batched and config.workers and self._share_procedural:
+            self._workers = ProceduralWorkers(config.seed, textures, self._size, device, config.workers)
+        if self._real is not None and device.type != "cpu":
+            self._real.preload(max(4, config.workers))
 
     def loss(self, rng: random.Random, step: int) -> Tensor:
         """See `Task`."""
-        with self._drawing:
-            is_procedural = rng.random() < self._share_procedural
-            drawn = self._procedural.draw(rng, step) if is_procedural else self._real.draw(rng)
-        example = drawn.to(self._device)
+        if not self.is_batched:
+            draw = self._draw(rng, round(step * self._batch * self._share_procedural))
+            example = assemble([draw], self._size, len(draw.sources), rng, self._device)
+        else:
+            if self._batches is None:  # a resumed training goes on with other examples
+                self._batches = Batches(self._numbered, self._batch, self._size, self._device, step * 1000)
+            example = self._batches.next()
+        self.num_crops = len(example.image) if self.is_batched else self._batch
         if example.counts.float().mean() < 0.01:
             return torch.tensor(math.nan)
-        if self._single_stage:
-            return loss_of(*render_crop(self.network, example, None), example)
-        voxels_per_plane = LearnedProposal.voxels_per_plane * math.exp(rng.uniform(-0.3, 0.4))
-        return loss_of(*render_crop(self.network, example, voxels_per_plane), example)
+        return loss_of(*render_crops(self.network, example, self._single_stage), example)
+
+    def _numbered(self, number: int) -> Draw:
+        return self._draw(random.Random(f"{self._seed}/{number}"), round(number * self._share_procedural))
+
+    def _draw(self, rng: random.Random, drawn: int) -> Draw:
+        is_procedural = rng.random() < self._share_procedural
+        if not is_procedural:
+            return self._real.draw(rng)
+        if self._workers is None:
+            return self._procedural.draw(rng, drawn)
+        # Until there are enough scenes not to learn them by heart, the real ones take their place, if there are any.
+        num_made = len(self._workers)
+        if self._real is not None and rng.random() >= num_made / _ENOUGH_SCENES:
+            return self._real.draw(rng)
+        return self._workers.draw(rng) if num_made else self._procedural.draw(rng, drawn)
 
     def scores(self) -> Mapping[str, float]:
         """See `Task`."""
@@ -88,6 +130,12 @@ class RendererTask:
             proposal, samples = UniformProposal(NUM_LATENTS), SINGLE_STAGE_SAMPLES
         renderer = Renderer(proposal, LearnedBlending(self.network, "training"), samples)
         return {f"psnr_{f.name}": held_out_psnr(renderer, f, self._device) for f in self._held_out}
+
+    def close(self) -> None:
+        """End what works beside it."""
+        for helper in (self._workers, self._batches):
+            if helper is not None:
+                helper.close()
 
 
 def _textures(config: TrainConfig) -> list[Tensor]:
@@ -99,64 +147,75 @@ def _textures(config: TrainConfig) -> list[Tensor]:
     return [torch.from_numpy(read_photo(path)).permute(2, 0, 1).float() / 255 for path in paths]
 
 
-def render_crop(
-    network: Lift3DNetwork, example: Example, voxels_per_plane: float | None
-) -> tuple[Tensor, Tensor | None, int]:
-    """Render an example with gradients; without planes, in a single stage.
+def render_crops(network: Lift3DNetwork, example: Example, single_stage: bool = False) -> tuple[Tensor, Sweep | None]:
+    """Render an example's window with gradients.
 
     Returns:
-        image [3, h, w], depth logits [D, h', w'] (or None), and target pixels per voxel.
+        image [B, 3, h, w], and what Stage I found, or None in a single stage.
     """
-    target = example.target
-    sources = dataclasses.replace(example.sources, features=network.pyramid(example.sources.images))
-    if voxels_per_plane is None:
-        logits, step, num_samples = None, 1, SINGLE_STAGE_SAMPLES // 2
-        distribution = UniformProposal(NUM_LATENTS)(target, sources, example.depth_range, 2**30)
+    views, frustum = example.sources, example.frustum
+    pyramid = network.pyramid(views.images.flatten(0, 1)).unflatten(0, views.images.shape[:2])
+    sources = SourceViews(views.cameras, views.images, views.valid, pyramid)
+    if single_stage:
+        swept, num_samples = None, SINGLE_STAGE_SAMPLES // 2
+        distribution = uniform_distribution(NUM_LATENTS, frustum, sources.images.device)
     else:
-        proposal = LearnedProposal(network, "training", voxels_per_plane=voxels_per_plane)
-        logits, latent, step = proposal.logits(target, sources, example.depth_range, 2**30)
-        distribution = DepthDistribution(torch.softmax(logits, 0), *example.depth_range, (1 / step, 1 / step), latent)
-        num_samples = Renderer.num_samples
-    image = _blend(network, example, sources, distribution, num_samples)
-    return image, logits, step
-
-
-def _blend(
-    network: Lift3DNetwork,
-    example: Example,
-    sources: SourceViews,
-    distribution: DepthDistribution,
-    num_samples: int,
-) -> Tensor:  # [3, h, w]
-    target, device = example.target, sources.images.device
-    lines = EpipolarLines.between(target, sources.cameras, device)
-    rays = pixel_centers(target.width, target.height, device)
-    # Where the samples lie follows from the distribution, but it learns from depth and through the latents only: the
-    # gradient of a colour along a ray is noise.
+        swept = LearnedProposal(network, "training").sweep(sources, example.lines, frustum, 2**32)
+        distribution, num_samples = swept.distribution, Renderer.num_samples
+    left, top, width, height = example.window
+    rays = pixel_centers(width, height, views.images.device) + torch.tensor([left, top], device=views.images.device)
+    rays = rays.expand(len(views.images), -1, -1)
+    # Where the samples lie follows from the distribution, but it learns from depth and colour of its own and through
+    # the latents only: the gradient of a colour along a ray is noise.
     t = sample_depths(distribution, rays, num_samples).detach()
-    weights = LearnedBlending(network, "training")(sources, lines, rays, t, distribution)
-    image = weighted_gather_ref(sources.images, weights.uv, weights.omega)
-    return image.T.reshape(3, target.height, target.width)
+    weights = LearnedBlending(network, "training")(sources, example.lines, rays, t, distribution)
+    colors = sample_map(sources.images, weights.uv)
+    image = torch.einsum("bvcrs,bvrs->bcr", colors, weights.omega)
+    return image.unflatten(-1, (height, width)), swept
 
 
-def loss_of(image: Tensor, logits: Tensor | None, step: int, example: Example) -> Tensor:
-    """Charbonnier of the colour, half of the gradients' error, and cross-entropy of the depth where it is known."""
-    counts, truth = example.counts, example.image
-    loss = ((image - truth) ** 2 + 1e-4).sqrt().mean(0)[counts].mean()
-    for axis in (1, 2):
-        edge = (image.diff(dim=axis) - truth.diff(dim=axis)).abs().mean(0)
-        loss = loss + 0.5 * edge[counts.narrow(axis - 1, 1, counts.shape[axis - 1] - 1)].mean()
-    if example.depth is None or logits is None:
+def loss_of(image: Tensor, swept: Sweep | None, example: Example) -> Tensor:
+    """Charbonnier of the colour and half of the gradients' error; of Stage I, what `_loss_of_sweep` says."""
+    left, top, width, height = example.window
+    part = (..., slice(top, top + height), slice(left, left + width))
+    truth, counts = example.image[part], example.counts[part]
+    loss = _mean(_charbonnier(image, truth), counts)
+    for axis in (-2, -1):
+        edge = (image.diff(dim=axis) - truth.diff(dim=axis)).abs().mean(1)
+        size = counts.shape[axis] - 1
+        loss = loss + 0.5 * _mean(edge, counts.narrow(axis, 1, size) & counts.narrow(axis, 0, size))
+    return loss if swept is None else loss + _loss_of_sweep(swept, example)
+
+
+def _loss_of_sweep(swept: Sweep, example: Example) -> Tensor:
+    """The colour that the planes have by their probability, and cross-entropy of the depth where it is known.
+
+    No gradient of the picture tells Stage I where the surface is, as none runs through the samples' depths: without
+    its own colour, real photos would teach it through the latents only.
+    """
+    color = (torch.softmax(swept.logits, 1)[:, None] * swept.colors).sum(2)  # [B, 3, h, w]
+    truth = F.avg_pool2d(example.image, swept.frustum.step)
+    counts = F.avg_pool2d(example.counts[:, None].float(), swept.frustum.step)[:, 0] > 0.999
+    loss = _SWEEP_COLOR * _mean(_charbonnier(color, truth), counts)
+    if example.depth is None:
         return loss
-    position = true_positions(example.depth, step, example.depth_range, len(logits))
-    known = (position > 0) & (position < len(logits) - 1)
-    if not known.any():
-        return loss
-    position = position.clamp(0, len(logits) - 1.001)
-    plane, part = position.floor().long()[None], position % 1
-    log_probability = torch.log_softmax(logits, 0)
-    below, above = log_probability.gather(0, plane)[0], log_probability.gather(0, plane + 1)[0]
-    return loss - 0.05 * ((1 - part) * below + part * above)[known].mean()
+    position = true_positions(example.depth, swept.frustum)
+    num_planes = swept.frustum.num_planes
+    known = (position > 0) & (position < num_planes - 1)
+    position = position.clamp(0, num_planes - 1.001)
+    plane, part = position.floor().long()[:, None], position % 1
+    log_probability = torch.log_softmax(swept.logits, 1)
+    below, above = (log_probability.gather(1, plane + i)[:, 0] for i in (0, 1))
+    return loss - _SWEEP_DEPTH * _mean((1 - part) * below + part * above, known)
+
+
+def _charbonnier(image: Tensor, truth: Tensor) -> Tensor:  # [B, 3, h, w] to [B, h, w]
+    return ((image - truth) ** 2 + 1e-4).sqrt().mean(1)
+
+
+def _mean(values: Tensor, counts: Tensor) -> Tensor:  # [B, h, w] each
+    """The mean over the examples of each one's mean where it counts; where nothing does, 0."""
+    return ((values * counts).sum((1, 2)) / counts.sum((1, 2)).clamp(min=1)).mean()
 
 
 def held_out_psnr(renderer: Renderer, folder: Path, device: torch.device | str = "cpu", every: int = 8) -> float:

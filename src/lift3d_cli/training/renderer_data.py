@@ -1,11 +1,18 @@
-"""What the rendering network is trained on: crops of held-out photos of real scenes, and of procedural ones."""
+"""What the rendering network is trained on: crops of photos that are left out, with others to render them from.
+
+What an example is made of is decided on its own (`Draw`: which photos, which crop), before any pixel is touched; its
+pixels are put together where the network is. All photos stay in memory as bytes, on the device that trains.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
-from collections.abc import Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,182 +20,280 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.lifting.sources import SourceViews, select_sources
-from lift3d_cli.scene.bounds import depth_range
-from lift3d_cli.scene.load import load_scene
-from lift3d_cli.scene.procedural.stream import StreamSpec, stream
-from lift3d_cli.stages.encode import to_image
-from lift3d_cli.stages.photos import Recent, ResizedPhotos
+from lift3d_cli.geometry.epipolar import EpipolarLines
+from lift3d_cli.lifting.learned import LearnedProposal
+from lift3d_cli.lifting.sources import SourceViews, pad_maps
+from lift3d_cli.lifting.sweep import Frustum
 
-# Procedural scenes that share a stock of textures.
-_BLOCK_SCENES = 16
-# A crop that fits the receptive field of the network a few times over and still trains in a second or two on two cores.
-CROP_WIDTH, CROP_HEIGHT = 112, 96
+# Target pixels per voxel. Pictures of 320 lines are rendered with 3, small ones with 2, large ones with more.
+_STEPS = (2, 3, 3, 4)
+# So that examples of one batch agree in their shapes: numbers of planes, of sources.
+PLANE_CLASSES, VIEW_CLASSES = (32, 40, 56, 72, 96, 128), (4, 6, 8, 10)
+# Batches hold as much as so many crops from 8 photos with 48 planes.
+_USUAL_VIEWS, _USUAL_PLANES = 8, 48
+
+
+@dataclass(frozen=True)
+class CropSize:
+    """How much of a target one example has.
+
+    Args:
+        voxels: (width, height) that Stage I sweeps: crops of larger steps show more of the photo.
+        window: (width, height) in pixels that Stage II renders, somewhere in the crop.
+    """
+
+    voxels: tuple[int, int]
+    window: tuple[int, int]
+
+
+CPU_CROP = CropSize((56, 48), (80, 64))
+"""Fits the network's receptive field a few times over, and trains in under a second on two cores.
+
+Stage II, which takes as long as the rest for 112 x 96 rays, learns as much a step from half of them.
+"""
+GPU_CROP = CropSize((80, 64), (160, 128))
+
+
+@dataclass(frozen=True)
+class StoredPhoto:
+    """A photo as bytes.
+
+    Args:
+        camera: for its size.
+        image: [3, h, w] uint8 sRGB.
+        valid: [h, w] bool, True where it may be used.
+        depth: [h, w] z-depth where it is known exactly, or None.
+        depth_range: least and largest depth, or None.
+    """
+
+    camera: Camera
+    image: Tensor
+    valid: Tensor
+    depth: Tensor | None = None
+    depth_range: tuple[float, float] | None = None
+
+    def to(self, device: torch.device | str) -> StoredPhoto:
+        """The same on another device."""
+        depth = None if self.depth is None else self.depth.to(device)
+        return replace(self, image=self.image.to(device), valid=self.valid.to(device), depth=depth)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What an example is made of.
+
+    Args:
+        target: makes the photo to learn from.
+        sources: make those to render it from.
+        lines: of the crop's camera in them.
+        depth_range: (near, far).
+        corner: (left, top) of the crop in the target, in pixels.
+        step: target pixels per voxel.
+        num_planes: of the sweep.
+        gain: of all photos' colours.
+        is_mirrored: the world is seen in a mirror.
+        has_depth: the depth of the target is known exactly.
+    """
+
+    target: Callable[[], StoredPhoto]
+    sources: Sequence[Callable[[], StoredPhoto]]
+    lines: EpipolarLines
+    depth_range: tuple[float, float]
+    corner: tuple[int, int]
+    step: int
+    num_planes: int
+    gain: Sequence[float]
+    is_mirrored: bool
+    has_depth: bool = False
 
 
 @dataclass(frozen=True)
 class Example:
-    """A target crop and the source photos to render it from.
+    """B target crops, and what to render them from.
 
     Args:
-        target: camera of the crop.
-        sources: 2 to 10 photos.
-        depth_range: (near, far).
-        image: [3, h, w] the true crop.
-        counts: [h, w] bool, True where it is known.
-        depth: [h, w] z-depth where it is known exactly, or None.
+        sources: V photos each.
+        lines: of each crop in its sources.
+        frustum: what Stage I sweeps: the whole crops.
+        image: [B, 3, h, w] the true crops.
+        counts: [B, h, w] bool, True where they are known.
+        depth: [B, h, w] z-depth where it is known exactly, or None.
+        window: (left, top, width, height) of what Stage II renders, in pixels of the crop.
     """
 
-    target: Camera
     sources: SourceViews
-    depth_range: tuple[float, float]
+    lines: EpipolarLines
+    frustum: Frustum
     image: Tensor
     counts: Tensor
     depth: Tensor | None
-
-    def to(self, device: torch.device | str) -> Example:
-        """The same on another device."""
-        views = self.sources
-        sources = SourceViews(views.cameras, views.images.to(device), views.valid.to(device))
-        depth = None if self.depth is None else self.depth.to(device)
-        return replace(self, sources=sources, image=self.image.to(device), counts=self.counts.to(device), depth=depth)
+    window: tuple[int, int, int, int]
 
 
-class RealScenes:
-    """Posed photos: one of a scene is left out at random and rendered from others.
+def assemble(
+    draws: Sequence[Draw], size: CropSize, num_views: int, rng: random.Random, device: torch.device
+) -> Example:
+    """Put B examples of one step, number of planes and knowledge of depth side by side.
 
     Args:
-        folders: scenes.
-        height: of the photos, in pixels.
+        draws: B of them.
+        size: of the crops.
+        num_views: V; draws with fewer sources get some that see nothing.
+        rng: chooses the window.
+        device: where to.
     """
-
-    def __init__(self, folders: Sequence[Path], height: int) -> None:
-        self._scenes = [ResizedPhotos(load_scene(folder), height, keep=1024) for folder in folders]
-        self._points = [photos.points() for photos in self._scenes]
-        # Larger scenes more often, but not in proportion: 300 photos of one room are no 300 scenes.
-        self._shares = [len(photos.scene.views) ** 0.5 for photos in self._scenes]
-
-    def draw(self, rng: random.Random) -> Example:
-        """A random example, with random numbers of sources, gaps between them, scale, depth margins and colours."""
-        which = rng.choices(range(len(self._scenes)), self._shares)[0]
-        photos = self._scenes[which]
-        left_out, chosen, (near, far) = draw_views(photos, self._points[which], rng)
-        scale = rng.choice([1, 1, 0.75, 0.5])
-        gain = [rng.uniform(0.8, 1.2) for _ in range(3)] if rng.random() < 0.5 else [1.0] * 3
-        *sources, (camera, image, counts) = [self._photo(photos, i, scale, gain) for i in [*chosen, left_out]]
-        stacked = SourceViews.stack(*zip(*sources, strict=True), "cpu")
-        margins = (near * rng.uniform(0.8, 1.1), far * rng.uniform(0.9, 1.4))
-        return crop(Example(camera, stacked, margins, image, counts, None), rng)
-
-    def _photo(
-        self, photos: ResizedPhotos, index: int, scale: float, gain: Sequence[float]
-    ) -> tuple[Camera, Tensor, Tensor]:
-        """Camera, image and usable pixels; a transparent background is not learned from, but it is seen as white."""
-        camera = photos.scene.views[index].camera
-        camera = camera.resized(round(camera.width * scale), round(camera.height * scale))
-        photo = photos.resized(index, camera.width, camera.height)
-        image = (to_image(photo) * torch.tensor(gain)[:, None, None]).clamp(0, 1)
-        return camera, image, torch.from_numpy(photo.valid)
-
-
-def draw_views(
-    photos: ResizedPhotos, points: np.ndarray, rng: random.Random
-) -> tuple[int, list[int], tuple[float, float]]:
-    """A photo to leave out, 3 to 10 others to render it from, perhaps with gaps between them, and near and far."""
-    views = photos.scene.views
-    left_out = rng.randrange(len(views))
-    pool = [i for i in range(len(views)) if i != left_out]
-    if rng.random() < 0.5:
-        share = rng.uniform(0.4, 1)
-        pool = [i for i in pool if rng.random() < share] or pool
-    camera = views[left_out].camera
-    bounds = depth_range(camera, points, views)
-    chosen = select_sources(camera, [views[i].camera for i in pool], rng.randint(3, 10), bounds, points)
-    return left_out, [pool[i] for i in chosen], bounds
+    step = draws[0].step
+    width, height = (n * step for n in size.voxels)
+    images, valid = _source_photos(draws, num_views, device)
+    gain = torch.tensor([draw.gain for draw in draws], device=device)[:, :, None, None] / 255
+    images = (images * gain[:, None]).clamp_(0, 1)
+    targets = [(draw.target(), draw.corner) for draw in draws]
+    truth = torch.stack([_cut(t.image, corner, width, height) for t, corner in targets]).to(device)
+    truth = (truth * gain).clamp(0, 1)
+    counts = torch.stack([_cut(t.valid[None], corner, width, height)[0] for t, corner in targets]).to(device)
+    depth = None
+    if draws[0].has_depth:
+        depth = torch.stack([_cut(t.depth[None], corner, width, height)[0] for t, corner in targets]).to(device)
+    lines = []
+    for i, draw in enumerate(draws):
+        of_draw = _with_views(draw.lines, num_views)
+        if draw.is_mirrored:
+            of_draw = of_draw.mirrored(width, [images.shape[-1]] * num_views)
+            for x in (images, valid, truth, counts, *([] if depth is None else [depth])):
+                x[i] = x[i].flip(-1)
+        lines.append(of_draw)
+    near, far = torch.tensor([draw.depth_range for draw in draws], device=device, dtype=torch.float32).T
+    window = tuple(min(a, b) for a, b in zip(size.window, (width, height), strict=True))
+    # Even, so that the sweep's voxels lie as they would in the whole picture.
+    left, top = (rng.randrange(a - b + 1) // 2 * 2 for a, b in zip((width, height), window, strict=True))
+    return Example(
+        SourceViews((), images, valid),
+        EpipolarLines.stack(lines).to(device),
+        Frustum(*size.voxels, draws[0].num_planes, step, near, far),
+        truth,
+        counts,
+        depth,
+        (left, top, *window),
+    )
 
 
-class ProceduralScenes:
-    """Random scenes with exact depth, without end: a stock of them is used again and again while it moves on.
+def _source_photos(draws: Sequence[Draw], num_views: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Levels [B, V, 3, H, W] from 0 to 255, and validity [B, V, 1, H, W], which photos that are not there have not."""
+    stacks = [[make() for make in draw.sources] for draw in draws]
+    flat = [photo for stack in stacks for photo in (*stack, *[stack[0]] * (num_views - len(stack)))]
+    shape = (len(draws), num_views)
+    images = pad_maps([photo.image for photo in flat]).unflatten(0, shape).to(device)
+    valid = pad_maps([photo.valid[None] for photo in flat], "constant").unflatten(0, shape).to(device)
+    is_there = torch.tensor([[i < len(stack) for i in range(num_views)] for stack in stacks], device=device)
+    return images, valid * is_there[..., None, None, None]
+
+
+def _with_views(lines: EpipolarLines, num_views: int) -> EpipolarLines:
+    """With the first view again and again in the place of those that are not there."""
+    which = [i if i < len(lines.H) else 0 for i in range(num_views)]
+    return EpipolarLines(lines.H[which], lines.e[which], lines.tgt_rays, lines.centers[which])
+
+
+def _cut(pixels: Tensor, corner: tuple[int, int], width: int, height: int) -> Tensor:  # [C, h, w]
+    """A part of a picture; what lies beyond its border is 0."""
+    left, top = corner
+    part = pixels[:, top : top + height, left : left + width]
+    return F.pad(part, (0, width - part.shape[2], 0, height - part.shape[1]))
+
+
+def draw_crop(
+    photos: Sequence[Callable[[], StoredPhoto]],
+    cameras: Sequence[Camera],
+    margins: tuple[float, float],
+    gain: Sequence[float],
+    size: CropSize,
+    rng: random.Random,
+) -> Draw:
+    """A random crop of the first photo, to be rendered from the others, with about as many planes as it needs."""
+    target, *sources = cameras
+    # The crop is not to be much larger than the photo.
+    fitting = [
+        s for s in _STEPS if s * size.voxels[0] <= 1.2 * target.width and s * size.voxels[1] <= 1.2 * target.height
+    ]
+    step = rng.choice(fitting or _STEPS[:1])
+    width, height = (n * step for n in size.voxels)
+    # Even, so that the sweep's voxels lie as they would in the whole picture.
+    left, top = (rng.randrange(max(1, a - b + 1)) // 2 * 2 for a, b in ((target.width, width), (target.height, height)))
+    # A smaller picture by a camera with moved principal point: rendering it is rendering a part of the photo.
+    K = target.K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
+    crop = Camera(K, target.w2c, width, height)
+    sweep = LearnedProposal(
+        None, "", voxels_per_plane=LearnedProposal.voxels_per_plane * math.exp(rng.uniform(-0.3, 0.4))
+    )
+    needed = sweep.planes(crop, sources, margins, step)
+    num_planes = next(n for n in PLANE_CLASSES if n >= needed)
+    lines = EpipolarLines.between(crop, sources)
+    return Draw(photos[0], photos[1:], lines, margins, (left, top), step, num_planes, gain, rng.random() < 0.5)
+
+
+class Batches:
+    """Batches of examples that agree in their shapes; threads draw them and put the next one together meanwhile.
+
+    Examples wait in a bucket of their numbers of planes and sources, step and knowledge of depth, until it has enough.
 
     Args:
-        seed: of all scenes.
-        textures: photos [3, h, w] to cut some of the textures from.
-        device: where scenes are rendered.
-        stock: scenes that are drawn from at a time.
-        uses: examples drawn per new scene.
+        draw: of a number, the example with that number, and whether it is procedural.
+        crops: a batch holds as much as so many crops from 8 photos with 48 planes.
+        size: of the crops.
+        device: where to.
+        first: number to begin with.
+        workers: threads.
     """
 
     def __init__(
         self,
-        seed: int,
-        textures: Sequence[Tensor] = (),
-        device: torch.device | str = "cpu",
-        stock: int = 64,
-        uses: int = 4,
+        draw: Callable[[int], Draw],
+        crops: int,
+        size: CropSize,
+        device: torch.device,
+        first: int = 0,
+        workers: int = 4,
     ) -> None:
-        self._seed, self._textures, self._device, self._size, self._uses = seed, textures, device, stock, uses
-        # Scenes come in blocks that share textures: the first ones of a block, and how the next ones are made.
-        self._blocks: Recent[tuple[list[dict[str, Tensor]], Iterator[dict[str, Tensor]]]] = Recent(
-            stock // _BLOCK_SCENES + 2
-        )
+        self._draw, self._crops, self._size, self._device = draw, crops, size, device
+        self._numbers = itertools.count(first)
+        self._pool = ThreadPoolExecutor(workers, "lift3d-draw")
+        self._assembler = ThreadPoolExecutor(1, "lift3d-batch")
+        self._ahead: deque[Future[Draw]] = deque()
+        self._buckets: dict[tuple[int, ...], list[Draw]] = defaultdict(list)
+        self._next = self._assembler.submit(self._assemble)
 
-    def _scene(self, number: int) -> dict[str, Tensor]:
-        block, place = divmod(number, _BLOCK_SCENES)
-        # Any two seeds far apart; neighbours would share the first numbers of a simple generator.
-        seed = self._seed * 1_000_003 + block
-        spec = StreamSpec(num_views=8)
-        made, rest = self._blocks.get(block, lambda: ([], stream(seed, spec, self._device, self._textures)))
-        while len(made) <= place:
-            made.append(next(rest))
-        return made[place]
+    def next(self) -> Example:
+        """The next batch."""
+        example = self._next.result()
+        self._next = self._assembler.submit(self._assemble)
+        return example
 
-    def draw(self, rng: random.Random, step: int = 0) -> Example:
-        """A random example, with random sources and depth margins; it depends on its arguments alone."""
-        scene = self._scene(step // self._uses + rng.randrange(self._size))
-        num_views, _, height, width = scene["images"].shape
-        K, w2c = (scene[name].double().cpu().numpy() for name in ("K", "w2c"))
-        cameras = [Camera(K[i], w2c[i], width, height) for i in range(num_views)]
-        target, *pool = rng.sample(range(num_views), num_views)
-        depth = scene["depth"][target]
-        margins = (float(depth.min()) * rng.uniform(0.7, 1), float(depth.max()) * rng.uniform(1, 1.6))
-        chosen = select_sources(
-            cameras[target], [cameras[i] for i in pool], rng.randint(2, num_views - 1), margins, None
-        )
-        chosen = [pool[i] for i in chosen]
-        usable = torch.ones(height, width, dtype=torch.bool)
-        sources = SourceViews.stack(
-            [cameras[i] for i in chosen], [scene["images"][i] for i in chosen], [usable for _ in chosen], self._device
-        )
-        return crop(Example(cameras[target], sources, margins, scene["images"][target], usable, depth), rng)
+    def _assemble(self) -> Example:
+        while True:
+            while len(self._ahead) < 8 * self._crops:
+                self._ahead.append(self._pool.submit(self._draw, next(self._numbers)))
+            draw = self._ahead.popleft().result()
+            num_views = next(n for n in VIEW_CLASSES if n >= len(draw.sources))
+            # Exact depth is known of a whole batch or of none of it.
+            key = (num_views, draw.num_planes, draw.step, draw.has_depth)
+            bucket = self._buckets[key]
+            bucket.append(draw)
+            room = self._crops * _USUAL_VIEWS * _USUAL_PLANES / (num_views * draw.num_planes)
+            if len(bucket) >= max(1, round(room)):
+                del self._buckets[key]
+                return assemble(bucket, self._size, num_views, random.Random(next(self._numbers)), self._device)
 
-
-def crop(example: Example, rng: random.Random) -> Example:
-    """A random crop: a smaller picture by a camera with moved principal point, so that rendering it is rendering."""
-    height, width = (
-        min(most, size) for most, size in zip((CROP_HEIGHT, CROP_WIDTH), example.counts.shape, strict=True)
-    )
-    # Even, so that the sweep's voxels lie as they would in the whole picture.
-    top = rng.randrange(example.counts.shape[0] - height + 1) // 2 * 2
-    left = rng.randrange(example.counts.shape[1] - width + 1) // 2 * 2
-    K = example.target.K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
-    part = (slice(top, top + height), slice(left, left + width))
-    return Example(
-        Camera(K, example.target.w2c, width, height),
-        example.sources,
-        example.depth_range,
-        example.image[:, part[0], part[1]],
-        example.counts[part],
-        None if example.depth is None else example.depth[part],
-    )
+    def close(self) -> None:
+        """End the threads."""
+        self._assembler.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def true_positions(
-    depth: Tensor,  # [h, w] z-depth
-    step: int,
-    depth_range: tuple[float, float],
-    num_planes: int,
-) -> Tensor:  # [ceil(h / step), ceil(w / step)]
+    depth: Tensor,  # [B, h, w] z-depth
+    frustum: Frustum,
+) -> Tensor:  # [B, h / step, w / step]
     """The plane, as a fraction, that the surface in each voxel column lies on."""
-    column = F.interpolate(depth[None, None], scale_factor=1 / step, mode="nearest")[0, 0]
-    near, far = (1 / z for z in depth_range)
-    return (1 / column - near) / (far - near) * (num_planes - 1)
+    column = F.interpolate(depth[:, None], size=(frustum.height, frustum.width), mode="nearest")[:, 0]
+    near, far = (1 / z[:, None, None] for z in (frustum.near, frustum.far))
+    return (1 / column - near) / (far - near) * (frustum.num_planes - 1)

@@ -88,7 +88,7 @@ class Vgg(nn.Module):
         ModelError: if the file is not that.
     """
 
-    _MEAN = (123.68, 116.78, 103.94)  # RGB
+    _MEAN = (103.939, 116.779, 123.68)  # BGR
     _WIDTHS = (("conv1_1", 3, 64), ("conv1_2", 64, 64), ("conv2_1", 64, 128), ("conv2_2", 128, 128),
                ("conv3_1", 128, 256))  # fmt: skip
 
@@ -103,7 +103,7 @@ class Vgg(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Images [B, 3, H, W] in [0, 1] -> relu1_2, relu2_2, relu3_1."""
-        x, out = image * 255 - torch.tensor(self._MEAN)[:, None, None], []
+        x, out = image.flip(1) * 255 - torch.tensor(self._MEAN)[:, None, None], []
         for name, conv in self.convs.items():
             x = F.relu(conv(x))
             if name in ("conv1_2", "conv2_2", "conv3_1"):

@@ -45,8 +45,11 @@ def train(config: TrainConfig, report: Callable[[Mapping[str, float]], None], pr
     network = Lift3DNetwork() if config.weights == "none" else load_network(config.weights)[0]
     task = _task(config, network, progress)
     row: Mapping[str, float] = {}
-    for row in loop.train(config, task, progress):
-        report(row)
+    try:
+        for row in loop.train(config, task, progress):
+            report(row)
+    finally:
+        task.close()
     output = config.output or config.run / "weights.safetensors"
     scores = {name: round(value, 4) for name, value in row.items() if name not in ("step", "minutes", "loss")}
     # A network is trained part by part: what the weights it began with say of themselves stays true.
