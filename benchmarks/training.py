@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("scenes", type=Path, nargs="+", help="to learn from")
     parser.add_argument("--batch", type=int, default=2, help="crops a step")
     parser.add_argument("--height", type=int, default=240, help="of the photos, in pixels")
+    parser.add_argument("--compile", action="store_true", help="fuse Stage II's operations")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(
@@ -57,6 +58,7 @@ def main() -> None:
             height=options.height,
             procedural=0,
             device=options.device,
+            compile=options.compile,
         )
         result = measure(config, options.rounds)
     rows = [[name.replace("_", " "), f"{value:g}"] for name, value in result.items()]

@@ -213,6 +213,7 @@ class TrainConfig:
         seed: of everything random.
         resume: go on from the run's checkpoint.
         workers: processes that make procedural scenes while a GPU trains.
+        compile: let torch fuse what Stage II computes, which takes minutes at first.
     """
 
     part: str = "renderer"
@@ -236,3 +237,4 @@ class TrainConfig:
     seed: int = 0
     resume: bool = False
     workers: int = 0
+    compile: bool = False

@@ -55,6 +55,52 @@ def test_an_interrupted_and_resumed_run_is_the_run_that_went_on(tmp_path):
     assert torch.equal(weights_of(rest), weights_of(whole))
 
 
+class Clock:
+    """A clock on which every step takes a second."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now, advance = 0.0, loop.Run.advance
+        self.rates: list[float] = []
+
+        def ticking(run: loop.Run) -> float:
+            loss = advance(run)
+            self.rates.append(run._optimizer.param_groups[0]["lr"])
+            self.now += 1
+            return loss
+
+        monkeypatch.setattr(loop.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(loop.Run, "advance", ticking)
+
+
+def test_a_schedule_in_minutes_is_over_when_they_are(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+    rows = list(loop.train(settings(tmp_path, minutes=3, evaluate_every=1000), Line()))
+    assert clock.now == rows[-1]["step"] == 180
+    assert rows[-1]["minutes"] == 3
+    assert clock.rates[-1] < 0.03 * settings(tmp_path).learning_rate
+
+
+@pytest.mark.parametrize("stop_after", [1.5, 2.0])
+def test_a_run_that_was_stopped_and_resumed_follows_the_same_schedule(tmp_path, monkeypatch, stop_after):
+    clock, whole, both = Clock(monkeypatch), Line(), Line()
+    list(loop.train(settings(tmp_path / "whole", minutes=3), whole))
+    want, clock.rates = clock.rates, []
+    list(loop.train(settings(tmp_path / "cut", minutes=3, stop_after=stop_after), Line()))
+    assert len(clock.rates) == 60 * stop_after
+    clock.now += 1000  # what lies between the two does not count
+    list(loop.train(settings(tmp_path / "cut", minutes=3, stop_after=3 - stop_after, resume=True), both))
+    assert clock.rates == pytest.approx(want)
+    assert torch.allclose(weights_of(both), weights_of(whole))
+
+
+def test_checkpoint_is_written_every_two_minutes(tmp_path, monkeypatch):
+    Clock(monkeypatch)
+    saved, save = [], loop.Run.save
+    monkeypatch.setattr(loop.Run, "save", lambda run: (saved.append(run.seconds), save(run)))
+    list(loop.train(settings(tmp_path, minutes=7, evaluate_every=10**6), Line()))
+    assert saved == [121, 242, 363, 420]
+
+
 def test_another_seed_is_another_run(tmp_path):
     one, other = Line(), Line()
     list(loop.train(settings(tmp_path / "a"), one))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import time
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import SceneError
 from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.sweep import Frustum
+from lift3d_cli.scene.procedural.stream import StreamSpec
 from lift3d_cli.training.loop import Run
 from lift3d_cli.training.renderer import RendererTask, loss_of, render_crops
 from lift3d_cli.training.renderer_data import (
@@ -25,7 +27,7 @@ from lift3d_cli.training.renderer_data import (
     assemble,
     true_positions,
 )
-from lift3d_cli.training.renderer_scenes import ProceduralScenes
+from lift3d_cli.training.renderer_scenes import ProceduralScenes, ProceduralWorkers
 
 CPU = torch.device("cpu")
 TINY = CropSize((16, 12), (24, 16))
@@ -186,3 +188,81 @@ def test_example_without_a_known_pixel_is_passed_over(tmp_path, monkeypatch):
 def test_folder_without_photos_for_textures_is_refused(tmp_path):
     with pytest.raises(SceneError, match=r"has no \.jpg photos"):
         RendererTask(TrainConfig(textures=tmp_path), Lift3DNetwork(), CPU)
+
+
+@pytest.mark.parametrize("single_stage", [False, True])
+def test_every_tensor_of_a_step_is_on_the_device_that_trains(single_stage):
+    """The device `meta` computes nothing, but like a GPU it takes no tensor of a CPU."""
+    meta = torch.device("meta")
+    network = Lift3DNetwork().to(meta)
+    draws = [
+        replace(one, target=lambda p=one.target: p().to(meta), sources=[lambda p=p: p().to(meta) for p in one.sources])
+        for one in in_one_batch()
+    ]
+    batch = assemble(draws, TINY, 8, random.Random(0), meta)
+    loss = loss_of(*render_crops(network, batch, single_stage), batch)
+    loss.backward()
+    assert loss.device == network.blending.view_encoder[0].weight.grad.device == meta
+
+
+def test_workers_make_scenes_meanwhile_and_end_with_the_training():
+    spec = StreamSpec(num_views=3, width=32, height=24, num_objects=(2, 3), num_textures=2, texture_size=16)
+    workers = ProceduralWorkers(1, [], TINY, CPU, workers=1, spec=spec)
+    deadline = time.monotonic() + 300
+    while not len(workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    one = workers.draw(random.Random(0))
+    assert one.has_depth
+    assert torch.isfinite(example_of([one], TINY).image).all()
+    processes = list(workers._pool._processes.values())
+    workers.close()
+    for process in processes:
+        process.join(30)
+        assert not process.is_alive()
+
+
+@pytest.mark.slow
+def test_compiled_stage_two_renders_and_learns_as_it_does_eagerly(tmp_path):
+    one = example_of([draw(1, TINY)], TINY)
+    results = []
+    for is_compiled in (False, True):
+        torch.manual_seed(0)
+        network = Lift3DNetwork()
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        RendererTask(TrainConfig(run=tmp_path, compile=is_compiled), network, CPU)
+        image, swept = render_crops(network, one)
+        loss_of(image, swept, one).backward()
+        results.append((image.detach(), network.blending.view_encoder[0].weight.grad))
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, eager, atol=5e-3 * float(eager.abs().max()), rtol=0.05)
+
+
+@pytest.mark.gpu
+def test_a_gpu_renders_crops_and_learns_from_them_as_a_cpu_does():
+    draws = in_one_batch()
+    losses, gradients = [], []
+    for device in (CPU, torch.device("cuda")):
+        torch.manual_seed(0)
+        network = Lift3DNetwork()
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        network.to(device)
+        batch = assemble(draws, TINY, 8, random.Random(0), device)
+        loss = loss_of(*render_crops(network, batch), batch)
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append(network.regularizer.encoder0[0].weight.grad.cpu())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    torch.testing.assert_close(gradients[1], gradients[0], atol=0.03 * float(gradients[0].abs().max()), rtol=0.1)
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu_lowers_the_loss(tmp_path):
+    config = TrainConfig(run=tmp_path, batch=2, seed=3, learning_rate=3e-3, steps=10_000)
+    task = RendererTask(config, Lift3DNetwork(), torch.device("cuda"))
+    run = Run(config, task)
+    run.step = 100
+    losses = [run.advance() for _ in range(24)]
+    task.close()
+    assert statistics.fmean(losses[-8:]) < statistics.fmean(losses[:8])

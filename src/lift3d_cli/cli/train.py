@@ -62,6 +62,9 @@ def train(
     workers: Annotated[
         int, typer.Option(help="Processes that make procedural scenes while a GPU trains.", min=0)
     ] = TrainConfig.workers,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Let torch fuse Stage II's operations: minutes at first, then faster.")
+    ] = TrainConfig.compile,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --run.")] = TrainConfig.resume,
     json: options.Json = False,
 ) -> None:
@@ -94,6 +97,7 @@ def train(
         device=device,
         seed=seed,
         workers=workers,
+        compile=compile,
         resume=resume,
     )
 

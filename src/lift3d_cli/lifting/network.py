@@ -174,7 +174,8 @@ def _pool(x: Tensor, weight: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _up_and_join(coarse: Tensor, fine: Tensor) -> Tensor:
-    return torch.cat([F.interpolate(coarse, size=fine.shape[2:], mode="nearest"), fine], 1)
+    joined = torch.cat([F.interpolate(coarse, size=fine.shape[2:], mode="nearest"), fine], 1)
+    return joined.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _zeroed(layer: nn.Module) -> nn.Module:

@@ -25,7 +25,7 @@ DEVELOPMENT = (
 """Scenes of the development evaluation, which nothing is ever learned from."""
 # Longer sides in pixels, and qualities of JPEG; the development photos are enough for `lift3d eval --height 320`.
 _EVAL_SIZE, _EVAL_QUALITY, _LEFT_OUT = 576, 82, 8
-_TRAIN_SIZE, _TRAIN_QUALITY, _TRAIN_PHOTOS = 640, 72, 34
+_TRAIN_SIZE, _TRAIN_QUALITY, _TRAIN_PHOTOS = 640, 72, 32
 _TEXTURES = 100
 _NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.pyc", "_weights")
 

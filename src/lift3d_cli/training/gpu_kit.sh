@@ -13,6 +13,7 @@ KIT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 exec > >(tee -a "$OUT/log.txt") 2>&1
+exec 3>&1
 cd "$KIT"
 export PYTHONPATH="$KIT/src" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LIFT3D_CACHE="$WORK/cache"
 PYTHON=${PYTHON:-$(command -v python3 || command -v python)}
@@ -24,10 +25,10 @@ EVAL_HEIGHT=${EVAL_HEIGHT:-320} DEV=${DEV:-$KIT/dev} TRAIN=${TRAIN:-$KIT/train}
 step() { # NAME SECONDS COMMAND...: says how it went, and never ends the script
   local name=$1 limit=$2 start=$SECONDS
   shift 2
-  echo "== $name"
+  echo "== $name" >&3
   timeout -k 10 "$limit" "$@"
   local rc=$?
-  echo "== $name: exit $rc, $((SECONDS - start)) s"
+  echo "== $name: exit $rc, $((SECONDS - start)) s" >&3
   return $rc
 }
 export -f lift3d
@@ -49,11 +50,17 @@ elif [ -f "$KIT/state.safetensors" ]; then cp "$KIT/state.safetensors" "$RUN/che
 # A schedule that is over begins to fall again from where so long a one would be.
 TOTAL=$(results total "$RUN/checkpoint.safetensors" "$MINUTES" "$TOTAL")
 
+evaluate() { # NAME SECONDS ARGUMENTS...: lift3d eval, whose figures get the name; where the GPU fails, on the CPU
+  local name=$1 limit=$2
+  shift 2
+  for device in auto cpu; do
+    step "evaluation, $name, $device" "$limit" bash -c 'to=$1; shift; lift3d eval "$@" --json > "$to"' - "$WORK/$name.json" "$@" --device $device \
+      && figure "$name" "$WORK/$name.json" && return
+  done
+}
+
 # (c), before: once
-if ! grep -q '"before"' "$OUT/figures.json" 2>/dev/null; then
-  step "evaluation before" 120 bash -c 'lift3d eval --scenes "$1" --height "$2" --views 8 --json > "$3"' - "$DEV" "$EVAL_HEIGHT" "$WORK/before.json" \
-    && figure before "$WORK/before.json"
-fi
+grep -q '"before"' "$OUT/figures.json" 2>/dev/null || evaluate before 150 --scenes "$DEV" --height "$EVAL_HEIGHT" --views 8
 
 # (b): what is done is copied to OUT every half minute; memory that does not suffice costs half of the batch.
 ( while sleep 30; do
@@ -69,7 +76,7 @@ train_for() {
 }
 BEGUN=$SECONDS
 for _ in 1 2 3; do
-  LEFT=$(awk "BEGIN { left = $MINUTES - ($SECONDS - $BEGUN) / 60; print left > 0.2 ? left : 0 }")
+  LEFT=$(awk "BEGIN { left = $MINUTES - ($SECONDS - $BEGUN) / 60; print (left > 0.2) ? left : 0 }")
   [ "$LEFT" = 0 ] && break
   train_for "$LEFT" && break
   BATCH=$((BATCH > 1 ? BATCH / 2 : 1))
@@ -82,12 +89,9 @@ kill "$COPYING" 2>/dev/null
 
 # (c), after
 WEIGHTS=$OUT/weights.safetensors
-step "evaluation after" 180 bash -c 'lift3d eval --scenes "$1" --height "$2" --views 8 --json --weights "$3" --save "$4" > "$5"' - \
-  "$DEV" "$EVAL_HEIGHT" "$WEIGHTS" "$WORK/pictures" "$WORK/after.json" && figure after "$WORK/after.json"
+evaluate after 180 --scenes "$DEV" --height "$EVAL_HEIGHT" --views 8 --weights "$WEIGHTS" --save "$WORK/pictures"
 for scene in rail_a desk_monitors; do
-  [ -d "$DEV/$scene" ] || continue
-  step "full size, 10 sources: $scene" 60 bash -c 'lift3d eval "$1" --height 0 --views 10 --json --weights "$2" > "$3"' - \
-    "$DEV/$scene" "$WEIGHTS" "$WORK/full.json" && figure "full_$scene" "$WORK/full.json"
+  [ -d "$DEV/$scene" ] && evaluate "full_size_$scene" 60 "$DEV/$scene" --height 0 --views 10 --weights "$WEIGHTS"
 done
 
 # (d)
@@ -100,4 +104,8 @@ step "stages of a frame" 90 "$PYTHON" benchmarks/stages.py --device "$DEVICE" --
 
 # (e)
 step sheet 60 "$PYTHON" -m lift3d_cli.training.gpu_results sheet "$WORK/pictures" "$OUT/sheet.jpg"
+
+# Last, as it takes longest: what compiling would gain.
+step "training speed, compiled" 150 "$PYTHON" benchmarks/training.py "$TRAIN"/* --device "$DEVICE" --batch "$BATCH" --height "$HEIGHT" \
+  --rounds "${ROUNDS:-20}" --compile --json > "$WORK/compiled.json" && figure training_speed_compiled "$WORK/compiled.json"
 ls -l "$OUT"

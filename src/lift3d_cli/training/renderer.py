@@ -80,6 +80,9 @@ class RendererTask:
             part.requires_grad_(True)
             if resolve_precision("auto", device) == "bf16":
                 compute_in_bfloat16(part, device)
+        if config.compile:
+            torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+            network.blending.compile(dynamic=True)
         self._seed, self._held_out, self._batch = config.seed, config.held_out, config.batch
         self._share_procedural = config.procedural if config.scenes else 1.0
         self._size = CPU_CROP if device.type == "cpu" else GPU_CROP
@@ -103,7 +106,8 @@ class RendererTask:
                 self._batches = Batches(self._numbered, self._batch, self._size, self._device, step * 1000)
             example = self._batches.next()
         self.num_crops = len(example.image) if self.is_batched else self._batch
-        if example.counts.float().mean() < 0.01:
+        # Of many crops, those without a known pixel weigh nothing; to ask would make a GPU wait.
+        if not self.is_batched and example.counts.float().mean() < 0.01:
             return torch.tensor(math.nan)
         return loss_of(*render_crops(self.network, example, self._single_stage), example)
 

@@ -278,7 +278,8 @@ class Batches:
             key = (num_views, draw.num_planes, draw.step, draw.has_depth)
             bucket = self._buckets[key]
             bucket.append(draw)
-            room = self._crops * _USUAL_VIEWS * _USUAL_PLANES / (num_views * draw.num_planes)
+            # Stage II takes memory by photos, Stage I by planes too.
+            room = self._crops * _USUAL_VIEWS / num_views * min(1.0, _USUAL_PLANES / draw.num_planes)
             if len(bucket) >= max(1, round(room)):
                 del self._buckets[key]
                 return assemble(bucket, self._size, num_views, random.Random(next(self._numbers)), self._device)

@@ -6,7 +6,8 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -189,6 +190,7 @@ class ProceduralWorkers:
     ) -> None:
         self._size, self._device = size, device
         self._scenes: deque[list[StoredPhoto]] = deque(maxlen=stock)
+        self._collecting = Lock()
         self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _one_thread)
         kept = [(255 * texture).round().to(torch.uint8).numpy() for texture in textures]
         jobs = ((seed, block, spec or self.spec, kept) for block in itertools.count())
@@ -196,11 +198,15 @@ class ProceduralWorkers:
 
     def __len__(self) -> int:
         """Scenes that there are to draw from now."""
-        for job in [job for job in self._pending if job.done()]:
-            self._pending.discard(job)
-            self._scenes.extend([p.to(self._device) for p in scene] for scene in job.result())
-            self._pending.add(self._pool.submit(_make_block, *next(self._jobs)))
-        return len(self._scenes)
+        with self._collecting:
+            for job in [job for job in self._pending if job.done()]:
+                self._pending.discard(job)
+                # A process that died takes its scenes along, and no training: the others' are there.
+                with suppress(BrokenExecutor):
+                    made = [stored_photos({k: torch.from_numpy(x) for k, x in scene.items()}) for scene in job.result()]
+                    self._scenes.extend([photo.to(self._device) for photo in scene] for scene in made)
+                    self._pending.add(self._pool.submit(_make_block, *next(self._jobs)))
+            return len(self._scenes)
 
     def draw(self, rng: random.Random) -> Draw:
         """A random example of the scenes that there are."""
@@ -217,9 +223,10 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _make_block(seed: int, block: int, spec: StreamSpec, textures: Sequence[np.ndarray]) -> list[list[StoredPhoto]]:
+def _make_block(seed: int, block: int, spec: StreamSpec, textures: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Scenes of a block, as arrays: tensors would go by shared memory and keep a file open each."""
     scenes = _block(seed, block, spec, [torch.from_numpy(texture).float() / 255 for texture in textures])
-    return [stored_photos(scene) for scene in itertools.islice(scenes, _BLOCK_SCENES)]
+    return [{k: x.numpy() for k, x in scene.items()} for scene in itertools.islice(scenes, _BLOCK_SCENES)]
 
 
 def _block(seed: int, block: int, spec: StreamSpec, textures: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
