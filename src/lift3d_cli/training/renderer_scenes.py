@@ -214,8 +214,9 @@ class ProceduralWorkers:
 
     def close(self) -> None:
         """End the processes."""
+        processes = list(self._pool._processes.values())  # the pool forgets them, and would wait for their last block
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((self._pool._processes or {}).values()):
+        for process in processes:
             process.terminate()
 
 
