@@ -49,6 +49,8 @@ def test_colmap_points_project_onto_their_keypoints(name):
         K = view.camera.K
         errors.append(np.stack([K[0, 0] * x + K[0, 2], K[1, 1] * y + K[1, 2]], axis=1) - image.uv[seen])
     errors = np.concatenate(errors)
+    if not len(errors):
+        pytest.skip(f"{name}: its model has no keypoints")
     assert np.linalg.norm(errors, axis=1).mean() < 0.8
     # A half-pixel mistake would shift all of them by 0.5.
     assert np.abs(errors.mean(axis=0)).max() < 0.25
