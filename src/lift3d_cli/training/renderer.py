@@ -46,6 +46,8 @@ _MAX_TEXTURES = 150
 _MAX_HELD_OUT = 3
 # Weights of the sweep's own colour and of its depth.
 _SWEEP_COLOR, _SWEEP_DEPTH = 0.4, 0.05
+# Of the planes, how many two photos are to show of a pixel that is learned from.
+_SHOWN_SHARE = 0.75
 # Procedural scenes that the workers are to have made before they have their full share.
 _ENOUGH_SCENES = 64
 
@@ -182,7 +184,7 @@ def loss_of(image: Tensor, swept: Sweep | None, example: Example) -> Tensor:
     """Charbonnier of the colour and half of the gradients' error; of Stage I, what `_loss_of_sweep` says."""
     left, top, width, height = example.window
     part = (..., slice(top, top + height), slice(left, left + width))
-    truth, counts = example.image[part], example.counts[part]
+    truth, counts = example.image[part], (example.counts if swept is None else example.counts & _is_shown(swept))[part]
     loss = _mean(_charbonnier(image, truth), counts)
     for axis in (-2, -1):
         edge = (image.diff(dim=axis) - truth.diff(dim=axis)).abs().mean(1)
@@ -199,7 +201,7 @@ def _loss_of_sweep(swept: Sweep, example: Example) -> Tensor:
     """
     color = (torch.softmax(swept.logits, 1)[:, None] * swept.colors).sum(2)  # [B, 3, h, w]
     truth = F.avg_pool2d(example.image, swept.frustum.step)
-    counts = F.avg_pool2d(example.counts[:, None].float(), swept.frustum.step)[:, 0] > 0.999
+    counts = F.avg_pool2d((example.counts & _is_shown(swept))[:, None].float(), swept.frustum.step)[:, 0] > 0.999
     loss = _SWEEP_COLOR * _mean(_charbonnier(color, truth), counts)
     if example.depth is None:
         return loss
@@ -211,6 +213,16 @@ def _loss_of_sweep(swept: Sweep, example: Example) -> Tensor:
     log_probability = torch.log_softmax(swept.logits, 1)
     below, above = (log_probability.gather(1, plane + i)[:, 0] for i in (0, 1))
     return loss - _SWEEP_DEPTH * _mean((1 - part) * below + part * above, known)
+
+
+def _is_shown(swept: Sweep) -> Tensor:  # [B, h, w] bool, of pixels
+    """True where most planes are in two photos.
+
+    At the border of what the photos show, the surface itself may be in none of them. Learning from such pixels teaches
+    to look for the colour at depths that some photo does show, and the renderer is to leave them to be filled.
+    """
+    share = (swept.num_seeing > 1.5).float().mean(1) > _SHOWN_SHARE
+    return share.repeat_interleave(swept.frustum.step, 1).repeat_interleave(swept.frustum.step, 2)
 
 
 def _charbonnier(image: Tensor, truth: Tensor) -> Tensor:  # [B, 3, h, w] to [B, h, w]
