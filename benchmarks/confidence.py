@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import common
+import measuring
 import torch
 from torch import Tensor
 
@@ -27,14 +27,14 @@ from lift3d_cli.config import RenderConfig
 from lift3d_cli.evaluation.protocols import EncodedOnTheSpot, cells_that_count, on_grid
 from lift3d_cli.geometry.grids import sample_map
 from lift3d_cli.lifting.confidence import confidence
-from lift3d_cli.registry import find_model
+from lift3d_cli.machine.device import resolve_device
+from lift3d_cli.models.registry import find_model
+from lift3d_cli.pipeline.encode import to_image
+from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
+from lift3d_cli.pipeline.renderers import make_renderer
+from lift3d_cli.pipeline.trust import DOUBTFUL, LEAST_COVERAGE, MOST_DOUBTFUL
+from lift3d_cli.pipeline.workspace import ResizedPhotos
 from lift3d_cli.scene.load import load_scene
-from lift3d_cli.stages.device import resolve_device
-from lift3d_cli.stages.encode import to_image
-from lift3d_cli.stages.lift import LiftedView, SceneLifter
-from lift3d_cli.stages.photos import ResizedPhotos
-from lift3d_cli.stages.renderers import make_renderer
-from lift3d_cli.stages.trust import DOUBTFUL, LEAST_COVERAGE, MOST_DOUBTFUL
 
 BINS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.01)
 
@@ -224,8 +224,8 @@ def main() -> None:
 def _table(rows: list[dict[str, object]]) -> str:
     head = list(rows[0])
     cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in (row.get(k, "") for k in head)] for row in rows]
-    return common.table(head, cells)
+    return measuring.table(head, cells)
 
 
 if __name__ == "__main__":
-    common.run(main)
+    measuring.run(main)

@@ -24,22 +24,22 @@ from dataclasses import dataclass
 from functools import partial
 from unittest.mock import patch
 
-import common
+import measuring
 import torch
-from common import forget_peak, peak
+from measuring import forget_peak, peak
 from roofline import speed
 from torch import Tensor, nn
 
 from lift3d_cli import load_scene
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.geometry.grids import FeatureGrid, sample_map
-from lift3d_cli.lifting.parallel import mapped, num_workers
+from lift3d_cli.machine.device import resolve_device
+from lift3d_cli.machine.parallel import mapped, num_workers
 from lift3d_cli.ops import weighted_gather as gather_module
 from lift3d_cli.ops.weighted_gather import WeightedGather, weighted_gather_ref
-from lift3d_cli.stages.device import resolve_device
-from lift3d_cli.stages.lift import SceneLifter
-from lift3d_cli.stages.photos import ResizedPhotos
-from lift3d_cli.stages.renderers import make_renderer
+from lift3d_cli.pipeline.lift import SceneLifter
+from lift3d_cli.pipeline.renderers import make_renderer
+from lift3d_cli.pipeline.workspace import ResizedPhotos
 
 SAMPLES, CHUNK = 8, 512
 FLOAT = 4  # bytes
@@ -137,7 +137,7 @@ def compare_gathers(channels: int, rounds: int, device: torch.device, bandwidth:
     gathers = {name: maker(problem.maps) for name, maker in makers.items()}
     runs = {name: partial(gather, *inputs) for name, gather in gathers.items()}
     tables = {f"{name}, table": partial(maker, problem.maps) for name, maker in makers.items() if maker is not plain}
-    seconds = common.medians(runs | tables, rounds, device)
+    seconds = measuring.medians(runs | tables, rounds, device)
     for name, maker in makers.items():
         maps = problem.maps.half() if maker is fused_half else problem.maps
         table = seconds.get(f"{name}, table", 0.0)
@@ -215,7 +215,7 @@ class ViewRayTransformer(nn.Module):
 @torch.inference_mode()
 def rays_per_second(rounds: int, height: int, rays: int, device: torch.device) -> tuple[dict[str, float], int]:
     """Of lift3d's renderer, a whole frame, and of the transformer, `rays` of it on each core; and how many photos."""
-    photos = ResizedPhotos(load_scene(common.SCENE), height, keep=32)
+    photos = ResizedPhotos(load_scene(measuring.SCENE), height, keep=32)
     candidates = list(range(1, len(photos.scene.views)))
     renderer = make_renderer(RenderConfig(device=str(device)), device)
     lifter = SceneLifter(photos, photos.points(), renderer, 10, device, candidates)
@@ -231,7 +231,7 @@ def rays_per_second(rounds: int, height: int, rays: int, device: torch.device) -
             pass
 
     runs = {"lift3d": lambda: lifter.lift(target, choice), "transformer": transform}
-    seconds = common.medians(runs, rounds, device)
+    seconds = measuring.medians(runs, rounds, device)
     pixels, num_rays = target.width * target.height, num_workers(device) * rays
     return {"lift3d": pixels / seconds["lift3d"], "transformer": num_rays / seconds["transformer"]}, views
 
@@ -241,19 +241,19 @@ def markdown(rows: Sequence[dict], speeds: dict[str, float], views: int, bandwid
     head = ["gather", "table, ms", "gather, ms", "plain / both", "peak, MiB", "asked for / copy", "least / copy"]
     lines = []
     for row in rows:
-        times = [common.milliseconds(row["table"]) if row["table"] else "", common.milliseconds(row["seconds"])]
+        times = [measuring.milliseconds(row["table"]) if row["table"] else "", measuring.milliseconds(row["seconds"])]
         shares = [f"{row[key]:.2f}" for key in ("asked", "least")]
         of = f"{row['channels']} channels, {row['gather']}"
         lines.append([of, *times, f"{row['ratio']:.1f}x", f"{row['peak'] / 2**20:,.1f}", *shares])
-    gathers = f"A copy moves {bandwidth / 1e9:,.1f} GB/s.\n\n{common.table(head, lines)}"
+    gathers = f"A copy moves {bandwidth / 1e9:,.1f} GB/s.\n\n{measuring.table(head, lines)}"
     ratio = speeds["lift3d"] / speeds["transformer"]
     lines = [[name, f"{value:,.0f}"] for name, value in speeds.items()] + [["ratio", f"{ratio:,.0f}x"]]
-    return f"{gathers}\n\n{common.table([f'rays of colour, {views} photos', 'per second'], lines)}"
+    return f"{gathers}\n\n{measuring.table([f'rays of colour, {views} photos', 'per second'], lines)}"
 
 
 def draw(file: str, rows: Sequence[dict]) -> None:
     """Time of each gather over the channels."""
-    with common.plot(file, xlabel="channels", ylabel="milliseconds", xscale="log", yscale="log") as axes:
+    with measuring.plot(file, xlabel="channels", ylabel="milliseconds", xscale="log", yscale="log") as axes:
         for name in {row["gather"]: None for row in rows}:
             of = [row for row in rows if row["gather"] == name]
             times = [1e3 * (row["table"] + row["seconds"]) for row in of]
@@ -263,7 +263,7 @@ def draw(file: str, rows: Sequence[dict]) -> None:
 
 def main() -> None:
     """Print both tables."""
-    options = common.parser(__doc__, rounds=5)
+    options = measuring.parser(__doc__, rounds=5)
     options.add_argument("--height", type=int, default=270, help="of the rendered frame, in pixels [270]")
     options.add_argument("--rays", type=int, help="that the transformer renders at a time [8, on a GPU 1024]")
     options.add_argument("--channels", type=int, nargs="+", default=[3, 16, 64, 384, 1280])
@@ -280,8 +280,8 @@ def main() -> None:
     if options.plot:
         draw(options.plot, rows)
     result = {"bandwidth": bandwidth, "gathers": rows, "rays_per_second": speeds, "photos": views}
-    common.report(options, result, markdown(rows, speeds, views, bandwidth))
+    measuring.report(options, result, markdown(rows, speeds, views, bandwidth))
 
 
 if __name__ == "__main__":
-    common.run(main)
+    measuring.run(main)

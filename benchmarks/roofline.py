@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import common
+import measuring
 import torch
 from torch import nn
 
 from lift3d_cli.config import RenderConfig
-from lift3d_cli.lifting.evidence import SKETCH_CHANNELS, TAPS
-from lift3d_cli.lifting.network import NUM_CUES, NUM_LATENTS, NUM_VIEW_INPUTS, Lift3DNetwork
-from lift3d_cli.lifting.pyramid import NUM_PHOTO_FEATURES, PYRAMID_STRIDE
-from lift3d_cli.stages.device import resolve_device, resolve_precision
+from lift3d_cli.lifting.blending.network import NUM_VIEW_INPUTS
+from lift3d_cli.lifting.blending.pyramid import NUM_PHOTO_FEATURES, PYRAMID_STRIDE
+from lift3d_cli.lifting.correction.evidence import SKETCH_CHANNELS, TAPS
+from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.proposal.network import NUM_CUES, NUM_LATENTS
+from lift3d_cli.machine.device import resolve_device, resolve_precision
 
 FLOAT = 4  # bytes
 TAP = 8  # sums per channel of a bilinear sample: four products, each added up
@@ -124,7 +126,7 @@ def gather(n: Sizes, rays: int, channels: int, cells: int) -> Work:
 
 
 def corrector_work(n: Sizes, corrector: nn.Module) -> dict[str, Work]:
-    """See `lifting/correction.py`: descriptors, and two steps by them."""
+    """See `lifting/correction/corrector.py`: descriptors, and two steps by them."""
     descriptors = corrector.descriptor.plain.out_channels
     cues = corrector.descriptor.plain.in_channels
     looks, around = descriptors + SKETCH_CHANNELS, n.views * n.cells * len(TAPS)
@@ -189,5 +191,5 @@ def speed(config: RenderConfig) -> tuple[float, float]:
     source = torch.ones(elements, device=device)
     square = torch.ones(side, side, device=device, dtype=torch.bfloat16 if is_half else torch.float32)
     target = torch.empty_like(source)
-    seconds = common.medians({"copy": lambda: target.copy_(source), "product": lambda: square @ square}, 7, device)
+    seconds = measuring.medians({"copy": lambda: target.copy_(source), "product": lambda: square @ square}, 7, device)
     return 2 * FLOAT * elements / seconds["copy"], 2 * side**3 / seconds["product"]

@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-import common
 import cv2
+import measuring
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,12 +35,12 @@ from lift3d_cli.config import DecodeConfig, EncodeConfig, RenderConfig
 from lift3d_cli.errors import ResourceError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.rigs import look_at
+from lift3d_cli.pipeline.decode import decode
+from lift3d_cli.pipeline.encode import encode
+from lift3d_cli.pipeline.render import render
+from lift3d_cli.pipeline.workspace import ScenePhotos
 from lift3d_cli.scene.paths import CameraPath
 from lift3d_cli.scene.scene import Scene, View
-from lift3d_cli.stages.decode import decode
-from lift3d_cli.stages.encode import encode
-from lift3d_cli.stages.photos import ScenePhotos
-from lift3d_cli.stages.render import render
 
 STEEPEST = 1.15
 """Exponents up to this count as linear: what is left is noise of the clock."""
@@ -209,14 +209,14 @@ def measure(axis: Axis, n: int, rounds: int, device: str, memory: str) -> dict[s
         bench = Bench(axis.job(n), Path(folder), device, memory)
         if axis.command != "encode":
             bench.encode()
-        before = common.forget_peak(device)
+        before = measuring.forget_peak(device)
         COMMANDS[axis.command](bench)
-        added = common.peak(device) - before
+        added = measuring.peak(device) - before
         times = []
         for _ in range(rounds):
-            start = common.clock(device)
+            start = measuring.clock(device)
             COMMANDS[axis.command](bench)
-            times.append(common.clock(device) - start)
+            times.append(measuring.clock(device) - start)
     return {"n": n, "seconds": statistics.median(times), "bytes": added}
 
 
@@ -230,15 +230,15 @@ def markdown(name: str, points: Sequence[dict[str, float]]) -> str:
     """The table of an axis, with its verdict."""
     axis, slopes = AXES[name], [exponent(points, what) for what in ("seconds", "bytes")]
     verdict = "linear or better" if max(slopes) <= STEEPEST else "**worse than linear**"
-    rows = [[f"{p['n']:,}", common.milliseconds(p["seconds"]), f"{p['bytes'] / 2**20:,.0f}"] for p in points]
+    rows = [[f"{p['n']:,}", measuring.milliseconds(p["seconds"]), f"{p['bytes'] / 2**20:,.0f}"] for p in points]
     rows.append(["exponent", *(f"{slope:.2f}" for slope in slopes)])
-    return f"{axis.title}: {verdict}\n\n{common.table([axis.unit, 'ms', 'peak, MiB'], rows)}"
+    return f"{axis.title}: {verdict}\n\n{measuring.table([axis.unit, 'ms', 'peak, MiB'], rows)}"
 
 
 def draw(file: Path, result: Mapping[str, Sequence[dict[str, float]]]) -> None:
     """Time of each axis, as parts of its first point, with a line of what is linear."""
     scales = {"xscale": "log", "yscale": "log", "xlabel": "size, times that of the first point"}
-    with common.plot(file, ylabel="time, times that of the first point", **scales) as axes:
+    with measuring.plot(file, ylabel="time, times that of the first point", **scales) as axes:
         for name, points in result.items():
             n, seconds = ([p[key] / points[0][key] for p in points] for key in ("n", "seconds"))
             axes.plot(n, seconds, "o-", label=f"{AXES[name].title}, {AXES[name].unit}")
@@ -249,7 +249,7 @@ def draw(file: Path, result: Mapping[str, Sequence[dict[str, float]]]) -> None:
 
 def main() -> None:
     """Print the tables."""
-    options = common.parser(__doc__, rounds=2)
+    options = measuring.parser(__doc__, rounds=2)
     options.add_argument("--axis", action="append", choices=AXES, help="measure only this one; may be repeated")
     options.add_argument("--memory", default=RenderConfig.memory, help="as of lift3d render [auto]")
     options.add_argument("--quick", action="store_true", help="two small points an axis, to try it out")
@@ -267,7 +267,7 @@ def main() -> None:
         result[name] = [_in_process_of_its_own(name, n, options) for n in values]
     if options.plot:
         draw(options.plot, result)
-    common.report(options, {"axes": result}, "\n\n".join(markdown(name, points) for name, points in result.items()))
+    measuring.report(options, {"axes": result}, "\n\n".join(markdown(name, points) for name, points in result.items()))
 
 
 def _in_process_of_its_own(axis: str, n: int, options: argparse.Namespace) -> dict[str, float]:
@@ -280,4 +280,4 @@ def _in_process_of_its_own(axis: str, n: int, options: argparse.Namespace) -> di
 
 
 if __name__ == "__main__":
-    common.run(main)
+    measuring.run(main)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import common
+import measuring
 import torch
 from roofline import COLORS, Sizes, Work, speed, work
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,22 +31,23 @@ from lift3d_cli.cache.renders import Render
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.config import DecodeConfig, EncodeConfig, RenderConfig
 from lift3d_cli.lifting import renderer as renderer_module
-from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal
+from lift3d_cli.lifting.blending.learned import LearnedBlending
 from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.proposal.learned import LearnedProposal
 from lift3d_cli.lifting.renderer import Renderer
+from lift3d_cli.machine import background as overlap
+from lift3d_cli.models.registry import find_model
 from lift3d_cli.ops.weighted_gather import WeightedGather
-from lift3d_cli.registry import find_model
+from lift3d_cli.pipeline import decode as decode_module
+from lift3d_cli.pipeline import lift as lift_module
+from lift3d_cli.pipeline import render as render_module
+from lift3d_cli.pipeline.decode import decode
+from lift3d_cli.pipeline.encode import encode
+from lift3d_cli.pipeline.render import CachedFeatures, render
+from lift3d_cli.pipeline.results import TaskFolder
+from lift3d_cli.pipeline.workspace import ScenePhotos
 from lift3d_cli.scene.paths import CameraPath
 from lift3d_cli.scene.scene import Scene
-from lift3d_cli.stages import decode as decode_module
-from lift3d_cli.stages import lift as lift_module
-from lift3d_cli.stages import overlap
-from lift3d_cli.stages import render as render_module
-from lift3d_cli.stages.decode import decode
-from lift3d_cli.stages.encode import encode
-from lift3d_cli.stages.photos import ScenePhotos
-from lift3d_cli.stages.render import CachedFeatures, render
-from lift3d_cli.stages.results import TaskFolder
 
 ONCE_A_PHOTO = ("read photos", "read features", "photo features", "descriptors of photos")
 """Stages whose results are kept for the next frames."""
@@ -86,13 +87,13 @@ class Stopwatch:
     @contextmanager
     def stage(self, name: str) -> Iterator[list[Any]]:
         """Time what is done within; the name, the first of the list, can be changed meanwhile."""
-        start = common.clock(self._device)
+        start = measuring.clock(self._device)
         entry = [name, 0.0]
         self._stack.append(entry)
         try:
             yield entry
         finally:
-            elapsed = common.clock(self._device) - start
+            elapsed = measuring.clock(self._device) - start
             self._stack.pop()
             self.seconds[entry[0]] += elapsed - entry[1]
             if self._stack:
@@ -244,24 +245,24 @@ def markdown(rows: list[dict], rest: Mapping[str, float], sizes: Sizes, bandwidt
     lines = []
     for row in rows:
         amounts = f"{row['bytes'] / 1e6:,.1f}", f"{row['flops'] / 1e9:,.2f}"
-        times = common.milliseconds(row["seconds"]), common.milliseconds(row["roofline"])
+        times = measuring.milliseconds(row["seconds"]), measuring.milliseconds(row["roofline"])
         lines.append([row["stage"], times[0], *amounts, times[1], f"{row['ratio']:,.1f}x"])
-    lines += [[name, common.milliseconds(value), *[""] * 4] for name, value in rest.items()]
+    lines += [[name, measuring.milliseconds(value), *[""] * 4] for name, value in rest.items()]
     total, roofline = sum(row["seconds"] for row in rows) + sum(rest.values()), sum(row["roofline"] for row in rows)
-    sums = common.milliseconds(total), "", "", common.milliseconds(roofline), f"{total / roofline:,.1f}x"
+    sums = measuring.milliseconds(total), "", "", measuring.milliseconds(roofline), f"{total / roofline:,.1f}x"
     lines.append(["a path's first frame", *sums])
     once = sum(row["seconds"] for row in rows if row["stage"] in ONCE_A_PHOTO)
-    lines.append(["a frame of photos that are known", common.milliseconds(total - once), *[""] * 4])
+    lines.append(["a frame of photos that are known", measuring.milliseconds(total - once), *[""] * 4])
     return (
         f"A frame of {sizes.pixels:,} pixels from {sizes.views} photos, {sizes.samples} samples a ray, "
         f"{planes} x {height} x {width} voxels, features of {sizes.channels} channels in {sizes.cells:,} cells.\n"
-        f"Roofline: {bandwidth / 1e9:,.1f} GB/s, {rate / 1e9:,.0f} Gflop/s.\n\n{common.table(head, lines)}"
+        f"Roofline: {bandwidth / 1e9:,.1f} GB/s, {rate / 1e9:,.0f} Gflop/s.\n\n{measuring.table(head, lines)}"
     )
 
 
 def draw(file: Path, rows: list[dict]) -> None:
     """Bars of each stage and its roofline."""
-    with common.plot(file, xlabel="milliseconds", xscale="log") as axes:
+    with measuring.plot(file, xlabel="milliseconds", xscale="log") as axes:
         names = [row["stage"] for row in rows][::-1]
         for key, height in (("seconds", 0.8), ("roofline", 0.4)):
             axes.barh(names, [1e3 * row[key] for row in rows][::-1], height, label=key.replace("seconds", "measured"))
@@ -270,15 +271,15 @@ def draw(file: Path, rows: list[dict]) -> None:
 
 def main() -> None:
     """Print the table."""
-    options = common.parser(__doc__, rounds=3)
-    options.add_argument("--scene", type=Path, default=common.SCENE)
+    options = measuring.parser(__doc__, rounds=3)
+    options.add_argument("--scene", type=Path, default=measuring.SCENE)
     options.add_argument("--height", type=int, default=270, help="of the frame, in pixels [270]")
     options.add_argument("--views", type=int, default=RenderConfig.views, help="source photos [8]")
     options.add_argument("--model", default="tiny-colorizer", help="2D model [tiny-colorizer]")
     options.add_argument("--task", default="", help="that it is decoded to [the model's first]")
     options = options.parse_args()
     scene, model = load_scene(options.scene), find_model(options.model).load()
-    path = CameraPath((common.novel_pose(scene, options.height),), ("0000",))
+    path = CameraPath((measuring.novel_pose(scene, options.height),), ("0000",))
     with tempfile.TemporaryDirectory() as folder:
         cache = SceneCache(Path(folder), str(scene.root))
         # At the frame's size, so that its features have a cell for as many pixels as those of the photos.
@@ -293,8 +294,8 @@ def main() -> None:
         draw(options.plot, rows)
     rest = {name: seconds[name] for name in (RENDERER, REST)}
     result = {"sizes": asdict(sizes), "bandwidth": bandwidth, "flops_per_second": rate, "stages": rows, "rest": rest}
-    common.report(options, result, markdown(rows, rest, sizes, bandwidth, rate))
+    measuring.report(options, result, markdown(rows, rest, sizes, bandwidth, rate))
 
 
 if __name__ == "__main__":
-    common.run(main)
+    measuring.run(main)

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import common
+import measuring
 
 COMMAND = [sys.executable, "-m", "lift3d_cli"]
 STARTS = {
@@ -23,7 +23,7 @@ STARTS = {
     "lift3d --help": [*COMMAND, "--help"],
     "lift3d render --help": [*COMMAND, "render", "--help"],
     "import torch": [sys.executable, "-c", "import torch"],
-    "all that a render imports": [sys.executable, "-c", "import lift3d_cli.cli.app, lift3d_cli.stages.render"],
+    "all that a render imports": [sys.executable, "-c", "import lift3d_cli.cli.app, lift3d_cli.pipeline.render"],
 }
 
 
@@ -48,8 +48,8 @@ def run(command: Sequence[str], folder: Path) -> None:
 
 def main() -> None:
     """Print the table."""
-    options = common.parser(__doc__, rounds=7, device=False)
-    options.add_argument("--scene", type=Path, default=common.SCENE)
+    options = measuring.parser(__doc__, rounds=7, device=False)
+    options.add_argument("--scene", type=Path, default=measuring.SCENE)
     options.add_argument("--frames", type=int, default=60, help="of the path that is rendered [60]")
     options.add_argument("--model", default="tiny-colorizer", help="2D model that is encoded [tiny-colorizer]")
     options = options.parse_args()
@@ -60,13 +60,13 @@ def main() -> None:
         contestants: dict[str, Callable[[], None]] = {
             what: functools.partial(run, command, folder) for what, command in starts.items()
         }
-        seconds = common.medians(contestants, options.rounds)
+        seconds = measuring.medians(contestants, options.rounds)
     if options.plot:
-        with common.plot(options.plot, xlabel="seconds") as axes:
+        with measuring.plot(options.plot, xlabel="seconds") as axes:
             axes.barh(list(seconds)[::-1], list(seconds.values())[::-1])
-    rows = [[what, common.milliseconds(value)] for what, value in seconds.items()]
-    common.report(options, {"seconds": seconds}, common.table(["start", "ms"], rows))
+    rows = [[what, measuring.milliseconds(value)] for what, value in seconds.items()]
+    measuring.report(options, {"seconds": seconds}, measuring.table(["start", "ms"], rows))
 
 
 if __name__ == "__main__":
-    common.run(main)
+    measuring.run(main)

@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import common
+import measuring
 import torch
 from stages import Stopwatch
 
@@ -31,12 +31,12 @@ from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import SceneError
 from lift3d_cli.evaluation.cost import Cost
 from lift3d_cli.evaluation.protocols import EncodedOnTheSpot
+from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.models.base import DecodeContext, DecodeOptions, FeatureMap, RenderedView
-from lift3d_cli.registry import find_model
-from lift3d_cli.stages.device import resolve_device
-from lift3d_cli.stages.lift import SceneLifter
-from lift3d_cli.stages.photos import ResizedPhotos
-from lift3d_cli.stages.renderers import make_renderer
+from lift3d_cli.models.registry import find_model
+from lift3d_cli.pipeline.lift import SceneLifter
+from lift3d_cli.pipeline.renderers import make_renderer
+from lift3d_cli.pipeline.workspace import ResizedPhotos
 
 EMBEDDED = ("tiny-colorizer:colorize", "tiny-superres:superres", "style:stylize")
 MADE_UP = {
@@ -98,7 +98,7 @@ class Bench:
         self.photos = ResizedPhotos(load_scene(scene), height, keep=4 * views)
         renderer = make_renderer(RenderConfig(), self.device)
         self._lifter = SceneLifter(self.photos, self.photos.points(), renderer, views, self.device)
-        self.target = common.novel_pose(self.photos.scene, self.photos.scene.views[0].camera.height)
+        self.target = measuring.novel_pose(self.photos.scene, self.photos.scene.views[0].camera.height)
         self.choice = self._lifter.choose(self.target)
 
     def costs(self, models: Mapping[str, tuple[str, str]], rounds: int) -> dict[str, tuple[Cost, float]]:
@@ -113,7 +113,7 @@ class Bench:
         for name, (ref, task) in models.items():
             runs |= self._of_model(name, ref, task, added[name])
         runs = {name: torch.inference_mode()(run) for name, run in runs.items()}
-        seconds = common.medians(runs, rounds, self.device)
+        seconds = measuring.medians(runs, rounds, self.device)
         found = {}
         for name in models:
             encode, decode, features = (seconds[f"{part} {name}"] for part in ("encode", "decode", "features"))
@@ -156,16 +156,16 @@ def markdown(found: Mapping[str, tuple[Cost, float]], frames: int, photos: int) 
     rows = []
     for name, (cost, features) in found.items():
         seconds = cost.encode, cost.render, cost.lift, cost.render + cost.lift, features, cost.decode
-        times = [common.milliseconds(value) for value in seconds]
+        times = [measuring.milliseconds(value) for value in seconds]
         totals = cost.on_frames(frames), cost.lifted(frames, photos)
         rows.append([name, *times, str(cost.break_even(photos) or "never"), *(f"{total:,.1f}" for total in totals)])
-    return common.table(head, rows)
+    return measuring.table(head, rows)
 
 
 def draw(file: Path, found: Mapping[str, tuple[Cost, float]], photos: int) -> None:
     """By the number of frames, how many times as long as lifting the 2D model on each frame takes."""
     frames = [round(10 ** (i / 20)) for i in range(61)]
-    with common.plot(
+    with measuring.plot(
         file, xlabel="frames M", xscale="log", ylabel="time of 2D on every frame / time of lifting"
     ) as axes:
         for name, (cost, _) in found.items():
@@ -176,8 +176,8 @@ def draw(file: Path, found: Mapping[str, tuple[Cost, float]], photos: int) -> No
 
 def main() -> None:
     """Print the table."""
-    options = common.parser(__doc__, rounds=5)
-    options.add_argument("--scene", type=Path, default=common.SCENE)
+    options = measuring.parser(__doc__, rounds=5)
+    options.add_argument("--scene", type=Path, default=measuring.SCENE)
     options.add_argument("--height", type=int, default=270, help="of photos and frames, in pixels [270]")
     options.add_argument("--views", type=int, default=RenderConfig.views, help="source photos of a frame [8]")
     options.add_argument(
@@ -206,8 +206,8 @@ def main() -> None:
         for name, (cost, features) in found.items()
     }
     result = {"size": where, "photos": photos, "frames": options.frames, "models": rows}
-    common.report(options, result, f"{where}\n\n{markdown(found, options.frames, photos)}")
+    measuring.report(options, result, f"{where}\n\n{markdown(found, options.frames, photos)}")
 
 
 if __name__ == "__main__":
-    common.run(main)
+    measuring.run(main)

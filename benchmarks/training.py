@@ -10,12 +10,12 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import common
+import measuring
 import torch
 
 from lift3d_cli.config import TrainConfig
-from lift3d_cli.stages.device import resolve_device
-from lift3d_cli.stages.renderers import load_network
+from lift3d_cli.machine.device import resolve_device
+from lift3d_cli.pipeline.renderers import load_network
 from lift3d_cli.training.loop import Run, keep_freed_memory
 from lift3d_cli.training.renderer import RendererTask
 
@@ -27,10 +27,10 @@ def measure(config: TrainConfig, steps: int) -> dict[str, float]:
     task = RendererTask(config, load_network("")[0], device)
     run, times, crops = Run(config, task), [], 0
     for step in range(2 * steps):
-        start = common.clock(device)
+        start = measuring.clock(device)
         run.advance()
         if step >= steps:
-            times.append(common.clock(device) - start)
+            times.append(measuring.clock(device) - start)
             crops += task.num_crops
     task.close()
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
@@ -44,7 +44,7 @@ def measure(config: TrainConfig, steps: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = common.parser(__doc__, rounds=20)
+    parser = measuring.parser(__doc__, rounds=20)
     parser.add_argument("scenes", type=Path, nargs="+", help="to learn from")
     parser.add_argument("--batch", type=int, default=2, help="crops a step")
     parser.add_argument("--height", type=int, default=240, help="of the photos, in pixels")
@@ -62,8 +62,8 @@ def main() -> None:
         )
         result = measure(config, options.rounds)
     rows = [[name.replace("_", " "), f"{value:g}"] for name, value in result.items()]
-    common.report(options, result, common.table(["", "median"], rows))
+    measuring.report(options, result, measuring.table(["", "median"], rows))
 
 
 if __name__ == "__main__":
-    common.run(main)
+    measuring.run(main)

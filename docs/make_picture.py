@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lift3d_cli import RenderedView, load_scene
 from lift3d_cli.cache.renders import Render
 from lift3d_cli.cache.session import recall
-from lift3d_cli.registry import find_model
+from lift3d_cli.models.registry import find_model
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "demo"

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from lift3d_cli.cli.app import app
 from lift3d_cli.models.base import ModelSpec
-from lift3d_cli.registry import BUILT_INS, find_model
+from lift3d_cli.models.registry import BUILT_INS, find_model
 from lift3d_cli.weights import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,3 +85,15 @@ def model_file(tmp_path) -> Path:
 def model_ref(model_file) -> str:
     """What `--model` takes for the model of `model_file`."""
     return f"{model_file}:Patches"
+
+
+def threads() -> list[str]:
+    """Names of the threads of ours that live."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("lift3d-")]
+
+
+@pytest.fixture
+def no_thread_is_left():
+    """At the end of a test."""
+    yield
+    assert threads() == []

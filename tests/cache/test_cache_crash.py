@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lift3d_cli.cache import atomic
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.errors import CacheError, ResourceError
+from lift3d_cli.machine import atomic
 
 KEYS = [f"{n:02x}" * 32 for n in range(8)]
 

@@ -146,8 +146,12 @@ def test_altered_encoder_record_is_refused(encoder, old, new, reason):
 
 
 @pytest.mark.parametrize(
-    "module", ["format", "atomic", "files", "store", "renders", "inventory", "location", "session"]
+    "module",
+    [
+        *(f"cache.{name}" for name in ("format", "files", "store", "renders", "inventory", "location", "session")),
+        "machine.atomic",
+    ],
 )
 def test_import_does_not_load_torch(module):
-    code = f"import sys, lift3d_cli.cache.{module}; sys.exit('torch' in sys.modules)"
+    code = f"import sys, lift3d_cli.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

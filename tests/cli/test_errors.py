@@ -105,7 +105,7 @@ def test_unknown_exception_shows_its_traceback_and_asks_for_a_report(done, monke
     def fail(*_, **__):
         raise ZeroDivisionError("an odd number")
 
-    monkeypatch.setattr("lift3d_cli.stages.encode.to_image", fail)
+    monkeypatch.setattr("lift3d_cli.pipeline.encode.to_image", fail)
     result = done("encode", "scene", "--model", "rgb")
     assert result.exit_code == 1
     assert "Traceback (most recent call last)" in result.stderr
@@ -118,7 +118,7 @@ def test_unknown_errors_of_the_system_and_of_torch_are_not_swallowed(done, monke
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("lift3d_cli.stages.encode.to_image", fail)
+    monkeypatch.setattr("lift3d_cli.pipeline.encode.to_image", fail)
     result = done("encode", "scene", "--model", "rgb")
     assert result.exit_code == 1
     assert "Traceback" in result.stderr

@@ -8,8 +8,8 @@ from plane_world import look_at, rig, source_views
 
 from lift3d_cli.evaluation.baselines import BestBlend, NearestView
 from lift3d_cli.geometry.grids import FeatureGrid
-from lift3d_cli.lifting.correction import InconsistencyCorrector
-from lift3d_cli.lifting.prediction import FeaturePrediction, projection, random_directions
+from lift3d_cli.lifting.correction.corrector import InconsistencyCorrector
+from lift3d_cli.lifting.correction.prediction import FeaturePrediction, projection, random_directions
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.models.base import FeatureMap

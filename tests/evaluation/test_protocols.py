@@ -16,8 +16,8 @@ from lift3d_cli.config import EvalConfig
 from lift3d_cli.errors import ModelError, SceneError
 from lift3d_cli.evaluation import protocols
 from lift3d_cli.evaluation.protocols import evaluate
-from lift3d_cli.lifting import learned
-from lift3d_cli.lifting.proposal import PlaneSweepProposal
+from lift3d_cli.lifting.proposal import learned
+from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.scene.load import load_scene
 
 # The variant that is quick.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from lift3d_cli.geometry.grids import FeatureGrid
-from lift3d_cli.lifting.aggregation import BlendingWeights
-from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal
+from lift3d_cli.lifting.blending.protocol import BlendingWeights
+from lift3d_cli.lifting.proposal.protocol import DepthDistribution
+from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.lifting.renderer import RenderedFrame, Renderer
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews

@@ -10,7 +10,7 @@ from plane_world import WALL_AND_CARD, as_tensor, look_at, photograph, rig, sour
 from rendering import RANGE
 
 from lift3d_cli.lifting.confidence import confidence, mean_square
-from lift3d_cli.lifting.proposal import PlaneSweepProposal
+from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.lifting.renderer import Renderer
 
 RENDERER = Renderer(PlaneSweepProposal(num_planes=32))

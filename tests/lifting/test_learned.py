@@ -17,13 +17,15 @@ from lift3d_cli.errors import ModelError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import pixel_centers, sample_volume
-from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal, _smallest
-from lift3d_cli.lifting.network import Lift3DNetwork, _Elu
-from lift3d_cli.lifting.proposal import PlaneSweepProposal
+from lift3d_cli.lifting.blending.learned import LearnedBlending
+from lift3d_cli.lifting.blending.network import _Elu
+from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.proposal.learned import LearnedProposal, _smallest
+from lift3d_cli.lifting.proposal.sampling import sample_depths
+from lift3d_cli.lifting.proposal.sweep import disparity
+from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.lifting.renderer import Renderer
-from lift3d_cli.lifting.sampling import sample_depths
-from lift3d_cli.lifting.sweep import disparity
-from lift3d_cli.stages.renderers import make_renderer
+from lift3d_cli.pipeline.renderers import make_renderer
 
 
 def learned(network: Lift3DNetwork, num_planes: int = 16) -> Renderer:

@@ -11,9 +11,12 @@ from rendering import RANGE
 
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import FeatureGrid, pixel_centers, sample_volume
-from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal
-from lift3d_cli.lifting.network import NUM_LATENTS, Conv3d, Lift3DNetwork
-from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal
+from lift3d_cli.lifting.blending.learned import LearnedBlending
+from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.proposal.learned import LearnedProposal
+from lift3d_cli.lifting.proposal.network import NUM_LATENTS, Conv3d
+from lift3d_cli.lifting.proposal.protocol import DepthDistribution
+from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews

@@ -8,7 +8,7 @@ import torch
 from plane_world import as_tensor, look_at, photograph, rig, source_views
 from rendering import FAST, RANGE, KnownDepth, all_finite, assert_same, features, psnr
 
-from lift3d_cli.lifting.proposal import PlaneSweepProposal
+from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sources import SourceViews
 

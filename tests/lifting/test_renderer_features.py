@@ -13,7 +13,7 @@ from rendering import FAST, RANGE, KnownDepth, OnlyView
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.grids import FeatureGrid
-from lift3d_cli.lifting.proposal import PlaneSweepProposal
+from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews

@@ -10,7 +10,7 @@ from plane_world import look_at, rig
 from rendering import FAST, RANGE, OnlyView, assert_same, features, psnr
 
 from lift3d_cli.geometry.grids import FeatureGrid
-from lift3d_cli.lifting.correction import InconsistencyCorrector
+from lift3d_cli.lifting.correction.corrector import InconsistencyCorrector
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_checkpoints import save_adain, save_johnson, save_torchscript
 
-from lift3d_cli.models.style import Style
-from lift3d_cli.registry import find_model
+from lift3d_cli.models.builtin.style import Style
+from lift3d_cli.models.registry import find_model
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from torch import nn
 
 from lift3d_cli import Model
 from lift3d_cli.errors import ModelError
-from lift3d_cli.registry import find_model
+from lift3d_cli.models.registry import find_model
 
 # torch says that TorchScript will go some day.
 IGNORE_DEPRECATION = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lift3d_cli import FeatureGrid, FeatureMap, Model, ModelSpec
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models import conformance
-from lift3d_cli.registry import find_model
+from lift3d_cli.models.registry import find_model
 
 
 # Those that need no download; the others are checked with small weights, each in its own file.

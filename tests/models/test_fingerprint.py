@@ -11,7 +11,7 @@ from torch import nn
 from lift3d_cli import Model, ModelSpec
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models.fingerprint import fingerprint
-from lift3d_cli.registry import ModelRef, find_model
+from lift3d_cli.models.registry import ModelRef, find_model
 
 REF = ModelRef("toy", "built-in", "toy", "toy:Toy")
 

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.cli.app import app
+from lift3d_cli.pipeline.workspace import ScenePhotos
 from lift3d_cli.report.collect import Run, default_results
 from lift3d_cli.scene.load import load_scene
-from lift3d_cli.stages.photos import ScenePhotos
 
 METRICS = {
     "scene": "wall",

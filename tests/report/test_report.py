@@ -19,8 +19,8 @@ from lift3d_cli.cache.renders import Render
 from lift3d_cli.cli.app import app
 from lift3d_cli.config import ReportConfig
 from lift3d_cli.errors import Lift3dError, ResourceError
+from lift3d_cli.machine.png import read_png
 from lift3d_cli.report import cameras, page, pictures, tables
-from lift3d_cli.stages.png import read_png
 
 # ---- the page --------------------------------------------------------------------------------------------------------
 

@@ -13,13 +13,13 @@ from reporting import lift3d, open_run
 
 from lift3d_cli.config import RenderConfig, ReportConfig
 from lift3d_cli.errors import ModelError
+from lift3d_cli.machine.progress import no_progress
 from lift3d_cli.models.base import RenderedView
-from lift3d_cli.registry import find_model
+from lift3d_cli.models.registry import find_model
+from lift3d_cli.pipeline.lift import SceneLifter
+from lift3d_cli.pipeline.render import CachedFeatures
+from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.report import compare
-from lift3d_cli.stages.encode import no_progress
-from lift3d_cli.stages.lift import SceneLifter
-from lift3d_cli.stages.render import CachedFeatures
-from lift3d_cli.stages.renderers import make_renderer
 
 # ---- the 2D model ----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lift3d_cli.models.ddcolor_net import DDColorNet, Sizes
+from lift3d_cli.models.builtin.ddcolor_net import DDColorNet, Sizes
 
 DDCOLOR = Sizes(depths=(1, 1, 2, 1), widths=(8, 16, 24, 32), width=32, queries=6, layers=4, inner=24)
 

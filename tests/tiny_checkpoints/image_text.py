@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lift3d_cli.models.image_text import NEGATIVES
+from lift3d_cli.models.builtin.image_text import NEGATIVES
 
 WORDS = ("chair", "floor", "wall", "photo", "a", "of", "the", *NEGATIVES)
 _IMAGE_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -10,7 +10,7 @@ import torch
 from lift3d_cli.config import RenderConfig, TrainConfig
 from lift3d_cli.errors import ModelError, ResourceError, SceneError
 from lift3d_cli.lifting.network import Lift3DNetwork
-from lift3d_cli.stages.renderers import load_network, make_renderer
+from lift3d_cli.pipeline.renderers import load_network, make_renderer
 from lift3d_cli.training import corrector
 from lift3d_cli.training.corrector import CorrectorTask, PredictionTask, disturb
 from lift3d_cli.training.loop import CHECKPOINT, CURVES, Run

@@ -14,7 +14,7 @@ from torch import nn
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
 from lift3d_cli.lifting.network import compute_in_bfloat16
-from lift3d_cli.lifting.parallel import mapped
+from lift3d_cli.machine.parallel import mapped
 from lift3d_cli.training import loop
 
 

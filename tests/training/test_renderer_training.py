@@ -15,8 +15,8 @@ import torch
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import SceneError
 from lift3d_cli.lifting.network import Lift3DNetwork
-from lift3d_cli.lifting.sweep import Frustum
-from lift3d_cli.scene.procedural.stream import StreamSpec
+from lift3d_cli.lifting.proposal.sweep import Frustum
+from lift3d_cli.procedural.stream import StreamSpec
 from lift3d_cli.training.loop import Run
 from lift3d_cli.training.renderer import RendererTask, loss_of, render_crops
 from lift3d_cli.training.renderer_data import (

@@ -13,7 +13,7 @@ import torch
 
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
-from lift3d_cli.models.style import Style
+from lift3d_cli.models.builtin.style import Style
 from lift3d_cli.training import loop, style
 from lift3d_cli.weights import read_manifest
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from lift3d_cli.cache.atomic import Later, at_once, storage_error, write_atomic
 from lift3d_cli.cache.format import check_map, file_metadata, grid_json, parse_file_metadata
 from lift3d_cli.errors import CacheError, ModelError
+from lift3d_cli.machine.atomic import Later, at_once, storage_error, write_atomic
 
 if TYPE_CHECKING:
     import numpy as np

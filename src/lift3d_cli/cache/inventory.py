@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lift3d_cli.cache.atomic import sweep
 from lift3d_cli.cache.files import read_document
 from lift3d_cli.cache.format import EncoderRecord
 from lift3d_cli.errors import CacheError
+from lift3d_cli.machine.atomic import sweep
 
 
 @dataclass(frozen=True)

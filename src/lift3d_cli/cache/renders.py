@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lift3d_cli.cache.atomic import Later, at_once, sweep, write_atomic
 from lift3d_cli.cache.files import TensorFile, read_document
 from lift3d_cli.cache.format import DTYPES, canonical_json, document_json, key_of, parse_document, slug
 from lift3d_cli.errors import CacheError
+from lift3d_cli.machine.atomic import Later, at_once, sweep, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,8 +10,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lift3d_cli.cache.atomic import replace_file
 from lift3d_cli.errors import CacheError, SceneError
+from lift3d_cli.machine.atomic import replace_file
 
 FILE_NAME = ".lift3d.json"
 _SCHEMA = 1

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lift3d_cli.cache.atomic import Later, at_once, sweep, write_atomic
 from lift3d_cli.cache.files import TensorFile, read_document
 from lift3d_cli.cache.format import EncoderRecord, PhotoRecord, photo_key, slug
 from lift3d_cli.errors import CacheError, SceneError
+from lift3d_cli.machine.atomic import Later, at_once, sweep, write_atomic
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ from lift3d_cli.config import RAW_FORMATS, DecodeConfig
 from lift3d_cli.errors import CacheError
 
 if TYPE_CHECKING:
-    from lift3d_cli.stages.photos import ScenePhotos
+    from lift3d_cli.pipeline.workspace import ScenePhotos
 
 
 def decode(
@@ -71,7 +71,7 @@ def decode(
     if raw not in ("", *RAW_FORMATS):
         raise typer.BadParameter(f"{raw!r} is not one of {', '.join(RAW_FORMATS)}", param_hint="--raw")
     folder = find_render(render, cache)
-    from lift3d_cli.stages.decode import decode as run
+    from lift3d_cli.pipeline.decode import decode as run
 
     config = DecodeConfig(
         task,
@@ -123,7 +123,7 @@ def _point(text: str | None) -> tuple[float, float] | None:
 def open_photos(scene: Path, render: Path, cache: Path | None) -> ScenePhotos:
     """The photos of the scene that a render was made from, with the cache that it lies in."""
     from lift3d_cli.cache.store import SceneCache
-    from lift3d_cli.stages.photos import ScenePhotos
+    from lift3d_cli.pipeline.workspace import ScenePhotos
 
     loaded = options.open_scene(scene)
     is_in_cache = render.parent.name == "renders" and (render.parent.parent / "feats").is_dir()

@@ -38,15 +38,15 @@ def encode(
     options.check_dtype(dtype)
     loaded = options.open_scene(scene)
     store = options.open_cache(loaded, cache)
-    from lift3d_cli.stages.encode import encode as run
-    from lift3d_cli.stages.photos import ScenePhotos
+    from lift3d_cli.pipeline.encode import encode as run
+    from lift3d_cli.pipeline.workspace import ScenePhotos
 
     models = tuple(_with_prompt(name, prompt) for name in model or EncodeConfig.models)
     config = EncodeConfig(models, device, dtype, max_size, force, seed)
     done = run(ScenePhotos(loaded, store, keep=2), config, console.progress)
     console.warn(remember(scene, cache))
     if prune:
-        from lift3d_cli.stages.prune import prune_features
+        from lift3d_cli.pipeline.prune import prune_features
 
         console.say(f"pruned {console.human_bytes(prune_features(loaded, store))}")
     if json:

@@ -17,7 +17,7 @@ def models(
     json: options.Json = False,
 ) -> None:
     """List the 2D models that can be lifted."""
-    from lift3d_cli.registry import find_model, list_models
+    from lift3d_cli.models.registry import find_model, list_models
 
     rows = [_facts(ref) for ref in ([find_model(name)] if name else list_models())]
     if json:

@@ -63,9 +63,9 @@ def render(
     loaded = options.open_scene(scene)
     store = options.open_cache(loaded, cache)
     from lift3d_cli.cache.renders import Render
-    from lift3d_cli.stages.photos import ScenePhotos
-    from lift3d_cli.stages.render import render as run
-    from lift3d_cli.stages.trust import judge, write_confidence
+    from lift3d_cli.pipeline.render import render as run
+    from lift3d_cli.pipeline.trust import judge, write_confidence
+    from lift3d_cli.pipeline.workspace import ScenePhotos
 
     config = RenderConfig(tuple(model or ()), views, planes, samples, device, dtype, memory, weights, precision)
     name = "path" if poses == "-" else Path(poses).stem

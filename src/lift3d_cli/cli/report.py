@@ -47,9 +47,9 @@ def report(
     """
     folder = find_render(render, cache)
     from lift3d_cli.cache.renders import Render
+    from lift3d_cli.pipeline.results import write_output
     from lift3d_cli.report.collect import Run, default_results
     from lift3d_cli.report.page import make_report
-    from lift3d_cli.stages.results import write_output
 
     photos = open_photos(Path(Render.open(folder).facts["scene"]), folder, cache)
     results = decoded or default_results(folder)

@@ -14,15 +14,15 @@ from lift3d_cli.evaluation.metrics import feature_mse
 from lift3d_cli.evaluation.protocols import EncodedOnTheSpot, cells_that_count, on_grid, split
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.grids import FeatureGrid
-from lift3d_cli.lifting.correction import Corrector
+from lift3d_cli.lifting.correction.corrector import Corrector
+from lift3d_cli.machine.device import resolve_device
+from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import FeatureMap
-from lift3d_cli.registry import find_model
+from lift3d_cli.models.registry import find_model
+from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
+from lift3d_cli.pipeline.renderers import load_prediction, make_renderer
+from lift3d_cli.pipeline.workspace import ResizedPhotos
 from lift3d_cli.scene.scene import Scene
-from lift3d_cli.stages.device import resolve_device
-from lift3d_cli.stages.encode import Progress, no_progress
-from lift3d_cli.stages.lift import LiftedView, SceneLifter
-from lift3d_cli.stages.photos import ResizedPhotos
-from lift3d_cli.stages.renderers import load_prediction, make_renderer
 
 ROWS = {
     "full": "two stages and corrector",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.geometry.grids import FeatureGrid, sample_map
-from lift3d_cli.lifting.evidence import Blend, on_maps
+from lift3d_cli.lifting.correction.evidence import Blend, on_maps
 from lift3d_cli.models.base import FeatureMap
 from lift3d_cli.ops.weighted_gather import WeightedGather
 

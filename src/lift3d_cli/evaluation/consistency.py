@@ -25,11 +25,11 @@ from lift3d_cli.evaluation.protocols import Bench, EvaluationPhotos
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import inside, pixel_centers, sample_map
+from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import Decoder, FeatureMap, RenderedView
-from lift3d_cli.models.color_space import lab_from_rgb
+from lift3d_cli.models.builtin.color_space import lab_from_rgb
+from lift3d_cli.pipeline.lift import SceneLifter
 from lift3d_cli.scene.scene import Scene
-from lift3d_cli.stages.encode import Progress, no_progress
-from lift3d_cli.stages.lift import SceneLifter
 
 METHODS = ("lifted", "2d-on-render", "2d-on-photo", "rendered-colour")
 # Photos from one left-out photo to the other of a pair, in the order of names.

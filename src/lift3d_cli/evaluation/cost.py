@@ -17,10 +17,10 @@ import torch
 
 from lift3d_cli.config import EvalConfig
 from lift3d_cli.evaluation.protocols import Bench, EvaluationPhotos
+from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import Decoder, FeatureMap, RenderedView
+from lift3d_cli.pipeline.lift import SceneLifter
 from lift3d_cli.scene.scene import Scene
-from lift3d_cli.stages.encode import Progress, no_progress
-from lift3d_cli.stages.lift import SceneLifter
 
 # Frames that are timed, after one that is not.
 _FRAMES = 5

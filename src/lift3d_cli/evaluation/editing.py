@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lift3d_cli.errors import ModelError
-from lift3d_cli.models.image_text import Clip
-from lift3d_cli.registry import find_model
+from lift3d_cli.models.builtin.image_text import Clip
+from lift3d_cli.models.registry import find_model
 
 
 class EditDirection:

@@ -16,18 +16,19 @@ from lift3d_cli.evaluation.lpips import NOT_MEASURED, Lpips
 from lift3d_cli.evaluation.metrics import feature_mse, psnr, ssim
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.grids import FeatureGrid, sample_map
+from lift3d_cli.machine.device import resolve_device
+from lift3d_cli.machine.png import encode_png, to_uint8
+from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, RenderedView, Segmentation
 from lift3d_cli.models.heads import segment_clusters, segment_strokes
-from lift3d_cli.registry import find_model
+from lift3d_cli.models.registry import find_model
+from lift3d_cli.pipeline.decode import decode_options, find_photo
+from lift3d_cli.pipeline.encode import to_image
+from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
+from lift3d_cli.pipeline.renderers import make_renderer
+from lift3d_cli.pipeline.results import write_output
+from lift3d_cli.pipeline.workspace import Recent, ResizedPhotos, ScenePhotos
 from lift3d_cli.scene.scene import Photo, Scene
-from lift3d_cli.stages.decode import decode_options, find_photo
-from lift3d_cli.stages.device import resolve_device
-from lift3d_cli.stages.encode import Progress, no_progress, to_image
-from lift3d_cli.stages.lift import LiftedView, SceneLifter
-from lift3d_cli.stages.photos import Recent, ResizedPhotos, ScenePhotos
-from lift3d_cli.stages.png import encode_png, to_uint8
-from lift3d_cli.stages.renderers import make_renderer
-from lift3d_cli.stages.results import write_output
 
 
 class EncodedOnTheSpot:

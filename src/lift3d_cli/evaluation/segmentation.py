@@ -21,11 +21,11 @@ from lift3d_cli.config import EvalConfig
 from lift3d_cli.errors import ModelError, SceneError
 from lift3d_cli.evaluation.metrics import segmentation_scores
 from lift3d_cli.evaluation.protocols import Bench, EvaluationPhotos
+from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import Decoder, FeatureMap, RenderedView, Segmentation
+from lift3d_cli.pipeline.lift import SceneLifter
 from lift3d_cli.scene.photos import read_photo
 from lift3d_cli.scene.scene import Scene
-from lift3d_cli.stages.encode import Progress, no_progress
-from lift3d_cli.stages.lift import SceneLifter
 
 VIEWS = (3, 6, 10)
 """Source photos, as in the paper's table."""

@@ -16,10 +16,10 @@ from lift3d_cli.evaluation.consistency import measure_consistency
 from lift3d_cli.evaluation.cost import measure_cost
 from lift3d_cli.evaluation.protocols import EvaluationPhotos, evaluate
 from lift3d_cli.evaluation.segmentation import VIEWS, measure_segmentation
-from lift3d_cli.registry import find_model
+from lift3d_cli.machine.progress import Progress, no_progress
+from lift3d_cli.machine.provenance import commit
+from lift3d_cli.models.registry import find_model
 from lift3d_cli.scene.scene import Scene
-from lift3d_cli.stages.encode import Progress, no_progress
-from lift3d_cli.stages.provenance import commit
 
 # Of `consistency`, which compares pictures of results: a segmentation is none, and principal colours are no result.
 _NO_PICTURES = ("segment", "features")

@@ -16,16 +16,18 @@ from torch.nn import functional as F
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import FeatureGrid
-from lift3d_cli.lifting.aggregation import AngleAgreementBlending, Blending, BlendingWeights
+from lift3d_cli.lifting.blending.protocol import Blending, BlendingWeights
+from lift3d_cli.lifting.blending.training_free import AngleAgreementBlending
 from lift3d_cli.lifting.confidence import confidence, mean_square
-from lift3d_cli.lifting.correction import BYTES_PER_RAY, Corrector
-from lift3d_cli.lifting.evidence import Blend, SourceCells, on_maps, sketch_maps
+from lift3d_cli.lifting.correction.corrector import BYTES_PER_RAY, Corrector
+from lift3d_cli.lifting.correction.evidence import Blend, SourceCells, on_maps, sketch_maps
 from lift3d_cli.lifting.fill import fill_unseen
-from lift3d_cli.lifting.parallel import mapped, num_workers
-from lift3d_cli.lifting.proposal import DepthDistribution, PlaneSweepProposal, Proposal
-from lift3d_cli.lifting.sampling import sample_depths
+from lift3d_cli.lifting.proposal.protocol import DepthDistribution, Proposal
+from lift3d_cli.lifting.proposal.sampling import sample_depths
+from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews, pad_maps
+from lift3d_cli.machine.parallel import mapped, num_workers
 from lift3d_cli.ops.weighted_gather import WeightedGather
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.geometry.grids import FeatureGrid
-from lift3d_cli.lifting.correction import Corrector
+from lift3d_cli.lifting.correction.corrector import Corrector
 from lift3d_cli.lifting.sources import pad_maps
 
 

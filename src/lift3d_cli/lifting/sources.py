@@ -22,6 +22,8 @@ _MIN_GAIN, _ENOUGH_VIEWS = 0.03, 3
 _MAX_POINTS = 512
 # Maps of up to so many channels (colours, a photo's features for Stage II) are sampled, others gathered from.
 _MAX_PLANAR_CHANNELS = 16
+NO_VIEW = 9.0
+"""Radians, or a deviation: stands for "no view", worse than any that counts."""
 # So many cameras' arrays stay in the processor's cache, and memory does not grow with the scene.
 _CAMERAS_AT_ONCE = 64
 

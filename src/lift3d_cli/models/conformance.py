@@ -18,7 +18,7 @@ from lift3d_cli.models.base import (
     Segmentation,
 )
 from lift3d_cli.models.fingerprint import fingerprint
-from lift3d_cli.registry import find_model
+from lift3d_cli.models.registry import find_model
 
 # Width and height in pixels: whole strides for most networks, odd ones, and upright.
 SIZES = ((128, 96), (131, 93), (75, 110))

@@ -9,7 +9,7 @@ import torch
 
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models.base import Model
-from lift3d_cli.registry import ModelRef
+from lift3d_cli.models.registry import ModelRef
 
 
 def fingerprint(model: Model, ref: ModelRef) -> dict[str, object]:

@@ -20,10 +20,10 @@ from lift3d_cli.cache.renders import Render
 from lift3d_cli.config import EncodeConfig, RenderConfig, ReportConfig
 from lift3d_cli.errors import CacheError, Lift3dError, SceneError
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.registry import find_model
-from lift3d_cli.stages.photos import ScenePhotos
-from lift3d_cli.stages.png import read_png
-from lift3d_cli.stages.provenance import commit
+from lift3d_cli.machine.png import read_png
+from lift3d_cli.machine.provenance import commit
+from lift3d_cli.models.registry import find_model
+from lift3d_cli.pipeline.workspace import ScenePhotos
 
 _MAX_JSON_BYTES = 64 * 2**20
 

@@ -14,6 +14,9 @@ from lift3d_cli.config import RenderConfig, ReportConfig
 from lift3d_cli.errors import CacheError, ModelError
 from lift3d_cli.evaluation.consistency import correspondences
 from lift3d_cli.geometry.grids import sample_map
+from lift3d_cli.machine.device import resolve_device
+from lift3d_cli.machine.png import to_uint8
+from lift3d_cli.machine.progress import Progress
 from lift3d_cli.models.base import (
     DecodeContext,
     DecodeOptions,
@@ -23,20 +26,17 @@ from lift3d_cli.models.base import (
     RenderedView,
     Segmentation,
 )
-from lift3d_cli.models.color_space import lab_from_rgb
+from lift3d_cli.models.builtin.color_space import lab_from_rgb
 from lift3d_cli.models.fingerprint import fingerprint
 from lift3d_cli.models.pretrained import is_here
-from lift3d_cli.registry import find_model
+from lift3d_cli.models.registry import find_model
+from lift3d_cli.pipeline.decode import RenderedFeatures
+from lift3d_cli.pipeline.lift import Choice, SceneLifter
+from lift3d_cli.pipeline.render import CachedFeatures
+from lift3d_cli.pipeline.renderers import make_renderer
+from lift3d_cli.pipeline.results import labels_and_colors, overlay
+from lift3d_cli.pipeline.workspace import shrunk_size
 from lift3d_cli.report.collect import Frame, Run, Task
-from lift3d_cli.stages.decode import RenderedFeatures
-from lift3d_cli.stages.device import resolve_device
-from lift3d_cli.stages.encode import Progress
-from lift3d_cli.stages.lift import Choice, SceneLifter
-from lift3d_cli.stages.photos import shrunk_size
-from lift3d_cli.stages.png import to_uint8
-from lift3d_cli.stages.render import CachedFeatures
-from lift3d_cli.stages.renderers import make_renderer
-from lift3d_cli.stages.results import labels_and_colors, overlay
 
 # Mean difference, of 255, up to which two decodings are the same: GPUs and processors round differently.
 _SAME = 2.0

@@ -11,13 +11,13 @@ import numpy as np
 
 from lift3d_cli.config import ReportConfig
 from lift3d_cli.errors import Lift3dError, ResourceError
+from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.report import sections
 from lift3d_cli.report.cameras import plot_data
 from lift3d_cli.report.collect import Run, read_metrics
 from lift3d_cli.report.compare import corrections, run_2d
 from lift3d_cli.report.sections import Shown, Size
 from lift3d_cli.report.tables import metrics_html
-from lift3d_cli.stages.encode import Progress, no_progress
 
 MAX_BYTES = 20_000_000
 # Frames whose correction is shown: each costs a rendering.

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from lift3d_cli.pipeline.trust import judge
 from lift3d_cli.report.collect import Frame, Run, Task
 from lift3d_cli.report.compare import ALONE, LIFTED, Comparison
 from lift3d_cli.report.pictures import CONFIDENCE, CORRECTION, DEPTH, UNSEEN, colored, enlarged, gradient, jpeg, mp4
 from lift3d_cli.report.tables import table
 from lift3d_cli.scene.paths import write_path
-from lift3d_cli.stages.trust import judge
 
 
 @dataclass(frozen=True)

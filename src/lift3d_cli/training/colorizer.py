@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lift3d_cli.cache.atomic import write_atomic
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.grids import sample_map
-from lift3d_cli.models.color_space import lab_from_rgb
-from lift3d_cli.models.tiny_colorizer import CHROMA_STRIDE, STRIDE, ColorizerNet, TinyColorizer, color_shares
+from lift3d_cli.machine.atomic import write_atomic
+from lift3d_cli.models.builtin.color_space import lab_from_rgb
+from lift3d_cli.models.builtin.tiny_colorizer import CHROMA_STRIDE, STRIDE, ColorizerNet, TinyColorizer, color_shares
 from lift3d_cli.training.command import say
 from lift3d_cli.training.photos import random_crop, read_photo, split_photos
 from lift3d_cli.training.publish import publish_weights

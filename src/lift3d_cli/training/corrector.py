@@ -12,18 +12,19 @@ from torch import Tensor, nn
 
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
-from lift3d_cli.lifting.correction import InconsistencyCorrector, cell_cues
-from lift3d_cli.lifting.evidence import Blend, SourceCells, on_maps
-from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal
+from lift3d_cli.lifting.blending.learned import LearnedBlending
+from lift3d_cli.lifting.correction.corrector import InconsistencyCorrector, cell_cues
+from lift3d_cli.lifting.correction.evidence import Blend, SourceCells, on_maps
+from lift3d_cli.lifting.correction.prediction import FeaturePrediction, projection
 from lift3d_cli.lifting.network import Lift3DNetwork, compute_in_bfloat16
-from lift3d_cli.lifting.prediction import FeaturePrediction, projection
+from lift3d_cli.lifting.proposal.learned import LearnedProposal
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sources import pad_maps
+from lift3d_cli.machine.progress import Progress, no_progress
+from lift3d_cli.models.registry import find_model
 from lift3d_cli.ops.weighted_gather import WeightedGather
-from lift3d_cli.registry import find_model
+from lift3d_cli.pipeline.workspace import ResizedPhotos
 from lift3d_cli.scene.load import load_scene
-from lift3d_cli.stages.encode import Progress, no_progress
-from lift3d_cli.stages.photos import ResizedPhotos
 from lift3d_cli.training.corrector_data import CorrectionExample, CorrectionScenes
 
 # Photos' heights, and the strides that are learned from there: fine cells of large photos would be most of the cost.

@@ -13,16 +13,16 @@ from torch import Tensor
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import FeatureGrid, pixel_centers
-from lift3d_cli.lifting.aggregation import BlendingWeights
-from lift3d_cli.lifting.prediction import random_directions
-from lift3d_cli.lifting.proposal import DepthDistribution
+from lift3d_cli.lifting.blending.protocol import BlendingWeights
+from lift3d_cli.lifting.correction.prediction import random_directions
+from lift3d_cli.lifting.proposal.protocol import DepthDistribution
+from lift3d_cli.lifting.proposal.sampling import sample_depths
 from lift3d_cli.lifting.renderer import Renderer
-from lift3d_cli.lifting.sampling import sample_depths
 from lift3d_cli.lifting.sources import SourceViews, pad_maps
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.ops.weighted_gather import WeightedGather
-from lift3d_cli.stages.encode import to_image
-from lift3d_cli.stages.photos import Recent, ResizedPhotos
+from lift3d_cli.pipeline.encode import to_image
+from lift3d_cli.pipeline.workspace import Recent, ResizedPhotos
 from lift3d_cli.training.renderer_scenes import draw_views
 
 # A crop of the target, in pixels: whole cells of strides up to 16. And how many cells of it, across, are learned from.

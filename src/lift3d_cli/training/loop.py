@@ -23,11 +23,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from lift3d_cli.cache.atomic import write_atomic
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
-from lift3d_cli.lifting.parallel import mapped
-from lift3d_cli.stages.encode import Progress, no_progress
+from lift3d_cli.machine.atomic import write_atomic
+from lift3d_cli.machine.parallel import mapped
+from lift3d_cli.machine.progress import Progress, no_progress
 
 _WARM_UP_STEPS = 100
 # Of the progress bar, where the schedule goes by time.

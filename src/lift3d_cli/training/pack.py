@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lift3d_cli.pipeline.workspace import ScenePhotos, shrunk_size
 from lift3d_cli.scene.assemble import OPENCV_FROM_OPENGL
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.photos import resize_photo
-from lift3d_cli.stages.photos import ScenePhotos, shrunk_size
 from lift3d_cli.training.command import say
 
 # More points change neither near and far nor the choice of sources.

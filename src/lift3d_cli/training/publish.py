@@ -10,8 +10,8 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from lift3d_cli.cache.atomic import write_atomic
-from lift3d_cli.stages.provenance import commit
+from lift3d_cli.machine.atomic import write_atomic
+from lift3d_cli.machine.provenance import commit
 from lift3d_cli.weights import MANIFEST, read_manifest
 
 

@@ -16,18 +16,20 @@ from torch.nn import functional as F
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.grids import pixel_centers, sample_map
-from lift3d_cli.lifting.learned import LearnedBlending, LearnedProposal, Sweep
-from lift3d_cli.lifting.network import NUM_LATENTS, Lift3DNetwork, compute_in_bfloat16
-from lift3d_cli.lifting.proposal import UniformProposal, uniform_distribution
+from lift3d_cli.lifting.blending.learned import LearnedBlending
+from lift3d_cli.lifting.network import Lift3DNetwork, compute_in_bfloat16
+from lift3d_cli.lifting.proposal.learned import LearnedProposal, Sweep
+from lift3d_cli.lifting.proposal.network import NUM_LATENTS
+from lift3d_cli.lifting.proposal.sampling import sample_depths
+from lift3d_cli.lifting.proposal.training_free import UniformProposal, uniform_distribution
 from lift3d_cli.lifting.renderer import Renderer
-from lift3d_cli.lifting.sampling import sample_depths
 from lift3d_cli.lifting.sources import SourceViews
+from lift3d_cli.machine.device import resolve_precision
+from lift3d_cli.pipeline.encode import to_image
+from lift3d_cli.pipeline.lift import SceneLifter
+from lift3d_cli.pipeline.renderers import SINGLE_STAGE_SAMPLES
+from lift3d_cli.pipeline.workspace import ResizedPhotos
 from lift3d_cli.scene.load import load_scene
-from lift3d_cli.stages.device import resolve_precision
-from lift3d_cli.stages.encode import to_image
-from lift3d_cli.stages.lift import SceneLifter
-from lift3d_cli.stages.photos import ResizedPhotos
-from lift3d_cli.stages.renderers import SINGLE_STAGE_SAMPLES
 from lift3d_cli.training.photos import read_photo
 from lift3d_cli.training.renderer_data import (
     CPU_CROP,

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
-from lift3d_cli.lifting.learned import LearnedProposal
+from lift3d_cli.lifting.proposal.learned import LearnedProposal
+from lift3d_cli.lifting.proposal.sweep import Frustum
 from lift3d_cli.lifting.sources import SourceViews, pad_maps
-from lift3d_cli.lifting.sweep import Frustum
 
 # Target pixels per voxel. Pictures of 320 lines are rendered with 3, small ones with 2, large ones with more.
 _STEPS = (2, 3, 3, 4)

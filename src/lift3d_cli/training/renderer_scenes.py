@@ -19,12 +19,12 @@ from torch import Tensor
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting.sources import select_sources
+from lift3d_cli.pipeline.workspace import Recent, ScenePhotos
+from lift3d_cli.procedural.stream import StreamSpec, stream
 from lift3d_cli.scene.bounds import depth_range
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.photos import resize_photo
-from lift3d_cli.scene.procedural.stream import StreamSpec, stream
 from lift3d_cli.scene.scene import View
-from lift3d_cli.stages.photos import Recent, ScenePhotos
 from lift3d_cli.training.renderer_data import CPU_CROP, CropSize, Draw, StoredPhoto, draw_crop
 
 # Procedural scenes that share a stock of textures.

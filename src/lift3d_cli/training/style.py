@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
 from lift3d_cli.lifting.network import compute_in_bfloat16
-from lift3d_cli.models.style_nets import TinyStyleNet
+from lift3d_cli.models.builtin.style_nets import TinyStyleNet
 from lift3d_cli.training import loop
 from lift3d_cli.training.command import parse, say, settings_of
 from lift3d_cli.training.photos import crops, moved, read_photo, split_photos

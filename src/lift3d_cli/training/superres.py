@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lift3d_cli.config import TrainConfig
-from lift3d_cli.models.tiny_superres import SCALE, SuperresNet, TinySuperres, enlarged
+from lift3d_cli.models.builtin.tiny_superres import SCALE, SuperresNet, TinySuperres, enlarged
 from lift3d_cli.training import loop
 from lift3d_cli.training.command import parse, say, settings_of
 from lift3d_cli.training.photos import crops, moved, read_photo, split_photos

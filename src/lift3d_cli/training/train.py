@@ -13,9 +13,9 @@ from torch import Tensor
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ResourceError, SceneError
 from lift3d_cli.lifting.network import Lift3DNetwork
-from lift3d_cli.stages.device import resolve_device
-from lift3d_cli.stages.encode import Progress, no_progress
-from lift3d_cli.stages.renderers import SHIPPED_WEIGHTS, load_network
+from lift3d_cli.machine.device import resolve_device
+from lift3d_cli.machine.progress import Progress, no_progress
+from lift3d_cli.pipeline.renderers import SHIPPED_WEIGHTS, load_network
 from lift3d_cli.training import loop
 from lift3d_cli.training.corrector import CorrectorTask, PredictionTask
 from lift3d_cli.training.publish import publish_weights

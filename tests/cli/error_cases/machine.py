@@ -54,19 +54,19 @@ def memory_is_too_little(run: Run):
 
 @case
 def disk_is_full_while_encoding(run: Run, monkeypatch):
-    monkeypatch.setattr("lift3d_cli.cache.atomic.os.replace", fails_with(errno.ENOSPC))
+    monkeypatch.setattr("lift3d_cli.machine.atomic.os.replace", fails_with(errno.ENOSPC))
     return ["encode", "scene", "--model", "rgb"]
 
 
 @case
 def disk_is_full_while_rendering(run: Run, monkeypatch):
-    monkeypatch.setattr("lift3d_cli.cache.atomic.os.replace", fails_with(errno.ENOSPC))
+    monkeypatch.setattr("lift3d_cli.machine.atomic.os.replace", fails_with(errno.ENOSPC))
     return ["render", "--views", "3", *FAST[:4]]
 
 
 @case
 def disk_is_full_in_a_library(run: Run, monkeypatch):
-    monkeypatch.setattr("lift3d_cli.stages.encode.to_image", fails_with(errno.ENOSPC, "/somewhere/big"))
+    monkeypatch.setattr("lift3d_cli.pipeline.encode.to_image", fails_with(errno.ENOSPC, "/somewhere/big"))
     return ["encode", "scene", "--model", "rgb"]
 
 
@@ -81,7 +81,7 @@ def memory_runs_out(run: Run, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: 12 bytes")
 
-    monkeypatch.setattr("lift3d_cli.stages.encode.to_image", fail)
+    monkeypatch.setattr("lift3d_cli.pipeline.encode.to_image", fail)
     return ["encode", "scene", "--model", "rgb"]
 
 
@@ -90,7 +90,7 @@ def gpu_memory_runs_out(run: Run, monkeypatch):
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setattr("lift3d_cli.stages.encode.to_image", fail)
+    monkeypatch.setattr("lift3d_cli.pipeline.encode.to_image", fail)
     return ["encode", "scene", "--model", "rgb"]
 
 
@@ -127,5 +127,5 @@ def interrupted(run: Run, monkeypatch):
     def fail(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lift3d_cli.stages.encode.to_image", fail)
+    monkeypatch.setattr("lift3d_cli.pipeline.encode.to_image", fail)
     return ["encode", "scene", "--model", "rgb"]

@@ -1,0 +1,96 @@
+"""Stage II, learned: to the training-free weights' logarithm a network adds, and it weighs the samples of a ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lift3d_cli.geometry.epipolar import EpipolarLines
+from lift3d_cli.geometry.grids import sample_map, sample_volume
+from lift3d_cli.lifting.blending.protocol import BlendingWeights
+from lift3d_cli.lifting.blending.pyramid import PYRAMID_STRIDE
+from lift3d_cli.lifting.blending.training_free import AngleAgreementBlending, SampleViews, normalized
+from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.proposal.protocol import DepthDistribution
+from lift3d_cli.lifting.sources import NO_VIEW, SourceViews
+
+
+@dataclass(frozen=True)
+class LearnedBlending:
+    """Stage II: the training-free weights' logarithm plus what a network adds, and a learned weight of each sample.
+
+    Args:
+        network: the weights.
+        identity: of the weights, such as their sha256.
+        prior: the training-free weights.
+    """
+
+    network: Lift3DNetwork
+    identity: str
+    prior: AngleAgreementBlending = field(default_factory=AngleAgreementBlending)
+    bytes_per_sample = 4 * 370  # the widest layer's input, output and their copies
+
+    def __call__(
+        self,
+        sources: SourceViews,
+        lines: EpipolarLines,
+        rays: Tensor,  # [*B, R, 2] target pixels
+        t: Tensor,  # [*B, R, S] z-depth
+        distribution: DepthDistribution,
+    ) -> BlendingWeights:
+        with torch.no_grad():
+            views = self.prior.look(sources, lines, rays, t)
+            inputs = _view_inputs(views)
+            position = _position(t, distribution)
+        features = sample_map(sources.features, views.uv / PYRAMID_STRIDE)
+        # The first and last plane lie in the middle of their bins, which the volume goes to the ends of.
+        num_planes = distribution.latent.shape[-3]
+        bins = position * ((num_planes - 1) / num_planes)
+        latent = sample_volume(distribution.latent, rays, bins, distribution.scale)  # [*B, R, S, L]
+        spacing = F.pad(position.diff(dim=-1), (1, 0)) * 20
+        count = views.seen.sum(-3) / 8
+        samples = torch.cat([latent, *(x[..., None] for x in (spacing, position, count))], -1)
+        view_logits, ray_logits = self.network.blending(
+            torch.cat([*inputs, features], -3), views.seen, views.by_angle, samples
+        )
+        seen = views.seen.any(-3)  # [*B, R, S]
+        # 1e-12 and -1e9 keep the logarithm finite; unseen views end with exactly no weight.
+        view_logits = torch.where(views.seen, torch.log(views.weight + 1e-12) + view_logits, -1e9)
+        view_weights = torch.softmax(view_logits, -3) * seen[..., None, :, :]
+        ray_weights = torch.softmax(torch.where(seen, ray_logits, -1e4), -1) * seen.any(-1, keepdim=True)
+        return BlendingWeights(view_weights * ray_weights[..., None, :, :], views.uv, seen.float().mean(-1))
+
+    def photo_features(self, images: Tensor) -> Tensor:
+        """See `Blending`."""
+        return self.network.pyramid(images)
+
+    def settings(self) -> Mapping[str, object]:
+        """See `Blending`."""
+        return {"kind": "learned", "weights": self.identity, "precision": self.network.precision}
+
+
+def _view_inputs(views: SampleViews) -> list[Tensor]:  # of [*B, V, n, R, S], 16 channels in all
+    """What Stage II looks at per sample and view, each scaled to about 1."""
+    deviation = views.colors - views.mean
+    angle = views.angle.clamp(max=2)
+    nearest = torch.where(views.seen, views.angle, NO_VIEW).amin(-3, keepdim=True)
+    scalars = [
+        deviation.abs().mean(-3) * 4,
+        normalized(views.weight),
+        angle * 3,
+        (views.angle - nearest).clamp(max=2) * 3,
+        views.seen.float(),
+        (views.seen.sum(-3, keepdim=True) / 8).expand_as(angle),
+        views.by_angle,
+    ]
+    return [views.colors, views.blurred - views.mean, deviation * 2, *(x[..., None, :, :] for x in scalars)]
+
+
+def _position(t: Tensor, distribution: DepthDistribution) -> Tensor:
+    """Where z-depths lie between the nearest (-1) and the farthest plane (1), evenly in 1/z."""
+    near, far = distribution.inverse_range()
+    return (1 / t - near) / (far - near) * 2 - 1

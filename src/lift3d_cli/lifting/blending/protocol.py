@@ -1,0 +1,45 @@
+"""Stage II: how much each source view says about each sample of a ray (method step 4): what a blending is and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from lift3d_cli.geometry.epipolar import EpipolarLines
+from lift3d_cli.lifting.proposal.protocol import DepthDistribution
+from lift3d_cli.lifting.sources import SourceViews
+
+
+@dataclass(frozen=True)
+class BlendingWeights:
+    """What the gather needs; the same for colour and for features of any model.
+
+    Args:
+        omega: [*B, V, R, S], not negative; sums to 1 over V and S, or is all 0 where no source view sees the ray.
+        uv: [*B, V, R, S, 2] pixels of the source images.
+        coverage: [*B, R] in [0, 1]: the share of the ray's samples that some source view sees.
+    """
+
+    omega: Tensor
+    uv: Tensor
+    coverage: Tensor
+
+
+class Blending(Protocol):
+    """The seat of Stage II: the training-free weights below, or a learned network."""
+
+    bytes_per_sample: int
+    """Temporary memory per ray, sample and view."""
+
+    def __call__(
+        self, sources: SourceViews, lines: EpipolarLines, rays: Tensor, t: Tensor, distribution: DepthDistribution
+    ) -> BlendingWeights: ...
+
+    def photo_features(self, images: Tensor) -> Tensor | None:
+        """What it makes of photos [V, 3, H, W], each on its own, for `SourceViews.features`; None for nothing."""
+
+    def settings(self) -> Mapping[str, object]:
+        """JSON values that tell apart two blendings with different results."""

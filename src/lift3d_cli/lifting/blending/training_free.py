@@ -1,0 +1,95 @@
+"""Stage II without anything learned: weights by the angle between the lines of sight, and by agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from lift3d_cli.geometry.epipolar import EpipolarLines, ray_angles
+from lift3d_cli.geometry.grids import inside, sample_map
+from lift3d_cli.lifting.blending.protocol import BlendingWeights
+from lift3d_cli.lifting.proposal.protocol import DepthDistribution
+from lift3d_cli.lifting.sources import SourceViews
+
+
+@dataclass(frozen=True)
+class SampleViews:
+    """The samples of R rays, as the source views see them, and the training-free weights; *B as in `SourceViews`.
+
+    Args:
+        uv: [*B, V, R, S, 2] pixels of the source images.
+        seen: [*B, V, R, S] bool.
+        colors: [*B, V, 3, R, S].
+        blurred: [*B, V, 3, R, S] mean colour of the 5x5 pixels around.
+        angle: [*B, V, R, S] radians, between the lines of sight from the target and from the view.
+        by_angle: [*B, V, R, S] weights by the angle alone; sum to 1 over V, or are 0 where no view sees the sample.
+        mean: [*B, 1, 3, R, S] colour by these weights.
+        weight: [*B, V, R, S] by angle and by agreement with that mean, not normalised.
+    """
+
+    uv: Tensor
+    seen: Tensor
+    colors: Tensor
+    blurred: Tensor
+    angle: Tensor
+    by_angle: Tensor
+    mean: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class AngleAgreementBlending:
+    """Weights by the angle between the lines of sight, and by agreement with the other views' colour.
+
+    Args:
+        angle_floor: radians squared; keeps one view from taking all where it looks just like the target.
+        agreement: inverse scale of a colour's mean absolute deviation from the angle-weighted mean.
+    """
+
+    angle_floor: float = 1e-4
+    agreement: float = 10.0
+    bytes_per_sample = 4 * 40  # measured: positions, colours, angles, weights and their copies
+
+    def __call__(
+        self,
+        sources: SourceViews,
+        lines: EpipolarLines,
+        rays: Tensor,  # [R, 2] target pixels
+        t: Tensor,  # [R, S] z-depth
+        distribution: DepthDistribution,
+    ) -> BlendingWeights:
+        views = self.look(sources, lines, rays, t)
+        # The samples stand for equal probability: the seen ones share the ray.
+        seen = views.seen.any(-3)
+        share = (seen / seen.sum(-1, keepdim=True).clamp(min=1))[..., None, :, :]
+        return BlendingWeights(normalized(views.weight) * share, views.uv, seen.float().mean(-1))
+
+    def look(self, sources: SourceViews, lines: EpipolarLines, rays: Tensor, t: Tensor) -> SampleViews:
+        """See `SampleViews`; what a learned Stage II starts from too."""
+        uv, _ = lines.project(rays, t)
+        height, width = sources.images.shape[-2:]
+        looks = sample_map(sources.looks, uv)
+        seen = inside(uv, width, height) & (looks[..., 3, :, :] > 0.99)
+        colors = looks[..., :3, :, :]
+        angle = ray_angles(lines, rays, t)
+        weight = seen / (angle**2 + self.angle_floor)
+        by_angle = normalized(weight)
+        mean = (by_angle[..., None, :, :] * colors).sum(-4, keepdim=True)
+        weight = weight * torch.exp(-self.agreement * (colors - mean).abs().mean(-3))
+        return SampleViews(uv, seen, colors, looks[..., 4:, :, :], angle, by_angle, mean, weight)
+
+    def photo_features(self, images: Tensor) -> None:
+        """See `Blending`."""
+
+    def settings(self) -> Mapping[str, object]:
+        """See `Blending`."""
+        return {"kind": "angle-agreement", **asdict(self)}
+
+
+def normalized(weight: Tensor) -> Tensor:
+    """Weights [*B, V, R, S] that sum to 1 over the views; all 0 where no view has any."""
+    # The smallest real sum is far above 1e-30, a single seen view at the widest angle having 0.1.
+    return weight / weight.sum(-3, keepdim=True).clamp(min=1e-30)

@@ -1,0 +1,202 @@
+"""The inconsistency corrector: residual weights that make lifted features what the encoder would see at the target.
+
+Photos of one point do not have equal features: the encoder saw other surroundings, at another scale and another phase
+of its grid. Stage II's weights, which suit colours, cannot know. The corrector looks at what each photo shows around
+the cells near the point (`CellDescriptor`), at what the rendered target shows around its own cell, and at how far the
+features of the photos lie apart. It moves the blended feature G in two steps, each by scalar weights of cells of the
+source maps, the same for every channel:
+
+1. innovation: G += sum_j k_j (G_j - G) over the cells j around the point. Their descriptors differ from the blend's by
+   D, the target's by e. The gain of a Kalman filter, k = P D' (D P D' + R)^-1 e, says by which weights, of either sign,
+   the same sum over the descriptors becomes the target's; P are prior variances of the weights, R is a descriptor's
+   noise, and both are learned.
+2. regression: G += trust * W e', where e' is what step 1 leaves of the innovation, and W the regression of features on
+   descriptors over all cells of the source maps. It knows what no cell nearby shows, such as what an image's border
+   does.
+
+So a constant map stays constant, nothing depends on what a channel means, and everything is linear in the features.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lift3d_cli.geometry.grids import FeatureGrid, sample_map
+from lift3d_cli.lifting.correction.evidence import SKETCH_CHANNELS, TAPS, Blend, Evidence
+
+NUM_DESCRIPTORS = 48
+"""Channels of a cell's descriptor."""
+# Of these, a linear map of the cues; the rest is what a small network makes of them and of the cells around.
+_NUM_PLAIN = 24
+# Sizes of the looked-at surroundings, in halves of a cell but not below a pixel: details and context.
+_LEVELS = (1, 2, 4, 8)
+_NUM_CUES = len(_LEVELS) * (len(TAPS) + 2 + 4)
+_NUM_CELL_INPUTS, _NUM_RAY_INPUTS = 6, 6
+BYTES_PER_RAY = 4 * len(TAPS) * 6 * (NUM_DESCRIPTORS + SKETCH_CHANNELS)
+"""Temporary memory per ray and view: what the cells show, their differences, and copies of these."""
+
+
+class CellDescriptor(nn.Module):
+    """What a photo shows around each cell of a feature map: lightness in windows of four sizes, and their colour."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        # A random projection to begin with: distances are those of the cues.
+        self.plain = nn.Conv2d(_NUM_CUES, _NUM_PLAIN, 1)
+        nn.init.orthogonal_(self.plain.weight)
+        nn.init.zeros_(self.plain.bias)
+        self.context = nn.Sequential(
+            nn.Conv2d(_NUM_CUES, width, 1),
+            nn.LeakyReLU(0.1),
+            _conv(width, width),
+            nn.LeakyReLU(0.1),
+            _conv(width, NUM_DESCRIPTORS - _NUM_PLAIN),
+        )
+
+    def forward(self, cues: Tensor) -> Tensor:  # [N, cues, h, w] to [N, NUM_DESCRIPTORS, h, w]
+        """Descriptors of every cell."""
+        return torch.cat([self.plain(cues), self.context(4 * cues)], 1)
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate")
+
+
+@torch.no_grad()
+def cell_cues(
+    image: Tensor,  # [3, H, W] in [0, 1] sRGB
+    grid: FeatureGrid,
+) -> Tensor:  # [cues, h, w]
+    """Samples of the image around each cell's centre, at distances and of sizes that go with the cell's."""
+    stride = 2 / (grid.scale[0] + grid.scale[1])
+    light = (image * torch.tensor([0.299, 0.587, 0.114], device=image.device)[:, None, None]).sum(0, keepdim=True)
+    maps = [torch.cat([light - 0.5, image[:1] - light, image[2:] - light])[None]]
+    centers = grid.cell_centers().to(image.device)
+    cues = []
+    for level in _LEVELS:
+        distance = max(1.0, stride / 2) * level
+        halvings = int(math.log2(distance))
+        while len(maps) <= halvings:
+            # Blocks of 2, also at an odd border.
+            padding = (0, maps[-1].shape[3] % 2, 0, maps[-1].shape[2] % 2)
+            maps.append(F.avg_pool2d(F.pad(maps[-1], padding, mode="replicate"), 2))
+        uv = centers + torch.tensor(TAPS, device=image.device)[:, None] * distance
+        around = sample_map(maps[halvings], uv[None] / 2**halvings)[0]  # [3, taps, cells]
+        # How far the windows at both sides, above and below lie in the image: encoders pad, and their features show it.
+        size = torch.tensor([image.shape[2], image.shape[1]], device=image.device)
+        margins = torch.cat([centers, size - centers], 1).T / distance - 0.5
+        cues += [around[0], around[1:, len(TAPS) // 2], margins.clamp(0, 1) - 1]
+    return torch.cat(cues).reshape(-1, grid.height, grid.width)
+
+
+class Corrector(Protocol):
+    """The seat of the inconsistency corrector.
+
+    Attributes:
+        by_channel: what becomes of a channel does not depend on the others, but for `SourceCells.sketches`.
+    """
+
+    by_channel: bool
+
+    def describe(self, image: Tensor, grid: FeatureGrid) -> Tensor:
+        """[D, h, w]: what an image [3, H, W] shows around each cell of a grid that lies in it."""
+
+    def correct(self, blend: Blend) -> Tensor:
+        """Features [R, C] instead of the blended ones."""
+
+
+class InconsistencyCorrector(nn.Module):
+    """Residual weights of the cells around a ray's point, from `Evidence`."""
+
+    by_channel = True
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.descriptor = CellDescriptor()
+        inputs = _NUM_CELL_INPUTS + _NUM_RAY_INPUTS
+        self.cell_head = nn.Sequential(nn.Linear(inputs, width), nn.ELU(), nn.Linear(width, 1))
+        self.ray_head = nn.Sequential(nn.Linear(_NUM_RAY_INPUTS, width), nn.ELU(), nn.Linear(width, 2))
+        for head in (self.cell_head, self.ray_head):
+            nn.init.zeros_(head[-1].weight)
+            nn.init.zeros_(head[-1].bias)
+        # Begins where hand-made cues do best.
+        self.log_noise = nn.Parameter(torch.full((NUM_DESCRIPTORS,), math.log(3e-3)))
+        self.log_ridge = nn.Parameter(torch.tensor(math.log(0.1)))
+
+    def describe(self, image: Tensor, grid: FeatureGrid) -> Tensor:  # [NUM_DESCRIPTORS, h, w]
+        """Descriptors of the cells of `grid`, which lies in `image` [3, H, W]."""
+        return self.descriptor(cell_cues(image, grid)[None])[0]
+
+    def correct(self, blend: Blend) -> Tensor:  # [R, C]
+        """The blended features of some rays, corrected."""
+        cells, evidence = blend.look()
+        weights, left_over = self(evidence)
+        moved = blend.gather.moved(blend.features, cells.rows, weights)
+        return moved + left_over @ blend.cells.slopes(self.log_ridge.exp())
+
+    def forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:  # [V, R, T], [R, D]
+        """The weights k_j of step 1: the features become (1 - sum k) G + sum_j k_j G_j. And trust * e' of step 2."""
+        innovation = evidence.target - evidence.blended  # [R, D]
+        rays = _ray_inputs(evidence, innovation)
+        cells = _cell_inputs(evidence)
+        log_noise, trust = self.ray_head(rays).unbind(-1)  # [R]
+        log_variance = self.cell_head(torch.cat([cells, rays[:, None].expand(*cells.shape[:3], -1)], -1))[..., 0]
+        # By nature, near cells of photos that Stage II believes.
+        prior = torch.exp(-evidence.distance) * ((evidence.share + 0.03) * evidence.seen)[..., None]
+        prior = prior / prior.sum((0, 2)).clamp(min=1e-9)[:, None]
+        difference = evidence.descriptors - evidence.blended[:, None]  # [V, R, T, D]
+        weights = _kalman_gain(
+            difference,
+            innovation,
+            prior * torch.exp(log_variance.clamp(-6, 6)),
+            torch.exp(self.log_noise + log_noise.clamp(-6, 6)[:, None]),
+        )
+        left_over = innovation - torch.einsum("vrt,vrtd->rd", weights, difference)
+        return weights, torch.sigmoid(trust)[:, None] * left_over
+
+
+def _kalman_gain(
+    difference: Tensor,  # [V, R, T, D]
+    innovation: Tensor,  # [R, D]
+    variance: Tensor,  # [V, R, T]
+    noise: Tensor,  # [R, D]
+) -> Tensor:  # [V, R, T]
+    """The weights of the differences that explain the innovation: P D' (D P D' + R)^-1 e."""
+    flat = difference.permute(1, 0, 2, 3).flatten(1, 2)  # [R, V T, D]
+    weighted = flat * variance.permute(1, 0, 2).flatten(1)[..., None]
+    covariance = weighted.transpose(1, 2) @ flat + torch.diag_embed(noise)
+    solved = torch.cholesky_solve(innovation[..., None], torch.linalg.cholesky(covariance))
+    return (weighted @ solved)[..., 0].reshape(len(flat), len(difference), -1).permute(1, 0, 2)
+
+
+def _ray_inputs(evidence: Evidence, innovation: Tensor) -> Tensor:  # [R, _NUM_RAY_INPUTS]
+    disagreement = (evidence.disagreement * evidence.share[..., None]).sum(0).mean(-1)
+    rays = [
+        torch.full_like(evidence.spread, math.log2(evidence.stride) / 4),
+        torch.log(innovation.square().mean(-1) + 1e-4) + 6,
+        torch.log(disagreement + 1e-3) + 3,
+        torch.log(evidence.spread + 0.05),
+        evidence.share.amax(0) * 2 - 1,
+        evidence.seen.sum(0) / 8,
+    ]
+    return torch.stack(rays, -1)
+
+
+def _cell_inputs(evidence: Evidence) -> Tensor:  # [V, R, T, _NUM_CELL_INPUTS]
+    from_target = (evidence.descriptors - evidence.target[:, None]).square().mean(-1)
+    from_blend = (evidence.descriptors - evidence.blended[:, None]).square().mean(-1)
+    apart = evidence.disagreement
+    cells = [
+        torch.log(evidence.share + 0.01)[..., None].expand_as(apart) / 2 + 1,
+        evidence.distance,
+        torch.log(from_target + 1e-4) + 6,
+        torch.log(from_blend + 1e-4) + 6,
+        torch.log(apart + 1e-3) + 3,
+        (evidence.angle.clamp(max=2) * 3)[..., None].expand_as(apart),
+    ]
+    return torch.stack(cells, -1) * evidence.seen[..., None, None]

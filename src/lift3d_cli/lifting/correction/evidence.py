@@ -1,0 +1,216 @@
+"""What the inconsistency corrector looks at: the cells of the source maps around the point that a ray meets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lift3d_cli.geometry.epipolar import EpipolarLines, ray_angles
+from lift3d_cli.geometry.grids import FeatureGrid
+from lift3d_cli.lifting.blending.protocol import BlendingWeights
+from lift3d_cli.lifting.proposal.protocol import DepthDistribution
+from lift3d_cli.ops.weighted_gather import WeightedGather
+
+SKETCH_CHANNELS = 16
+"""Random projections that distances of features are measured in (Johnson-Lindenstrauss)."""
+TAPS = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1))
+"""Cells (x, y) around the nearest one."""
+# The scale that the corrector was trained with, whatever the number of planes.
+_SPREAD_UNITS = 64
+
+
+def sketch_maps(
+    blocks: Iterable[Tensor],  # [V, c, h, w] of some channels each
+    channels: int,  # in all
+) -> Tensor:  # [V, SKETCH_CHANNELS, h, w]
+    """Project features at random, the same way always, so that unlike cells are at a squared distance of about 2."""
+    generator = torch.Generator().manual_seed(channels)
+    mixings = torch.randn(SKETCH_CHANNELS, channels, generator=generator)
+    sketches, variance, first = None, 0.0, 0
+    for maps in blocks:
+        mixing = mixings[:, first : first + maps.shape[1]].to(maps)
+        variances, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
+        # Of (maps - mean), without a copy of the maps.
+        sketch = F.conv2d(maps, mixing[:, :, None, None], -mixing @ mean)
+        sketches = sketch if sketches is None else sketches.add_(sketch)
+        variance, first = variance + variances.sum(), first + maps.shape[1]
+    # 1e-12 keeps maps without any variation at 0.
+    return sketches * (SKETCH_CHANNELS * variance + 1e-12).rsqrt()
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The source cells around the points that R rays meet, T = len(TAPS) in each of V views.
+
+    Args:
+        rows: [V, R, T] of the maps as one table of V * h * w rows.
+        distance: [V, R, T] in cells, squared, from the point to the cell's centre.
+    """
+
+    rows: Tensor
+    distance: Tensor
+
+    @classmethod
+    def around(cls, uv: Tensor, height: int, width: int) -> Cells:
+        """The cells nearest to `uv` [V, R, 2], in pixels of maps of this size; at a border, those within."""
+        point = torch.nan_to_num(uv)[:, :, None] - 0.5
+        taps = torch.tensor(TAPS, device=uv.device)
+        x, y = (
+            (point[..., axis].round() + taps[:, axis]).clamp(0, size - 1) for axis, size in ((0, width), (1, height))
+        )
+        distance = (x - point[..., 0]) ** 2 + (y - point[..., 1]) ** 2
+        first = (torch.arange(len(uv), device=uv.device) * (height * width))[:, None, None]
+        return cls(first + y.long() * width + x.long(), distance)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the corrector decides by, for R rays, V source views and T cells in each.
+
+    Args:
+        descriptors: [V, R, T, D] of the cells.
+        blended: [R, D] the blend of the source descriptors by Stage II's weights.
+        target: [R, D] of the rendered target.
+        sketches: [V, R, T, 16] of the cells' features.
+        blended_sketch: [R, 16] their blend.
+        share: [V, R] each view's part of Stage II's weights; 0 where it does not see the point.
+        angle: [V, R] radians, between the lines of sight from the target and from the view.
+        seen: [V, R] bool.
+        distance: [V, R, T] see `Cells`.
+        spread: [R] standard deviation of the ray's samples in 1/z, in parts of `_SPREAD_UNITS` from near to far.
+        stride: image pixels per cell.
+    """
+
+    descriptors: Tensor
+    blended: Tensor
+    target: Tensor
+    sketches: Tensor
+    blended_sketch: Tensor
+    share: Tensor
+    angle: Tensor
+    seen: Tensor
+    distance: Tensor
+    spread: Tensor
+    stride: float
+
+    @cached_property
+    def disagreement(self) -> Tensor:
+        """[V, R, T]: how far each cell's features are from the blend's, mean square of the sketches."""
+        return (self.sketches - self.blended_sketch[:, None]).square().mean(-1)
+
+
+class SourceCells:
+    """One model's source maps, as a table of cells with their descriptors and sketches.
+
+    Args:
+        maps: [V, C, h, w] features.
+        descriptors: [V, D, h, w] of their cells.
+        grids: V grids, in pixels of the source images.
+        stride: image pixels per cell, where the photos were encoded.
+        sketches: [V, SKETCH_CHANNELS, h, w], where `maps` are not all of the channels.
+    """
+
+    def __init__(
+        self,
+        maps: Tensor,
+        descriptors: Tensor,
+        grids: Sequence[FeatureGrid],
+        stride: float,
+        sketches: Tensor | None = None,
+    ) -> None:
+        sketches = sketch_maps([maps], maps.shape[1]) if sketches is None else sketches
+        parts = (x.contiguous(memory_format=torch.channels_last) for x in (descriptors, sketches))
+        looks = torch.cat(list(parts), 1)  # in the order that a gather takes as it is
+        self.size = maps.shape[2:]
+        self.gather = WeightedGather(looks)
+        self.table = self.gather.maps.permute(0, 2, 3, 1).flatten(0, 2)
+        self.parts = (descriptors.shape[1], SKETCH_CHANNELS)
+        self.grids, self.stride = grids, stride
+        self._maps, self._slopes, self._lock = maps, None, Lock()
+
+    def slopes(self, ridge: Tensor) -> Tensor:  # [D, C]
+        """How features go with descriptors over all cells of all maps: their regression, made once.
+
+        Args:
+            ridge: added to the descriptors' covariance, as a part of its mean variance.
+        """
+        with self._lock:  # of the threads that render rays side by side, one makes it
+            if self._slopes is None:
+                looks, features = self.table[:, : self.parts[0]], self._maps.permute(0, 2, 3, 1).flatten(0, 2)
+                looks = looks - looks.mean(0)
+                covariance = looks.T @ looks / len(looks)
+                floor = ridge * covariance.diagonal().mean() + 1e-9  # 1e-9: maps of one colour
+                covariance = covariance + floor * torch.eye(len(covariance), device=looks.device)
+                # The descriptors' mean is 0: that of the features falls out of the product.
+                self._slopes = torch.linalg.solve(covariance, looks.T @ features / len(looks))
+        return self._slopes
+
+
+@dataclass(frozen=True)
+class Blend:
+    """R rays through cells of the target, with one model's features blended by Stage II's weights.
+
+    Args:
+        features: [R, C].
+        gather: of the model's source maps.
+        cells: of the model's source maps.
+        target: [R, D] descriptors of the target's cells.
+        lines: the rays in the source images.
+        rays: [R, 2] target pixels.
+        t: [R, S] z-depth of the samples.
+        weights: of the samples in the views.
+        distribution: what Stage I says.
+    """
+
+    features: Tensor
+    gather: WeightedGather
+    cells: SourceCells
+    target: Tensor
+    lines: EpipolarLines
+    rays: Tensor
+    t: Tensor
+    weights: BlendingWeights
+    distribution: DepthDistribution
+
+    def look(self) -> tuple[Cells, Evidence]:
+        """The source cells around each ray's point, which lies at its samples' mean depth (in 1/z)."""
+        cells, weights = self.cells, self.weights
+        of_sample = weights.omega.sum(0)
+        of_sample = of_sample / of_sample.sum(1, keepdim=True).clamp(min=1e-9)  # of rays that no view sees: 0
+        inverse = (of_sample / self.t).sum(1, keepdim=True)
+        inverse = torch.where(inverse > 0, inverse, 1 / self.t[:, :1])
+        parts = (1 / self.t - inverse) / (1 / self.distribution.near - 1 / self.distribution.far) * _SPREAD_UNITS
+        point = self.lines.project(self.rays, 1 / inverse)[0]
+        seen = (weights.omega > 0).any(2) & torch.isfinite(point).all(-1)[..., 0]
+        around = Cells.around(on_maps(point, cells.grids)[:, :, 0], *cells.size)
+        descriptors, sketches = cells.table[around.rows].split(cells.parts, -1)
+        blended = cells.gather(on_maps(weights.uv, cells.grids), weights.omega)
+        blended_descriptor, blended_sketch = blended.split(cells.parts, -1)
+        return around, Evidence(
+            descriptors,
+            blended_descriptor,
+            self.target,
+            sketches,
+            blended_sketch,
+            share=weights.omega.sum(2),
+            angle=ray_angles(self.lines, self.rays, 1 / inverse)[..., 0],
+            seen=seen,
+            distance=around.distance,
+            spread=(of_sample * parts.square()).sum(1).sqrt(),
+            stride=cells.stride,
+        )
+
+
+def on_maps(uv: Tensor, grids: Sequence[FeatureGrid]) -> Tensor:
+    """Pixels [V, R, S, 2] in the source images as pixels of the source maps."""
+    scale, offset = (
+        torch.tensor([getattr(grid, name) for grid in grids], device=uv.device)[:, None, None]
+        for name in ("scale", "offset")
+    )
+    return uv * scale + offset

@@ -1,0 +1,162 @@
+"""Stage I, learned: fixed cues at each voxel, to whose training-free logits a 3-D network adds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.geometry.epipolar import EpipolarLines
+from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.proposal.protocol import DepthDistribution
+from lift3d_cli.lifting.proposal.sweep import Frustum, VoxelViews, disparity, plane_sweep, smooth_volume, sweep_size
+from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal, angle_weighted_mean
+from lift3d_cli.lifting.sources import NO_VIEW, SourceViews
+
+# Voxels across the longer side of the sweep, at most: as many as the network was trained on, and its cost goes with
+# the square. Of 240, scenes with far-apart photos have less (castle_p19 20.6 dB for 21.8, kitchen 18.1 for 18.6),
+# close ones more (flower 26.5 for 26.3).
+_MAX_VOXELS = 160
+# As few planes as the network was trained on; and a whole number of its coarsest voxels.
+_FEWEST_PLANES, _PLANES_AT_ONCE = 32, 8
+# Measured: what the sweep and the network hold of each voxel at their peak, by precision.
+_VOXEL_BYTES = {"fp32": 4 * 112, "bf16": 4 * 64}
+_MAX_DEVIATION = 6.0
+# Of the cues, the one that says how many views see a voxel.
+_COUNT = 6
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What Stage I finds at the voxels of a target's frustum.
+
+    Args:
+        frustum: the voxels.
+        logits: [*B, D, h, w] of the surface's depth.
+        latent: [*B, L, D, h, w] for Stage II.
+        colors: [*B, 3, D, h, w] mean of the source views' colours at each voxel.
+        num_seeing: [*B, D, h, w] how many source views see each voxel.
+    """
+
+    frustum: Frustum
+    logits: Tensor
+    latent: Tensor
+    colors: Tensor
+    num_seeing: Tensor
+
+    @property
+    def distribution(self) -> DepthDistribution:
+        """The logits as probabilities."""
+        f = self.frustum
+        return DepthDistribution(torch.softmax(self.logits, -3), f.near, f.far, (1 / f.step,) * 2, self.latent)
+
+
+@dataclass(frozen=True)
+class LearnedProposal:
+    """Stage I: fixed cues at each voxel, the training-free cost as a prior, and a 3-D network that adds to its logits.
+
+    Args:
+        network: the weights.
+        identity: of the weights, such as their sha256.
+        num_planes: D, at most, see `planes`.
+        voxels_per_plane: of disparity.
+        prior: the training-free proposal.
+    """
+
+    network: Lift3DNetwork
+    identity: str
+    num_planes: int = 128
+    voxels_per_plane: float = 1.25
+    prior: PlaneSweepProposal = field(default_factory=PlaneSweepProposal)
+
+    def __call__(
+        self, target: Camera, sources: SourceViews, depth_range: tuple[float, float], memory_bytes: int
+    ) -> DepthDistribution:
+        num_planes = self.planes(target, sources.cameras, depth_range)
+        frustum = Frustum.before(target, depth_range, num_planes, self._step(target))
+        lines = EpipolarLines.between(target, sources.cameras, sources.images.device)
+        return self.sweep(sources, lines, frustum, memory_bytes).distribution
+
+    def sweep(self, sources: SourceViews, lines: EpipolarLines, frustum: Frustum, memory_bytes: int) -> Sweep:
+        """Look at every voxel, and weigh the planes.
+
+        Args:
+            sources: the photos.
+            lines: of the target in them, or of several targets, each in its own.
+            frustum: the voxels.
+            memory_bytes: rough bound on temporaries.
+        """
+        volume = plane_sweep(sources, lines, frustum, memory_bytes, self.cues)
+        # `cues` has the cost minus 1, to be centred, as its first channel, and the mean colour as its last.
+        smooth = smooth_volume(volume[..., :1, :, :, :], self.prior.num_smoothings)
+        logits, latent = self.network.regularizer(torch.cat([volume, smooth], -4))
+        logits = logits - self.prior.sharpness * (smooth[..., 0, :, :, :] + 1)
+        return Sweep(frustum, logits, latent, volume[..., -3:, :, :, :], volume[..., _COUNT, :, :, :] * 8)
+
+    def cues(self, views: VoxelViews) -> Tensor:  # [*B, 12, R]
+        """What the source views say about each voxel; order of the views and their number do not matter."""
+        weight, mean = angle_weighted_mean(views, self.prior.angle_floor)
+        color, contrast = views.deviation(mean)
+        cost = self.prior.cost(views, weight, color, contrast)
+        best = 0.3 * self._best_matches(views)
+        count, nearest = views.seen.sum(-2) / 8, torch.where(views.seen, views.angle, NO_VIEW).amin(-2).clamp(max=1)
+        deviations = (weight * color).sum(-2) * self.prior.color_weight, (weight * contrast).sum(-2)
+        scalars = [cost - 1, *deviations, *best.unbind(-2), count, nearest, (weight**2).sum(-2)]
+        return torch.cat([torch.stack(scalars, -2), mean[..., :3, :]], -2)
+
+    def _best_matches(self, views: VoxelViews) -> Tensor:  # [*B, 3, R]
+        """How far the best, the second and the fourth best other view are from the nearest one.
+
+        Sorted, so that views in which the voxel is occluded do not vote.
+        """
+        angle = torch.where(views.seen, views.angle, NO_VIEW)
+        # Views that are equally near (copies of one photo) are one. An argmin and a look-up take several times as long.
+        nearest = angle == angle.amin(-2, keepdim=True)
+        share = nearest / nearest.sum(-2, keepdim=True)
+        color, contrast = views.deviation((share[..., None, :] * views.looks).sum(-3))
+        total = torch.add(contrast, color, alpha=self.prior.color_weight).clamp_(max=_MAX_DEVIATION)
+        ordered = _smallest(total.masked_fill_(nearest | ~views.seen, _MAX_DEVIATION), 4)
+        return torch.stack([ordered[min(rank, len(ordered) - 1)] for rank in (0, 1, 3)], -2)
+
+    def planes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float], step: int = 0) -> int:
+        """D of a target: from one plane to the next, a point moves by about so many voxels in the photos.
+
+        Coarser planes miss the surface between two of them. Finer ones cost time and are no more exact than the
+        photos, and what the network knows of planes nearby reaches less far.
+        """
+        voxels = disparity(target, cameras, depth_range) / (step or self._step(target))
+        needed = max(_FEWEST_PLANES, math.ceil(voxels / self.voxels_per_plane / _PLANES_AT_ONCE) * _PLANES_AT_ONCE)
+        return min(self.num_planes, needed)
+
+    def volume_bytes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> int:
+        """See `Proposal`."""
+        voxels = self.planes(target, cameras, depth_range) * math.prod(sweep_size(target, self._step(target)))
+        return _VOXEL_BYTES[self.network.precision] * voxels
+
+    def _step(self, target: Camera) -> int:
+        return max(self.prior.step, math.ceil(max(target.width, target.height) / _MAX_VOXELS))
+
+    def settings(self) -> Mapping[str, object]:
+        """See `Proposal`."""
+        return {
+            "kind": "learned",
+            "weights": self.identity,
+            "num_planes": self.num_planes,
+            "voxels_per_plane": self.voxels_per_plane,
+            "precision": self.network.precision,
+        }
+
+
+def _smallest(values: Tensor, count: int) -> list[Tensor]:  # [*B, V, R] to [*B, R] each
+    """The `count` smallest over V, in order. A sort of few values per column takes far longer."""
+    found: list[Tensor] = []
+    for value in values.unbind(-2):
+        for i, other in enumerate(found):
+            found[i], value = torch.minimum(other, value), torch.maximum(other, value)
+        if len(found) < count:
+            found.append(value)
+    return found

@@ -1,0 +1,74 @@
+"""The network of Stage I: a 3-D U-Net over the sweep's voxels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NUM_CUES = 13
+"""Channels per voxel that Stage I looks at, see `lifting/proposal/learned.py`."""
+NUM_LATENTS = 8
+"""Channels per voxel that Stage I hands to Stage II."""
+# The residual's scale: a last layer moves by about the learning rate a step, and logits have to move by several.
+_DEPTH_GAIN = 4.0
+
+
+class DepthRegularizer(nn.Module):
+    """A 3-D U-Net over the sweep's voxels: cues to depth logits and latents."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.encoder0 = _conv(NUM_CUES, width)
+        self.encoder1 = nn.Sequential(_conv(width, 2 * width, 2), _conv(2 * width, 2 * width))
+        self.encoder2 = nn.Sequential(_conv(2 * width, 4 * width, 2), _conv(4 * width, 4 * width))
+        self.encoder3 = nn.Sequential(_conv(4 * width, 4 * width, 2), _conv(4 * width, 4 * width))
+        self.decoder2 = _conv(8 * width, 4 * width)
+        self.decoder1 = _conv(6 * width, 2 * width)
+        self.decoder0 = _conv(3 * width, width)
+        self.head = zeroed(Conv3d(width, 1 + NUM_LATENTS, 3, padding=1))
+
+    def forward(self, cues: Tensor) -> tuple[Tensor, Tensor]:  # [*B, NUM_CUES, D, h, w]
+        """Residual depth logits [*B, D, h, w] and latents [*B, NUM_LATENTS, D, h, w]."""
+        volume = cues.reshape(-1, *cues.shape[-4:])
+        # Channels last: 3-D convolutions on CPU are several times faster so.
+        x0 = self.encoder0(volume.contiguous(memory_format=torch.channels_last_3d))
+        x1 = self.encoder1(x0)
+        x2 = self.encoder2(x1)
+        x = self.decoder2(_up_and_join(self.encoder3(x2), x2))
+        x = self.decoder1(_up_and_join(x, x1))
+        out = self.head(self.decoder0(_up_and_join(x, x0))).reshape(*cues.shape[:-4], -1, *cues.shape[-3:])
+        return _DEPTH_GAIN * out[..., 0, :, :, :], out[..., 1:, :, :, :]
+
+
+class Conv3d(nn.Conv3d):
+    """A convolution that on a GPU has channels in whole eights, as its matrix units want them; the rest are zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `nn.Conv3d`."""
+        return self.in_eights(x) if x.is_cuda else super().forward(x)
+
+    def in_eights(self, x: Tensor) -> Tensor:
+        """The same, whatever the device."""
+        more_in, more_out = -self.in_channels % 8, -self.out_channels % 8
+        if more_in:
+            x = F.pad(x, (0,) * 7 + (more_in,)).contiguous(memory_format=torch.channels_last_3d)
+        weight = F.pad(self.weight, (0,) * 7 + (more_in, 0, more_out))
+        bias = F.pad(self.bias, (0, more_out))
+        return F.conv3d(x, weight, bias, self.stride, self.padding)[:, : self.out_channels]
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    # No normalisation layer: its statistics would depend on how large a part of the frame is looked at.
+    return nn.Sequential(Conv3d(inputs, outputs, 3, stride, padding=1), nn.LeakyReLU(0.1))
+
+
+def _up_and_join(coarse: Tensor, fine: Tensor) -> Tensor:
+    joined = torch.cat([F.interpolate(coarse, size=fine.shape[2:], mode="nearest"), fine], 1)
+    return joined.contiguous(memory_format=torch.channels_last_3d)
+
+
+def zeroed(layer: nn.Module) -> nn.Module:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

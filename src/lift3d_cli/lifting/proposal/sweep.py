@@ -1,0 +1,163 @@
+"""The plane sweep in the target frustum: what the source views show at each voxel. No gradient runs through it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.geometry.epipolar import EpipolarLines, ray_angles
+from lift3d_cli.geometry.grids import inside, pixel_centers, sample_map
+from lift3d_cli.lifting.sources import SourceViews, box
+from lift3d_cli.machine.parallel import mapped, num_workers
+
+# On a CPU: the temporaries of so many stay in a processor's cache.
+_VOXELS_AT_ONCE = 16384
+# Rays of the target across and down, and depths of each, that disparity is measured at.
+_PROBES, _PROBE_DEPTHS = 3, 33
+
+
+@dataclass(frozen=True)
+class VoxelViews:
+    """R voxels of each of B targets (or of one, without *B), as V source views see them.
+
+    Args:
+        looks: [*B, V, 6, R] sRGB, and the same after local normalisation (contrast): exposure and shading are gone.
+        seen: [*B, V, R] bool, True where the voxel projects onto a usable pixel.
+        angle: [*B, V, R] radians, between the lines of sight from the target and from the view.
+    """
+
+    looks: Tensor
+    seen: Tensor
+    angle: Tensor
+
+    def deviation(self, reference: Tensor) -> tuple[Tensor, Tensor]:  # [*B, 6, R] to [*B, V, R], [*B, V, R]
+        """How far each view's colour and its contrast are from a reference's, mean absolute differences."""
+        apart = (self.looks - reference[..., None, :, :]).abs_()
+        return apart[..., :3, :].mean(-2), apart[..., 3:, :].mean(-2)
+
+
+@dataclass(frozen=True)
+class Frustum:
+    """What is swept: the voxels in front of a target, on planes evenly in 1/z.
+
+    Args:
+        width, height: voxels across a plane and down it.
+        num_planes: D.
+        step: target pixels per voxel, in both directions.
+        near, far: z-depth of the first and the last plane; of B targets at once, [B] each.
+    """
+
+    width: int
+    height: int
+    num_planes: int
+    step: int
+    near: float | Tensor
+    far: float | Tensor
+
+    @classmethod
+    def before(cls, target: Camera, depth_range: tuple[float, float], num_planes: int, step: int) -> Frustum:
+        """The frustum of a whole target."""
+        return cls(*sweep_size(target, step), num_planes, step, *depth_range)
+
+    def depths(self, device: torch.device) -> Tensor:  # [*B, D] z-depth
+        """Where the planes are."""
+        if not isinstance(self.near, Tensor):
+            return 1 / torch.linspace(1 / self.near, 1 / self.far, self.num_planes, device=device)
+        near, far = 1 / self.near[:, None], 1 / self.far[:, None]
+        return 1 / (near + (far - near) * torch.linspace(0, 1, self.num_planes, device=device))
+
+
+@torch.no_grad()
+def plane_sweep(
+    sources: SourceViews,
+    lines: EpipolarLines,
+    frustum: Frustum,
+    memory_bytes: int,
+    statistics: Callable[[VoxelViews], Tensor],
+) -> Tensor:  # [*B, N, D, h, w]
+    """Compute N statistics over the source views at every voxel.
+
+    Args:
+        sources: the photos.
+        lines: of the target in them.
+        frustum: the voxels.
+        memory_bytes: rough bound on temporaries.
+        statistics: of R voxels, as [*B, N, R].
+    """
+    device = sources.images.device
+    maps = _sweep_maps(sources, frustum.step)
+    uv = pixel_centers(frustum.width, frustum.height, device) * frustum.step
+    depths = frustum.depths(device)[..., None, :]
+    # Per voxel and view: the sampled maps, and about as much again three times over while they are compared.
+    chunk = memory_bytes // (4 * math.prod(maps.shape[:-2]) * 4 * num_workers(device))
+    if device.type == "cpu":
+        chunk = min(chunk, _VOXELS_AT_ONCE)
+
+    def of_rays(rays: Tensor) -> Tensor:  # [*B, N, R, D]
+        t = depths.expand(*depths.shape[:-2], len(rays), -1)
+        return statistics(_look(maps, lines, rays, t, frustum.step)).unflatten(-1, t.shape[-2:])
+
+    volume = torch.cat(list(mapped(of_rays, uv.split(max(1, chunk // frustum.num_planes)), device)), -2)
+    return volume.mT.unflatten(-1, (frustum.height, frustum.width))
+
+
+def disparity(target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> float:
+    """By how many pixels a point moves in the photos between near and far: of the photo in the middle; 0 if none is.
+
+    What a photo does not show of the way is taken to be like the rest.
+    """
+    lines = EpipolarLines.between(target, cameras)
+    rays = pixel_centers(_PROBES, _PROBES) * torch.tensor([target.width / _PROBES, target.height / _PROBES])
+    near, far = depth_range
+    uv, _ = lines.project(rays, 1 / torch.linspace(1 / near, 1 / far, _PROBE_DEPTHS).expand(len(rays), -1))
+    of_photos = []
+    for points, camera in zip(uv, cameras, strict=True):  # [rays, depths, 2]
+        seen = inside(points, camera.width, camera.height)
+        steps = points.diff(dim=1).norm(dim=-1)[seen[:, 1:] & seen[:, :-1]]
+        if len(steps):
+            of_photos.append(float(steps.mean()) * (_PROBE_DEPTHS - 1))
+    return statistics.median(of_photos or [0.0])
+
+
+def sweep_size(target: Camera, step: int) -> tuple[int, int]:
+    """Voxels across a plane and down it."""
+    return -(-target.width // step), -(-target.height // step)
+
+
+def _sweep_maps(sources: SourceViews, step: int) -> Tensor:  # [*B, V, 7, h, w]
+    """Colour, locally normalised colour and validity, at the sweep's resolution."""
+    images, valid = (_shrink(x, step) for x in (sources.images, sources.valid))
+    mean = box(images)
+    variance = (box(images**2) - mean**2).clamp(min=0).mean(-3, keepdim=True)
+    # 1e-3 is (8 levels of 255)^2: below it a patch is noise, which must not be blown up to contrast.
+    return torch.cat([images, (images - mean) / (variance + 1e-3).sqrt(), valid], -3)
+
+
+def _look(maps: Tensor, lines: EpipolarLines, rays: Tensor, t: Tensor, step: int) -> VoxelViews:
+    """The voxels at z-depths `t` [*B, R, D] on `rays` [R, 2], as R * D of them."""
+    uv = lines.project(rays, t)[0].flatten(-3, -2) / step
+    values = sample_map(maps, uv)  # [*B, V, 7, R * D]
+    seen = inside(uv, maps.shape[-1], maps.shape[-2]) & (values[..., 6, :] > 0.99)
+    return VoxelViews(values[..., :6, :], seen, ray_angles(lines, rays, t).flatten(-2))
+
+
+def _shrink(maps: Tensor, step: int) -> Tensor:
+    """Mean of each block of step x step pixels; a block cut off by the border is the mean of what there is."""
+    if step == 1:
+        return maps
+    small = F.avg_pool2d(maps.flatten(0, -4), step, ceil_mode=True, count_include_pad=False)
+    return small.reshape(*maps.shape[:-2], *small.shape[-2:])
+
+
+def smooth_volume(volume: Tensor, passes: int) -> Tensor:  # [*B, N, D, h, w]
+    """Blur a volume with a 3x3x3 box, `passes` times."""
+    for _ in range(passes):
+        volume = F.avg_pool3d(F.pad(volume, (1,) * 6, mode="replicate"), 3, stride=1)
+    return volume

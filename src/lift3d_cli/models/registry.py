@@ -1,0 +1,228 @@
+"""Which 2D models there are: a name or a file -> a reference that can be loaded. Holds strings; imports no model.
+
+A model is found as a built-in's name, the name of an entry point in the group `lift3d.models` of an installed package,
+or `./file.py:Class`. Settings may follow, and after a name a checkpoint, which the class's `__init__` takes as
+keywords: `NAME:CHECKPOINT?key=value&key=value`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import urllib.parse
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lift3d_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    from lift3d_cli.models.base import Model, ModelSpec
+
+BUILT_INS = {
+    "rgb": "lift3d_cli.models.builtin.rgb:Rgb",
+    "tiny-colorizer": "lift3d_cli.models.builtin.tiny_colorizer:TinyColorizer",
+    "tiny-superres": "lift3d_cli.models.builtin.tiny_superres:TinySuperres",
+    "style": "lift3d_cli.models.builtin.style:Style",
+    "maps": "lift3d_cli.models.builtin.maps:Maps",
+    "torchscript": "lift3d_cli.models.builtin.torchscript:TorchScript",
+    "dino": "lift3d_cli.models.builtin.vit:Dino",
+    "dinov2": "lift3d_cli.models.builtin.vit:DinoV2",
+    "dinov3": "lift3d_cli.models.builtin.vit:DinoV3",
+    "clip": "lift3d_cli.models.builtin.image_text:Clip",
+    "siglip2": "lift3d_cli.models.builtin.image_text:Siglip2",
+    "clipseg": "lift3d_cli.models.builtin.clipseg:ClipSeg",
+    "slimsam": "lift3d_cli.models.builtin.slimsam:SlimSam",
+    "ddcolor": "lift3d_cli.models.builtin.ddcolor:DDColor",
+    "ddcolor-tiny": "lift3d_cli.models.builtin.ddcolor:DDColorTiny",
+    "swin2sr": "lift3d_cli.models.builtin.swin2sr:Swin2SR",
+    "instruct-pix2pix": "lift3d_cli.models.builtin.instruct_pix2pix:InstructPix2Pix",
+}
+GROUP = "lift3d.models"
+_BASE_MODULE = "lift3d_cli.models.base"  # a string, like the models: it imports torch
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRef:
+    """A model that was found, not yet imported.
+
+    Args:
+        name: as it is listed; for a file, `file.py:Class`.
+        origin: "built-in", "package NAME VERSION" or "file".
+        ref: what `find_model` takes, in any folder, to find this one again.
+        target: `module:Class`, or `/path/to/file.py:Class`.
+        source: the file of a `./file.py:Class` model, else None.
+        problem: why it cannot be used; "" if nothing is known against it.
+        settings: keywords for the class, `checkpoint` among them.
+    """
+
+    name: str
+    origin: str
+    ref: str
+    target: str
+    source: Path | None = None
+    problem: str = ""
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def spec(self) -> ModelSpec:
+        """The model's declaration; imports the model, loads no weights.
+
+        Raises:
+            ModelError: if it cannot be imported, or is not a proper model class.
+        """
+        return self._model_class().spec
+
+    def load(self) -> Model:
+        """An instance, ready for use: eval mode, no gradients.
+
+        Raises:
+            ModelError: if it cannot be imported or made.
+        """
+        model_class = self._model_class()
+        self._check_settings(model_class)
+        try:
+            model = model_class(**self.settings)
+            return model.eval().requires_grad_(False)
+        except ModelError:
+            raise
+        except Exception as e:
+            if self.origin == "built-in":
+                raise  # our own bug: with its traceback
+            raise ModelError(f"model {self.name} ({self.origin}) cannot be made: {_one_line(e)}") from e
+
+    def _model_class(self) -> type[Model]:
+        if self.problem:
+            raise ModelError(f"model {self.name}: {self.problem}")
+        where = f"model {self.name} ({self.origin}): {self.target}"
+        base = importlib.import_module(_BASE_MODULE)
+        module_name, _, class_name = self.target.rpartition(":")
+        try:
+            module = _import_file(self.source) if self.source else importlib.import_module(module_name)
+            candidate = module
+            for part in class_name.split("."):
+                candidate = getattr(candidate, part)
+        except ModelError as e:  # a bad ModelSpec in the module
+            raise ModelError(f"{where}: {e}") from e
+        except Exception as e:
+            raise ModelError(f"{where} cannot be imported: {_one_line(e)}") from e
+        base.check_model_class(candidate, where)
+        self._check_name(candidate.spec.name)
+        return candidate
+
+    def _check_settings(self, model_class: type[Model]) -> None:
+        takes = inspect.signature(model_class).parameters
+        for name in self.settings:
+            if name not in takes:
+                what = "checkpoint" if name == "checkpoint" else f"setting {name!r}"
+                known = ", ".join(n for n in takes if n != "checkpoint") or "none"
+                raise ModelError(f"model {self.name} takes no {what}. hint: its settings are {known}")
+
+    def _check_name(self, spec_name: str) -> None:
+        if self.source is None and spec_name != self.name:
+            raise ModelError(f"model {self.name} ({self.origin}): its spec says it is named {spec_name!r}")
+        if self.source is not None and spec_name in BUILT_INS:
+            raise ModelError(f"model {self.name}: the name {spec_name!r} of its spec is a built-in's; choose another")
+
+
+def find_model(ref: str) -> ModelRef:
+    """Find what `--model` names, importing nothing of it.
+
+    Raises:
+        ModelError: if there is no such model, or more than one.
+    """
+    if ref in BUILT_INS:
+        return ModelRef(ref, "built-in", ref, BUILT_INS[ref])
+    match = re.fullmatch(r"([a-z0-9-]+)(?::([^?]*))?(?:\?(.*))?", ref, re.DOTALL)
+    if match and match[1] != ref and match[1] in {*BUILT_INS, *(plugin.name for plugin in _plugins())}:
+        return _with_settings(find_model(match[1]), match[2] or "", match[3] or "")
+    if re.search(r"\.py(:|$)", ref):
+        file, _, query = ref.partition("?")
+        return _with_settings(_find_file(file), "", query)
+    plugins = [plugin for plugin in _plugins() if plugin.name == ref]
+    if not plugins:
+        names = sorted({*BUILT_INS, *(plugin.name for plugin in _plugins())})
+        near = difflib.get_close_matches(ref, names, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(names)}, and ./file.py:Class."
+        raise ModelError(f"no model named {ref!r}. {hint}")
+    if plugins[0].problem:
+        raise ModelError(f"model {ref}: {plugins[0].problem}")
+    return plugins[0]
+
+
+def _with_settings(found: ModelRef, checkpoint: str, query: str) -> ModelRef:
+    settings = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+    if checkpoint:
+        # So that the reference means the same in any folder.
+        parts = [Path(part).expanduser() for part in checkpoint.split(",")]
+        checkpoint = ",".join(str(p.resolve()) if p.exists() else str(p) for p in parts)
+        settings["checkpoint"] = checkpoint
+    others = {name: value for name, value in settings.items() if name != "checkpoint"}
+    ref = found.ref + (f":{checkpoint}" if checkpoint else "")
+    ref += "?" + urllib.parse.urlencode(others) if others else ""
+    return dataclasses.replace(found, ref=ref, settings=settings)
+
+
+def list_models() -> list[ModelRef]:
+    """Built-ins, then plugins by name; those that cannot be used say why in `problem`. Imports no model."""
+    built_ins = [ModelRef(name, "built-in", name, target) for name, target in BUILT_INS.items()]
+    return built_ins + sorted(_plugins(), key=lambda plugin: (plugin.name, plugin.origin))
+
+
+def _find_file(ref: str) -> ModelRef:
+    file, _, class_name = ref.rpartition(":")
+    if not file or not class_name.isidentifier():
+        raise ModelError(f"{ref}: which class of the file? hint: {ref.rstrip(':')}:MyModel")
+    path = Path(file).expanduser().resolve()
+    if not path.is_file():
+        raise ModelError(f"{ref}: there is no file {path}")
+    target = f"{path}:{class_name}"
+    return ModelRef(f"{path.name}:{class_name}", "file", target, target, source=path)
+
+
+def _plugins() -> list[ModelRef]:
+    """The models of installed packages, each with what is known against it."""
+    found: dict[tuple[str, str, str], ModelRef] = {}
+    for point in metadata.entry_points(group=GROUP):
+        package = point.dist.name if point.dist else "unknown"
+        origin = f"package {package} {point.dist.version}" if point.dist else f"package {package}"
+        # One package can be seen twice, as when its folder is on the path twice: that is not a clash.
+        found[point.name, package, point.value] = ModelRef(point.name, origin, point.name, point.value.replace(" ", ""))
+    packages: dict[str, list[str]] = {}
+    for ref in found.values():
+        packages.setdefault(ref.name, []).append(ref.origin)
+    return [dataclasses.replace(ref, problem=_problem(ref, packages[ref.name])) for ref in found.values()]
+
+
+def _problem(ref: ModelRef, origins: list[str]) -> str:
+    if ref.name in BUILT_INS:
+        return f"{ref.origin} cannot take the name of a built-in"
+    if len(origins) > 1:
+        return f"{' and '.join(sorted(origins))} have a model of this name. hint: uninstall one"
+    if not re.fullmatch(r"[\w.]+:[\w.]+", ref.target):
+        return f"{ref.origin} gives {ref.target!r} instead of module:Class"
+    return ""
+
+
+def _import_file(path: Path) -> object:
+    # Named after its path, so that two files of one name do not meet in sys.modules.
+    name = f"lift3d_model_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,300 @@
+"""decode: rendered features, or a photo's own, through their model's decoder to what the task gives."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lift3d_cli.cache.renders import Render
+from lift3d_cli.config import RAW_FORMATS, DecodeConfig
+from lift3d_cli.errors import CacheError, ModelError, SceneError
+from lift3d_cli.machine.background import BackgroundWriter, prefetched, touched
+from lift3d_cli.machine.device import resolve_device
+from lift3d_cli.machine.png import read_png
+from lift3d_cli.machine.progress import Progress, no_progress
+from lift3d_cli.models.base import DecodeContext, DecodeOptions, Decoder, FeatureMap, Model, RenderedView, Segmentation
+from lift3d_cli.models.fingerprint import fingerprint
+from lift3d_cli.models.registry import find_model
+from lift3d_cli.pipeline.encode import to_image
+from lift3d_cli.pipeline.render import CachedFeatures
+from lift3d_cli.pipeline.results import TaskFolder, video_writer, write_features
+from lift3d_cli.pipeline.workspace import ScenePhotos
+from lift3d_cli.scene.scene import Scene
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What `decode` wrote.
+
+    Args:
+        frames: folder of PNGs, one per pose or photo; or of files of features.
+        video: the MP4, or None.
+        note: a line for the user, or "".
+        scale: how many times as wide and high as the views the frames are.
+    """
+
+    frames: Path
+    video: Path | None = None
+    note: str = ""
+    scale: int = 1
+
+
+def decode(
+    render: Path,
+    output: Path,
+    config: DecodeConfig,
+    progress: Progress = no_progress,
+    open_photos: Callable[[Path], ScenePhotos] | None = None,
+) -> Decoded:
+    """Decode every frame of a render into `output/<task>/` and `output/<task>.mp4`; see `TaskFolder`.
+
+    With `config.source_views`, photos by their own features instead, into `output/<task>-2d/`; with `config.raw`, the
+    features as they are, into `output/features/`.
+
+    Args:
+        render: its folder.
+        output: folder of the results.
+        config: settings.
+        progress: see `Progress`.
+        open_photos: opens the scene at a path with its cache, for what needs a photo.
+
+    Raises:
+        CacheError: if the render is missing, unfinished, or has no features for the task.
+        SceneError, ModelError, ResourceError: in one line.
+    """
+    if config.raw and config.raw not in RAW_FORMATS:
+        raise ValueError(f"raw is {config.raw!r}, not one of {RAW_FORMATS}")
+    work = _Work(render, config, open_photos)
+    if config.raw:
+        return _write_raw(work, output, progress)
+    if config.source_views:
+        return _decode_photos(work, output, progress)
+    return _decode_frames(work, output, progress)
+
+
+class _Work:
+    """A render, the features of it to decode, their model, and the task."""
+
+    def __init__(self, render: Path, config: DecodeConfig, open_photos: Callable[[Path], ScenePhotos] | None) -> None:
+        self.config = config
+        self.colors = Render.open(render)
+        self.features, self.model, self.task = _choose(render, config)
+        self.names: Sequence[str] = self.colors.facts["names"]
+        self.device = resolve_device(config.device)
+        self.model.to(self.device)
+        self._open_photos = open_photos
+        self._source: CachedFeatures | None = None
+        unfinished = len(set(self.colors.missing()) | set(self.features.missing()))
+        if unfinished:
+            raise CacheError(
+                f"{render}: {unfinished} of {len(self.names)} frames are not rendered yet. "
+                "hint: run lift3d render again"
+            )
+
+    @property
+    def scale(self) -> int:
+        """See `Decoded`."""
+        return self.model.spec.scale if self.task == "superres" else 1
+
+    def read(self, index: int) -> tuple[FeatureMap, Tensor, Tensor]:
+        """A frame as it is stored: its features, colour [3, H, W] uint8 and coverage [H, W] uint8."""
+        image = torch.from_numpy(read_png(self.colors.color_path(index))).permute(2, 0, 1)
+        _, _, extra = self.colors.read_frame(index)
+        data, grid, _ = self.features.read_frame(index)
+        return FeatureMap(touched(data), grid), image, touched(extra["coverage"])
+
+    def frame(self, stored: FeatureMap, image: Tensor, coverage: Tensor) -> tuple[FeatureMap, RenderedView]:
+        """What was rendered of a frame, from what `read` gives."""
+        view = RenderedView(*(x.to(self.device).float().div(255) for x in (image, coverage)))
+        return FeatureMap(stored.data.to(self.device).float(), stored.grid), view
+
+    def photo(self, name: str) -> tuple[FeatureMap, Tensor]:
+        """A photo's own features and its pixels [3, H, W]; see `DecodeContext`."""
+        source = self._photo_features()
+        index = find_photo(source.photos.scene, name)
+        camera = source.photos.scene.views[index].camera
+        features, (width, height) = source.read(index), source.size(index)
+        grid = features.grid.rescaled(camera.width / width, camera.height / height)
+        image = to_image(source.photos.photo(index), self.device)
+        return FeatureMap(features.data.to(self.device).float(), grid), image
+
+    def decoder(self) -> Decoder:
+        """What decodes the frames."""
+        options = decode_options(self.config)
+        if options.point is not None:
+            scene = self._photo_features().photos.scene
+            camera = scene.views[find_photo(scene, options.point_view)].camera
+            options = replace(options, point=(options.point[0] / camera.width, options.point[1] / camera.height))
+        torch.manual_seed(self.config.seed)
+        frames = RenderedFeatures(self.features, self.device)
+        return self.model.decoder(DecodeContext(self.task, options, frames, self.photo))
+
+    def decoded(self, decoder: Decoder, features: FeatureMap, view: RenderedView) -> Tensor | Segmentation:
+        """One frame decoded, and held to what a decoder must give."""
+        torch.manual_seed(self.config.seed)  # per frame: the same noise in all of them
+        out = decoder(features, view)
+        values = out.scores if isinstance(out, Segmentation) else out
+        channels = len(out.names) if isinstance(out, Segmentation) else 3
+        want = (channels, *(self.scale * n for n in view.image.shape[1:]))
+        if tuple(values.shape) != want or not torch.isfinite(values).all():
+            raise ModelError(
+                f"model {self.model.spec.name}: decode() gave {tuple(values.shape)}, with or without NaN; "
+                f"it must give finite values {want}"
+            )
+        return out
+
+    def _photo_features(self) -> CachedFeatures:
+        if self._source is None:
+            if self._open_photos is None:
+                raise ValueError("a task asks for a photo, and there is no scene")
+            photos = self._open_photos(Path(self.colors.facts["scene"]))
+            key = self.features.content["encoder"]
+            encoders = [e for e in photos.cache.encoders() if e.key == key]
+            if not encoders:
+                raise CacheError(
+                    f"{photos.cache.root}: has no features of {self.model.spec.name} any more. "
+                    f"hint: lift3d encode {photos.scene.root} --model {shlex.quote(self.features.facts['ref'])}"
+                )
+            self._source = CachedFeatures(photos, encoders[0], keep=2, model=self.model)
+        return self._source
+
+
+def find_photo(scene: Scene, name: str) -> int:
+    """The index of a photo by its name in the scene, or by its file name if that is enough.
+
+    Raises:
+        SceneError: if it names none, or several.
+    """
+    found = [i for i, view in enumerate(scene.views) if name in (view.name, Path(view.name).name)]
+    if len(found) != 1:
+        what = (
+            "which photo? hint: --view" if not name else f"{name!r} names {'several photos' if found else 'no photo'}"
+        )
+        raise SceneError(f"{scene.root}: {what}, such as {scene.views[0].name}")
+    return found[0]
+
+
+class RenderedFeatures(Sequence[FeatureMap]):
+    """A model's lifted features of all frames, read as they are asked for."""
+
+    def __init__(self, render: Render, device: torch.device) -> None:
+        self._render, self._device = render, device
+
+    def __len__(self) -> int:
+        return self._render.content["frames"]
+
+    def __getitem__(self, index: int) -> FeatureMap:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        data, grid, _ = self._render.read_frame(index)
+        return FeatureMap(data.to(self._device).float(), grid)
+
+
+@torch.inference_mode()
+def _decode_frames(work: _Work, output: Path, progress: Progress) -> Decoded:
+    total, config = len(work.names), work.config
+    sizes = {(camera["width"], camera["height"]) for camera in work.colors.content["cameras"]}
+    video = output / f"{work.task}.mp4" if config.video and len(sizes) == 1 and total > 1 else None
+    decoder = work.decoder()
+    with (
+        video_writer(video, config.fps or float(work.colors.facts["fps"])) as append,
+        prefetched(range(total), work.read) as frames,
+        BackgroundWriter() as later,
+    ):
+        folder = TaskFolder(output / work.task, config.soft_masks, later)
+        names = progress(work.names, f"decode {work.task}", total)
+        for name, stored in zip(names, frames, strict=True):
+            features, view = work.frame(*stored)
+            shown = folder.write(name, work.decoded(decoder, features, view), view.image)
+            later(append, shown)
+    note = "no video: the poses are of different sizes" if config.video and len(sizes) > 1 else ""
+    return Decoded(folder.root, video, note, work.scale)
+
+
+@torch.inference_mode()
+def _decode_photos(work: _Work, output: Path, progress: Progress) -> Decoded:
+    """The 2D model on photos, as what lifted frames are to be compared with."""
+    folder = TaskFolder(output / f"{work.task}-2d", work.config.soft_masks)
+    decoder, names = work.decoder(), work.config.source_views
+    for name in progress(names, f"decode {work.task} of photos", len(names)):
+        features, image = work.photo(name)
+        view = RenderedView(image, torch.ones_like(image[0]))
+        folder.write(Path(name).stem, work.decoded(decoder, features, view), image)
+    return Decoded(folder.root, scale=work.scale)
+
+
+def _write_raw(work: _Work, output: Path, progress: Progress) -> Decoded:
+    total = len(work.names)
+    for index in progress(range(total), "write features", total):
+        data, grid, _ = work.features.read_frame(index)
+        write_features(output / "features" / work.names[index], FeatureMap(data, grid), work.config.raw)
+    return Decoded(output / "features")
+
+
+def decode_options(config: DecodeConfig) -> DecodeOptions:
+    """The options with their pictures read.
+
+    Raises:
+        SceneError: if a picture cannot be read.
+    """
+    strokes = None if config.strokes is None else torch.from_numpy(_read_picture(config.strokes))
+    style = (
+        None if config.style is None else torch.from_numpy(_read_picture(config.style)).permute(2, 0, 1).float() / 255
+    )
+    return DecodeOptions(config.text, strokes, config.view, config.clusters, config.point, config.view, style)
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    """Any picture as [H, W, 3] uint8, black where it is transparent."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGBA"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise SceneError(f"{path}: cannot be read as a picture ({e})") from e
+    return pixels[..., :3] * (pixels[..., 3:] > 127)
+
+
+def _choose(render: Path, config: DecodeConfig) -> tuple[Render, Model, str]:
+    """The lifted features to decode, of several of one model the ones rendered last; their model, and the task."""
+    manifests = sorted(render.glob("feats/*/manifest.json"), key=lambda path: (path.stat().st_mtime_ns, path))
+    latest = {r.facts["model"]: r for r in (Render.open(path.parent) for path in manifests)}
+    found = [r for _, r in sorted(latest.items())]
+    names = [r.facts["model"] for r in found]
+    hint = "hint: lift3d encode SCENE --model MODEL, then lift3d render again"
+    if not found:
+        raise CacheError(f"{render}: has colour only, no features of any model. {hint}")
+    if config.model:
+        wanted = {config.model, re.split(r"[:?]", config.model)[0]}  # a reference such as dinov2:FOLDER means its name
+        found = [r for r in found if r.facts["model"] in wanted]
+        if not found:
+            raise CacheError(f"{render}: has no features of {config.model}, only of {', '.join(names)}. {hint}")
+    able = []
+    for r in found:
+        spec = find_model(r.facts["ref"]).spec()
+        task = config.task or spec.tasks[0]
+        if task in spec.tasks:
+            able.append((r, task))
+    if not able:
+        raise CacheError(f"{render}: none of its models ({', '.join(names)}) can do '{config.task}'. {hint}")
+    if len(able) > 1:
+        tasks = ", ".join(f"--model {r.facts['model']} --task {task}" for r, task in able)
+        raise CacheError(f"{render}: which of its features? hint: {tasks}")
+    chosen, task = able[0]
+    ref = find_model(chosen.facts["ref"])
+    model = ref.load()
+    if task not in model.spec.tasks and not config.task:  # what a model can do may depend on its checkpoint
+        task = model.spec.tasks[0]
+    if not fingerprint(model, ref).items() <= chosen.facts["fingerprint"].items():
+        raise ModelError(
+            f"model {ref.name}: changed since its features were rendered. hint: lift3d encode, then render"
+        )
+    return chosen, model, task

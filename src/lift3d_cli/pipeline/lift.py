@@ -1,0 +1,300 @@
+"""Lift one target view: choose its source photos, bring them and their features together, render."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lift3d_cli.errors import ResourceError
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.geometry.grids import FeatureGrid
+from lift3d_cli.lifting.correction.corrector import Corrector
+from lift3d_cli.lifting.renderer import RenderedFrame, Renderer
+from lift3d_cli.lifting.source_features import SourceFeatures
+from lift3d_cli.lifting.sources import SourceViews, select_sources
+from lift3d_cli.machine.background import touched
+from lift3d_cli.models.base import FeatureMap, Model
+from lift3d_cli.pipeline.encode import to_image
+from lift3d_cli.pipeline.memory import plan_memory
+from lift3d_cli.pipeline.workspace import Recent, ScenePhotos
+from lift3d_cli.scene.bounds import depth_range
+
+# A target that has within a tenth the pixels per angle of the encoded photos gets the model's own grid of its size.
+_SAME_SCALE = 0.1
+
+
+class FeatureSource(Protocol):
+    """Features of the scene's photos, from the cache or made on the spot."""
+
+    model: Model
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) of the image that photo `index` was encoded from."""
+
+    def read(self, index: int, keep: bool = True) -> FeatureMap:
+        """Features of photo `index`; the grid is in pixels of that image.
+
+        Args:
+            index: which.
+            keep: for the next poses too; else what was read of a file is given back with the map.
+        """
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a target is rendered from.
+
+    Args:
+        depth_range: (near, far) z-depth of the target.
+        sources: indices of the photos, best first.
+    """
+
+    depth_range: tuple[float, float]
+    sources: Sequence[int]
+
+
+@dataclass(frozen=True)
+class LiftedView:
+    """A rendered target.
+
+    Args:
+        frame: colour, depth, coverage and features.
+        grids: by model name, where the cells of its features lie in the target.
+        choice: what it was rendered from.
+    """
+
+    frame: RenderedFrame
+    grids: Mapping[str, FeatureGrid]
+    choice: Choice
+
+
+class SceneLifter:
+    """Renders any number of targets from one scene; memory depends on the source views of a target only.
+
+    Args:
+        photos: the scene's photos.
+        points: [N, 3] points on its surfaces, or none.
+        renderer: the two stages.
+        num_views: source photos per target, at most.
+        device: where to render.
+        candidates: indices of the photos that may be sources; None for all.
+    """
+
+    def __init__(
+        self,
+        photos: ScenePhotos,
+        points: np.ndarray,
+        renderer: Renderer,
+        num_views: int,
+        device: torch.device,
+        candidates: Sequence[int] | None = None,
+    ) -> None:
+        self._photos = photos
+        self._points = points
+        self.renderer = renderer
+        self._num_views = num_views
+        self._device = device
+        self._candidates = range(len(photos.scene.views)) if candidates is None else candidates
+        # What the networks make of each photo, which the next pose mostly needs too.
+        self._photo_features: Recent[Tensor | None] = Recent(2 * num_views)
+        self._descriptors: dict[tuple[Corrector, FeatureSource], Recent[Tensor]] = {}
+
+    def choose(self, target: Camera) -> Choice:
+        """Decide what a target is rendered from; cheap, no photo is read."""
+        views = [self._photos.scene.views[i] for i in self._candidates]
+        near_far = depth_range(target, self._points, views)
+        cameras = [view.camera for view in views]
+        chosen = select_sources(target, cameras, self._num_views, near_far, self._points)
+        return Choice(near_far, [self._candidates[i] for i in chosen])
+
+    def read_ahead(self, target: Camera, choice: Choice, features: Mapping[str, FeatureSource]) -> None:
+        """Read what `lift` will need, on another thread while it renders the target before."""
+        # Of two targets, each photo at the target's size and, for the descriptors, at the encoder's.
+        self._photos.make_room(4 * self._num_views)
+        corrector = self.renderer.corrector
+        models = self._models(target, choice.sources, features, None)
+        try:
+            models = self._plan(target, choice, models)[1]
+        except ResourceError:  # `lift` says it
+            return
+        for index in choice.sources:
+            camera = self._source_camera(index, target)
+            self._photos.resized(index, camera.width, camera.height)
+            for name, source in features.items():
+                if not models[name].channels_at_once:
+                    touched(source.read(index).data)
+                if corrector is not None and index not in self._descriptors.get((corrector, source), ()):
+                    self._photos.resized(index, *source.size(index))
+
+    def lift(
+        self,
+        target: Camera,
+        choice: Choice,
+        features: Mapping[str, FeatureSource] | None = None,
+        correctors: Mapping[str, Corrector | None] | None = None,
+    ) -> LiftedView:
+        """Render colour and features at `target`.
+
+        Args:
+            target: the camera.
+            choice: of `choose`.
+            features: by any name; several may be of one model.
+            correctors: by the same names; None for the renderer's.
+
+        Raises:
+            ResourceError: if the renderer's memory is too small for what must be held as a whole.
+        """
+        renderer, sources, model_features = self._prepare(target, choice, features or {}, correctors)
+        frame = renderer.render(target, sources, choice.depth_range, model_features)
+        return LiftedView(frame, {name: f.target for name, f in model_features.items()}, choice)
+
+    def lift_features(
+        self, target: Camera, choice: Choice, features: Mapping[str, FeatureSource], image: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, FeatureGrid]]:
+        """`lift` without the colours, which are most of its work: `image` [3, H, W] has them.
+
+        Returns:
+            By name, features [C, h, w] and their grids.
+
+        Raises:
+            ResourceError: as `lift`.
+        """
+        renderer, sources, model_features = self._prepare(target, choice, features, None)
+        rendered = renderer.render_features(target, sources, choice.depth_range, model_features, image.to(self._device))
+        return rendered, {name: f.target for name, f in model_features.items()}
+
+    def _prepare(
+        self,
+        target: Camera,
+        choice: Choice,
+        features: Mapping[str, FeatureSource],
+        correctors: Mapping[str, Corrector | None] | None,
+    ) -> tuple[Renderer, SourceViews, dict[str, SourceFeatures]]:
+        """The renderer with what is left of its memory, and what it renders from."""
+        models = self._models(target, choice.sources, features, correctors)
+        left, models = self._plan(target, choice, models)
+        for name, model in models.items():
+            source, corrector = features[name], model.corrector
+            described = [self._describe(corrector, source, i) for i in choice.sources] if corrector else []
+            maps = [_Reread(source, i) for i in choice.sources] if model.channels_at_once else model.maps
+            models[name] = replace(model, maps=maps, descriptors=described)
+        views = self._source_views(choice.sources, self._source_cameras(choice.sources, target))
+        return replace(self.renderer, memory_bytes=left), views, models
+
+    def _plan(
+        self, target: Camera, choice: Choice, models: Mapping[str, SourceFeatures]
+    ) -> tuple[int, dict[str, SourceFeatures]]:
+        """See `plan_memory`."""
+        cameras = self._source_cameras(choice.sources, target)
+        left, at_once = plan_memory(self.renderer, target, cameras, choice.depth_range, models)
+        return left, {name: replace(model, channels_at_once=at_once[name]) for name, model in models.items()}
+
+    def _source_views(self, chosen: Sequence[int], cameras: Sequence[Camera]) -> SourceViews:
+        photos = [self._photos.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
+        images = [to_image(photo) for photo in photos]
+        valid = [torch.from_numpy(photo.valid) for photo in photos]
+        looked_at = [self._look_at(i, image) for i, image in zip(chosen, images, strict=True)]
+        return SourceViews.stack(cameras, images, valid, self._device, looked_at)
+
+    @torch.inference_mode()
+    def _look_at(self, index: int, image: Tensor) -> Tensor | None:  # [F, h, w]
+        """Stage II's features of a photo, see `Blending.photo_features`."""
+
+        def make() -> Tensor | None:
+            features = self.renderer.blending.photo_features(image[None].to(self._device))
+            return None if features is None else features[0]
+
+        return self._photo_features.get((index, image.shape), make)
+
+    @torch.inference_mode()
+    def _describe(self, corrector: Corrector, source: FeatureSource, index: int) -> Tensor:
+        """The corrector's descriptors [D, h, w] of the cells of a photo's features."""
+
+        def make() -> Tensor:
+            photo = self._photos.resized(index, *source.size(index))
+            return corrector.describe(to_image(photo, self._device), source.read(index).grid)
+
+        recent = self._descriptors.setdefault((corrector, source), Recent(2 * self._num_views))
+        return recent.get(index, make)
+
+    def _source_cameras(self, chosen: Sequence[int], target: Camera) -> list[Camera]:
+        return [self._source_camera(index, target) for index in chosen]
+
+    def _source_camera(self, index: int, target: Camera) -> Camera:
+        """The photo's camera, at a size where its pixels are as fine as the target's: finer ones would alias."""
+        camera = self._photos.scene.views[index].camera
+        factor = min(1.0, target.K[0, 0] / camera.K[0, 0])
+        if factor > 1 - 1e-3:  # not worth a resampling
+            return camera
+        return camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
+
+    def _models(
+        self,
+        target: Camera,
+        chosen: Sequence[int],
+        features: Mapping[str, FeatureSource],
+        correctors: Mapping[str, Corrector | None] | None,
+    ) -> dict[str, SourceFeatures]:
+        """By name, the chosen photos' features without descriptors; of those in files, no value is read yet."""
+        cameras = self._source_cameras(chosen, target)
+        return {
+            name: _source_features(
+                source, target, chosen, cameras, correctors[name] if correctors else self.renderer.corrector
+            )
+            for name, source in features.items()
+        }
+
+
+def _source_features(
+    source: FeatureSource,
+    target: Camera,
+    chosen: Sequence[int],
+    cameras: Sequence[Camera],
+    corrector: Corrector | None,
+) -> SourceFeatures:
+    """The chosen photos' features, with grids in pixels of `cameras`, and the grid to render."""
+    maps, grids, focals = [], [], []
+    for index, camera in zip(chosen, cameras, strict=True):
+        features, (width, height) = source.read(index), source.size(index)
+        maps.append(features.data)
+        grids.append(features.grid.rescaled(camera.width / width, camera.height / height))
+        focals.append(camera.K[0, 0] * width / camera.width)
+    grid = target_grid(source.model, target, float(np.median(focals)))
+    return SourceFeatures(maps, grids, grid, source.model.spec.stride, corrector)
+
+
+@dataclass(frozen=True)
+class _Reread:
+    """A `StoredMap` of which nothing stays in memory."""
+
+    source: FeatureSource
+    index: int
+
+    @property
+    def shape(self) -> Sequence[int]:
+        return self.source.read(self.index).data.shape
+
+    def __getitem__(self, channels: slice) -> Tensor:
+        return self.source.read(self.index, keep=False).data[channels]
+
+
+def target_grid(model: Model, target: Camera, encoded_focal: float) -> FeatureGrid:
+    """The model's grid for a target: as many cells per angle as the photos' features have.
+
+    A decoder was trained on cells of one size; a target of other resolution must not change what a cell spans.
+
+    Args:
+        model: the model.
+        target: its camera.
+        encoded_focal: focal length, in pixels, of the images that the features were made from.
+    """
+    factor = encoded_focal / target.K[0, 0]
+    if abs(factor - 1) < _SAME_SCALE:
+        return model.grid(target.width, target.height)
+    width, height = max(1, round(target.width * factor)), max(1, round(target.height * factor))
+    return model.grid(width, height).rescaled(target.width / width, target.height / height)

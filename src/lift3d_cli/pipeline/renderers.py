@@ -1,0 +1,90 @@
+"""Which renderer: the learned network with its weights, or the training-free one that it grew from."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from lift3d_cli.config import RenderConfig
+from lift3d_cli.errors import ModelError
+from lift3d_cli.lifting.blending.learned import LearnedBlending
+from lift3d_cli.lifting.correction.corrector import InconsistencyCorrector
+from lift3d_cli.lifting.correction.prediction import FeaturePrediction
+from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.proposal.learned import LearnedProposal
+from lift3d_cli.lifting.proposal.network import NUM_LATENTS
+from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal, UniformProposal
+from lift3d_cli.lifting.renderer import Renderer
+from lift3d_cli.machine.device import resolve_memory, resolve_precision
+from lift3d_cli.weights import find_other_weights, load_weights
+
+SHIPPED_WEIGHTS = "lift3d.safetensors"
+VARIANTS = ("full", "single-stage", "no-correction", "feature-prediction", "training-free")
+# For ablations only.
+SINGLE_STAGE_WEIGHTS, PREDICTION_WEIGHTS = "single-stage.safetensors", "feature-prediction.safetensors"
+# Four times the samples of two stages, as no proposal says where.
+SINGLE_STAGE_SAMPLES = 32
+
+
+def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", variant: str = "full") -> Renderer:
+    """The renderer that settings describe.
+
+    Args:
+        config: planes, samples, memory, weights and precision of it.
+        device: where it will run.
+        variant: "full"; "no-correction": by the colours' weights alone; "single-stage": without Stage I's proposal,
+            from samples all along the ray; "feature-prediction": a head regresses the features; "training-free":
+            without any network.
+
+    Raises:
+        ModelError: if the weights are missing, damaged or those of another network.
+        ResourceError: if the memory is not a size, or the precision not one.
+    """
+    memory_bytes = resolve_memory(config.memory, torch.device(device))
+    if variant not in VARIANTS:
+        raise ValueError(f"no variant named {variant!r}")
+    if variant == "training-free":
+        planes = min(config.planes, PlaneSweepProposal.num_planes)
+        return Renderer(PlaneSweepProposal(planes), num_samples=config.samples, memory_bytes=memory_bytes)
+    network, identity = load_network(config.weights)
+    network.to(device)
+    if resolve_precision(config.precision, torch.device(device)) == "bf16":
+        network.to_bfloat16(torch.device(device))
+    blending, proposal = LearnedBlending(network, identity), LearnedProposal(network, identity, config.planes)
+    corrector, samples = network.corrector, config.samples
+    if variant == "single-stage":
+        own = load_weights(SINGLE_STAGE_WEIGHTS)
+        network.load_state_dict({**network.state_dict(), **{name: tensor.float() for name, tensor in own.items()}})
+        proposal, samples = UniformProposal(NUM_LATENTS), SINGLE_STAGE_SAMPLES
+    elif variant == "no-correction":
+        corrector = None
+    elif variant == "feature-prediction":
+        corrector = load_prediction(network.corrector, device)
+    return Renderer(proposal, blending, samples, memory_bytes, corrector)
+
+
+def load_prediction(corrector: InconsistencyCorrector, device: torch.device | str = "cpu") -> FeaturePrediction:
+    """The head with the weights that ship with lift3d.
+
+    Raises:
+        ModelError: if they are missing or damaged.
+    """
+    prediction = FeaturePrediction(corrector)
+    state = load_weights(PREDICTION_WEIGHTS)
+    prediction.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return prediction.to(device).eval().requires_grad_(False)
+
+
+def load_network(weights: str) -> tuple[Lift3DNetwork, str]:
+    """The network, ready to use, and the sha256 of its weights."""
+    state = load_weights(SHIPPED_WEIGHTS, find_other_weights(weights, SHIPPED_WEIGHTS) if weights else None)
+    network = Lift3DNetwork()
+    try:
+        network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    except RuntimeError as e:
+        raise ModelError(f"weights {weights or SHIPPED_WEIGHTS}: are not those of the Lift3D network") from e
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return network.eval().requires_grad_(False), digest.hexdigest()

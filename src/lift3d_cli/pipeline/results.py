@@ -1,0 +1,185 @@
+"""Files of results: frames as PNG, segmentations with their overlay and legend, features as they are, a video."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lift3d_cli.errors import ResourceError
+from lift3d_cli.machine.atomic import Later, at_once, replace_file
+from lift3d_cli.machine.png import encode_png, to_uint8
+from lift3d_cli.models.base import FeatureMap, Segmentation
+
+# Hues a golden angle apart: the next class is never like the last ones.
+_GOLDEN = 0.618034
+_MAX_CLASSES = 256  # of an index PNG
+
+
+class TaskFolder:
+    """The results of one task, in `root`: `NAME.png` of each frame.
+
+    A segmentation becomes an index PNG with a palette there, and beside it `<task>-overlay/NAME.png`, on request
+    `<task>-soft/NAME/CLASS.png` (255 where the pixel is surely of the class), and once `<task>-legend.json`.
+
+    Args:
+        root: the folder, named as the task.
+        soft_masks: see there.
+        later: writes the files.
+    """
+
+    def __init__(self, root: Path, soft_masks: bool = False, later: Later = at_once) -> None:
+        self.root, self._soft_masks, self._later = root, soft_masks, later
+
+    def write(self, name: str, result: Tensor | Segmentation, image: Tensor) -> np.ndarray:
+        """Write one frame; returns what a video shows of it, [H, W, 3] uint8.
+
+        Args:
+            name: of the frame, without a suffix.
+            result: of the decoder.
+            image: [3, H, W] the view's colour, to lay a segmentation over.
+
+        Raises:
+            ResourceError: if it cannot be written.
+        """
+        if isinstance(result, Tensor):
+            shown = to_uint8(result)
+            self._later(_write_png, self.root / f"{name}.png", shown)
+            return shown
+        labels, colors = labels_and_colors(result)
+        self._later(lambda: write_output(self.root / f"{name}.png", _index_png(labels, colors)))
+        shown = overlay(to_uint8(image), labels, colors)
+        self._later(_write_png, self._beside("overlay") / f"{name}.png", shown)
+        legend = [
+            {"index": i, "name": n, "color": c.tolist()}
+            for i, (n, c) in enumerate(zip(result.names, colors, strict=True))
+        ]
+        self._later(write_output, self._beside("legend.json"), (json.dumps(legend, indent=1) + "\n").encode())
+        if self._soft_masks:
+            self._write_soft_masks(self._beside("soft") / name, result.scores)
+        return shown
+
+    def _write_soft_masks(self, folder: Path, scores: Tensor) -> None:
+        for stale in sorted(folder.glob("[0-9][0-9][0-9].png"))[len(scores) :]:  # of a task with more classes
+            stale.unlink(missing_ok=True)
+        for index, score in enumerate(scores):
+            self._later(_write_png, folder / f"{index:03d}.png", to_uint8(score.expand(3, -1, -1)))
+
+    def _beside(self, what: str) -> Path:
+        return self.root.with_name(f"{self.root.name}-{what}")
+
+
+def class_colors(names: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
+    """A colour for each class; black for the class `other`, which an overlay does not show."""
+    colors, hue = [], 0.0
+    for name in names:
+        if name == "other":
+            colors.append((0, 0, 0))
+            continue
+        colors.append(tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.75, 0.95)))
+        hue = (hue + _GOLDEN) % 1
+    return tuple(colors)
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Tint a picture [H, W, 3] uint8 by classes [H, W]; black ones stay as they are."""
+    tint = colors[labels]
+    mixed = (image.astype(np.uint16) + tint) // 2
+    return np.where(tint.any(2, keepdims=True), mixed, image).astype(np.uint8)
+
+
+def _index_png(labels: np.ndarray, colors: np.ndarray) -> bytes:
+    from PIL import Image
+
+    if len(colors) > _MAX_CLASSES:
+        raise ResourceError(f"{len(colors)} classes: an index PNG has {_MAX_CLASSES}")
+    image = Image.fromarray(labels).convert("P")
+    image.putpalette(colors.flatten().tolist())
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=False)
+    return file.getvalue()
+
+
+def labels_and_colors(segmentation: Segmentation) -> tuple[np.ndarray, np.ndarray]:
+    """The class of each pixel [H, W] uint8, and the colour of each class [K, 3] uint8."""
+    labels = segmentation.scores.argmax(0).to(torch.uint8).cpu().numpy()
+    return labels, np.array(segmentation.colors or class_colors(segmentation.names), dtype=np.uint8)
+
+
+def write_features(path: Path, features: FeatureMap, kind: str) -> Path:
+    """Write a feature map as it is: `.npy` [C, h, w], or `.safetensors` with its grid in the metadata.
+
+    Raises:
+        ResourceError: if it cannot be written.
+    """
+    data = features.data.cpu().contiguous()
+    path = path.with_name(f"{path.name}.{kind}")
+    if kind == "npy":
+        file = io.BytesIO()
+        np.save(file, (data.float() if data.dtype == torch.bfloat16 else data).numpy())
+        content = file.getvalue()
+    else:
+        import safetensors.torch
+
+        grid = {"scale": json.dumps(features.grid.scale), "offset": json.dumps(features.grid.offset)}
+        content = safetensors.torch.save({"features": data}, grid)
+    write_output(path, content)
+    return path
+
+
+def _write_png(path: Path, image: np.ndarray) -> None:
+    write_output(path, encode_png(image))
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file that the user asked for, whole or not at all.
+
+    Raises:
+        ResourceError: if it cannot be written.
+    """
+    try:
+        replace_file(path, data)
+    except OSError as e:
+        raise ResourceError(f"{path}: cannot be written ({e.strerror or e})") from e
+
+
+@contextmanager
+def video_writer(path: Path | None, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """Gives a function that appends a frame [H, W, 3] uint8; the file appears when all is written.
+
+    Raises:
+        ResourceError: if it cannot be written.
+    """
+    if path is None:
+        yield lambda image: None
+        return
+    import imageio.v2 as imageio
+
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}.tmp.mp4")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # yuv420p halves the chroma in both directions, so sides must be even; 8 is close to lossless to the eye.
+        writer = imageio.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=1)
+        try:
+            yield lambda image: writer.append_data(_even(image))
+        finally:
+            writer.close()
+        os.replace(temporary, path)
+    except OSError as e:
+        raise ResourceError(f"{path}: cannot be written ({e.strerror or e})") from e
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _even(image: np.ndarray) -> np.ndarray:
+    """Repeat the last row and column of an image with odd sides."""
+    return np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")

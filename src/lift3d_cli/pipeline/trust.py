@@ -1,0 +1,78 @@
+"""How far a finished render can be believed: numbers of each frame, warnings, and the confidence as pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lift3d_cli.cache.renders import Render
+from lift3d_cli.machine.atomic import write_atomic
+from lift3d_cli.machine.background import BackgroundWriter
+from lift3d_cli.machine.png import encode_png
+from lift3d_cli.machine.progress import Progress, no_progress
+
+# Of 119 frames of real scenes, 30 and 52 are on the wrong side; all but one have less than 20 dB: docs/limits.md.
+LEAST_COVERAGE = 0.9  # mean of the frame
+DOUBTFUL, MOST_DOUBTFUL = 0.25, 0.25  # a confidence; and how much of a frame may be below it
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What is known of a render's quality without knowing the truth.
+
+    Args:
+        coverage: mean of each frame, in [0, 1].
+        confidence: mean of each frame, in [0, 1].
+        warnings: one line each, for the user.
+    """
+
+    coverage: list[float]
+    confidence: list[float]
+    warnings: list[str]
+
+
+def judge(render: Render) -> Trust:
+    """Look at the coverage and confidence of all frames of a finished render."""
+    coverage, confidence, doubtful, num_sources = [], [], [], []
+    for index in range(render.content["frames"]):
+        _, _, maps = render.read_frame(index)
+        coverage.append(float(maps["coverage"].numpy().mean()) / 255)
+        confidence.append(float(maps["confidence"].numpy().mean()) / 255)
+        doubtful.append(float((maps["confidence"].numpy() < 255 * DOUBTFUL).mean()))
+        num_sources.append(len(maps["sources"]))
+    warnings, names, total = [], render.facts["names"], len(coverage)
+    unseen = [i for i, share in enumerate(coverage) if share < LEAST_COVERAGE]
+    if unseen:
+        worst = min(unseen, key=coverage.__getitem__)
+        # Fewer were chosen where others would have added nothing.
+        is_bounded = any(num_sources[i] == render.content["views"] for i in unseen)
+        warnings.append(
+            f"the photos see less than {LEAST_COVERAGE:.0%} of {len(unseen)} of {total} frames, {coverage[worst]:.0%} "
+            f"of the worst ({names[worst]}); the rest is filled in. hint: take photos there, or move the path nearer "
+            f"to the photos{', or more --views' if is_bounded else ''}"
+        )
+    vague = [i for i, share in enumerate(doubtful) if share > MOST_DOUBTFUL]
+    if vague:
+        worst = max(vague, key=doubtful.__getitem__)
+        warnings.append(
+            f"over {MOST_DOUBTFUL:.0%} of {len(vague)} of {total} frames is doubtful, {doubtful[worst]:.0%} of the "
+            f"worst ({names[worst]}): few photos see it, or they disagree. hint: --confidence shows where; take more "
+            "photos around the path"
+        )
+    return Trust(coverage, confidence, warnings)
+
+
+def write_confidence(render: Render, progress: Progress = no_progress) -> None:
+    """Write the confidence of each frame as a gray PNG, where it is not there yet.
+
+    Raises:
+        ResourceError, CacheError: if the disk is full or the folder cannot be written.
+    """
+    todo = [i for i in range(render.content["frames"]) if not render.confidence_path(i).exists()]
+    with BackgroundWriter() as later:
+        for index in progress(todo, "confidence", len(todo)):
+            later(_write, render, index)
+
+
+def _write(render: Render, index: int) -> None:
+    _, _, maps = render.read_frame(index)
+    write_atomic(render.confidence_path(index), encode_png(maps["confidence"].numpy()))

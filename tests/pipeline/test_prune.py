@@ -1,0 +1,50 @@
+"""Pruning keeps what the photos and the latest encoders explain."""
+
+from __future__ import annotations
+
+from plane_world import read_image, write_image
+from workbench import edit, stamps
+
+from lift3d_cli.pipeline.prune import prune_features
+
+
+def prune(work) -> int:
+    photos = work.photos
+    return prune_features(photos.scene, photos.cache)
+
+
+def test_features_in_use_stay(work):
+    work.encode()
+    work.encode("rgb")
+    work.render()
+    before = stamps(work.scene / ".lift3d")
+    assert prune(work) == 0
+    assert stamps(work.scene / ".lift3d") == before
+
+
+def test_features_of_changed_photos_and_older_models_go(work, model_file):
+    old = work.encode().folder
+    edit(model_file, 'version="1"', 'version="2"')
+    work.encode()
+    path = work.scene / "images" / "03.png"
+    write_image(path, 255 - read_image(path))
+    new = work.encode().folder
+    assert prune(work) > 0
+    assert not old.exists()
+    assert len(list(new.glob("*.safetensors"))) == 8
+    assert (work.encode().num_encoded, work.encode().num_reused) == (0, 8)
+
+
+def test_features_just_made_at_another_size_stay(work):
+    work.encode(max_size=48)
+    work.encode(max_size=64)
+    prune(work)
+    assert work.encode(max_size=64).num_encoded == 0
+    assert work.encode(max_size=48).num_encoded == 8
+
+
+def test_renders_stay(work):
+    work.encode()
+    render = work.render()
+    prune(work)
+    assert render.missing() == []
