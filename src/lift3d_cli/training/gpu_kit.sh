@@ -59,8 +59,10 @@ evaluate() { # NAME SECONDS ARGUMENTS...: lift3d eval, whose figures get the nam
   done
 }
 
+measured() { grep -q "\"$1\"" "$OUT/figures.json" 2>/dev/null; } # by a call before
+
 # (c), before: once
-grep -q '"before"' "$OUT/figures.json" 2>/dev/null || evaluate before 150 --scenes "$DEV" --height "$EVAL_HEIGHT" --views 8
+measured before || evaluate before 150 --scenes "$DEV" --height "$EVAL_HEIGHT" --views 8
 
 # (b): what is done is copied to OUT every half minute; memory that does not suffice costs half of the batch.
 ( while sleep 30; do
@@ -96,16 +98,19 @@ done
 
 # (d)
 DEVICE=$("$PYTHON" -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')
-step "training speed" 60 "$PYTHON" benchmarks/training.py "$TRAIN"/* --device "$DEVICE" --batch "$BATCH" --height "$HEIGHT" \
-  --rounds "${ROUNDS:-20}" --json > "$WORK/speed.json" && figure training_speed "$WORK/speed.json"
+measured training_speed || step "training speed" 60 "$PYTHON" benchmarks/training.py "$TRAIN"/* --device "$DEVICE" --batch "$BATCH" --height "$HEIGHT" \
+  --rounds "${ROUNDS:-20}" --json > "$WORK/speed.json"
+[ -s "$WORK/speed.json" ] && figure training_speed "$WORK/speed.json"
 SIZE=${SIZE:-756}
-step "stages of a frame" 90 "$PYTHON" benchmarks/stages.py --device "$DEVICE" --height "$SIZE" --views 10 --rounds 5 --json \
-  > "$WORK/stages.json" && figure stages "$WORK/stages.json"
+measured stages || step "stages of a frame" 90 "$PYTHON" benchmarks/stages.py --device "$DEVICE" --height "$SIZE" --views 10 --rounds 5 --json \
+  > "$WORK/stages.json"
+[ -s "$WORK/stages.json" ] && figure stages "$WORK/stages.json"
 
 # (e)
 step sheet 60 "$PYTHON" -m lift3d_cli.training.gpu_results sheet "$WORK/pictures" "$OUT/sheet.jpg"
 
 # Last, as it takes longest: what compiling would gain.
-step "training speed, compiled" 150 "$PYTHON" benchmarks/training.py "$TRAIN"/* --device "$DEVICE" --batch "$BATCH" --height "$HEIGHT" \
-  --rounds "${ROUNDS:-20}" --compile --json > "$WORK/compiled.json" && figure training_speed_compiled "$WORK/compiled.json"
+measured training_speed_compiled || step "training speed, compiled" 150 "$PYTHON" benchmarks/training.py "$TRAIN"/* --device "$DEVICE" --batch "$BATCH" --height "$HEIGHT" \
+  --rounds "${ROUNDS:-20}" --compile --json > "$WORK/compiled.json"
+[ -s "$WORK/compiled.json" ] && figure training_speed_compiled "$WORK/compiled.json"
 ls -l "$OUT"
