@@ -205,7 +205,7 @@ class TrainConfig:
         stop_after: minutes after which this call ends, before the training does; 0 for never. It can be resumed.
         batch: examples a step; on a CPU they are learned from side by side.
         learning_rate: at its highest.
-        height: of the renderer's training photos in pixels.
+        height: of the renderer's training photos in pixels, at most.
         procedural: part of the renderer's examples that come from procedural scenes.
         examples: of the corrector, per scene and size of its photos.
         evaluate_every: steps between scores.

@@ -38,6 +38,9 @@ def test_colmap_points_project_onto_their_keypoints(name):
     points = read_points(model)
     row_of_id = {point_id: row for row, point_id in enumerate(points.ids.tolist())}
     images = {image.name: image for image in read_images(model)}
+    # By the file's size and not by what was read: an image without keypoints takes 73 bytes and its name.
+    if (model / "images.bin").stat().st_size == 8 + sum(73 + len(name) for name in images):
+        pytest.skip(f"{name}: its model has no keypoints")
     errors = []
     for view in scene.views[:: max(1, len(scene.views) // 20)]:
         image = images[view.name.removeprefix("images/")]
@@ -49,8 +52,6 @@ def test_colmap_points_project_onto_their_keypoints(name):
         K = view.camera.K
         errors.append(np.stack([K[0, 0] * x + K[0, 2], K[1, 1] * y + K[1, 2]], axis=1) - image.uv[seen])
     errors = np.concatenate(errors)
-    if not len(errors):
-        pytest.skip(f"{name}: its model has no keypoints")
     assert np.linalg.norm(errors, axis=1).mean() < 0.8
     # A half-pixel mistake would shift all of them by 0.5.
     assert np.abs(errors.mean(axis=0)).max() < 0.25

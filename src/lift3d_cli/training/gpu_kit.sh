@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests, trains, evaluates and times lift3d on this machine's GPU, with what is in this folder and nothing else.
 #
-#   run.sh MINUTES OUT [PART]     train PART (renderer) for MINUTES; the rest takes two to three minutes more
+#   run.sh MINUTES OUT [PART]     train PART (renderer) for MINUTES; the rest takes some minutes more
 #
 # A training that was begun goes on: from OUT/state.safetensors, else from state.safetensors here. It follows one
 # schedule of TOTAL minutes (12) over all calls. Each step fails alone. In OUT at most 8 files, which are written as they come:

@@ -1,7 +1,8 @@
 """The loop that all trainings share: steps, checkpoints, held-out scores, learning curves.
 
 A run is a folder: `checkpoint.safetensors` (network, optimizer and step), `curves.csv` and `curves.png`. Whatever is
-random in a step depends on the seed and the step's number only, so an interrupted run that is resumed is the same run.
+random in a step depends on the seed and the step's number only, so an interrupted run that is resumed is the same run;
+not where a task trains in batches, or the schedule goes by the clock: then it is the rest of the same schedule.
 """
 
 from __future__ import annotations
