@@ -242,7 +242,7 @@ def _is_running(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_compiled_stage_two_renders_and_learns_as_it_does_eagerly(tmp_path):
+def test_compiled_stage_two_renders_and_learns_as_it_does_eagerly(tmp_path, monkeypatch):
     one = example_of([draw(1, TINY)], TINY)
     results = []
     for is_compiled in (False, True):
@@ -251,6 +251,7 @@ def test_compiled_stage_two_renders_and_learns_as_it_does_eagerly(tmp_path):
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
         RendererTask(TrainConfig(run=tmp_path, compile=is_compiled), network, CPU)
+        monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)  # else it may be eager twice
         image, swept = render_crops(network, one)
         loss_of(image, swept, one).backward()
         results.append((image.detach(), network.blending.view_encoder[0].weight.grad))

@@ -86,7 +86,7 @@ class RendererTask:
                 compute_in_bfloat16(part, device)
         if config.compile:
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
-            network.blending.compile(dynamic=True)
+            network.blending.compile()
         self._seed, self._held_out, self._batch = config.seed, config.held_out, config.batch
         self._share_procedural = config.procedural if config.scenes else 1.0
         self._size = CPU_CROP if device.type == "cpu" else GPU_CROP
