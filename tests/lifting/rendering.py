@@ -42,6 +42,9 @@ class OnlyView:
     def photo_features(self, images) -> None:
         pass
 
+    def with_surface(self, sources, lines, distribution) -> SourceViews:
+        return sources
+
     def __call__(self, sources, lines, rays, t, distribution) -> BlendingWeights:
         uv, _ = lines.project(rays, t)
         omega = torch.zeros(uv.shape[:-1])

@@ -83,7 +83,8 @@ def test_weights_sum_to_one_where_a_view_sees_the_ray_and_are_zero_elsewhere(ran
     t = sample_depths(distribution, rays, 8)
     with torch.no_grad():
         sources = replace(sources, features=random_network.pyramid(sources.images))
-        weights = LearnedBlending(random_network, "test")(sources, lines, rays, t, distribution)
+        blending = LearnedBlending(random_network, "test")
+        weights = blending(blending.with_surface(sources, lines, distribution), lines, rays, t, distribution)
     total = weights.omega.sum((0, 2))
     assert (weights.omega >= 0).all()
     assert (weights.coverage == 0).any()

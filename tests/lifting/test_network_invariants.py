@@ -126,6 +126,7 @@ def test_every_parameter_learns():
     distribution = proposal(target, sources, RANGE, 2**30)
     rays = pixel_centers(24, 16)
     lines = EpipolarLines.between(target, sources.cameras)
+    sources = blending.with_surface(sources, lines, distribution)
     weights = blending(sources, lines, rays, torch.tensor([3.5, 4.0, 4.5]).expand(len(rays), -1), distribution)
     spread = torch.randn(weights.omega.shape, generator=generator)
     ((weights.omega * spread).sum() + (distribution.probability[:4] ** 2).sum()).backward()
@@ -155,7 +156,9 @@ def test_sample_on_a_plane_is_told_what_stage_i_says_of_that_plane(sources, plan
     rays = pixel_centers(96, 72)[::500]
     lines = EpipolarLines.between(TARGET, sources.cameras)
     sources = replace(sources, features=network.pyramid(sources.images))
-    LearnedBlending(network, "test")(sources, lines, rays, depths.expand(len(rays), -1), distribution)
+    blending = LearnedBlending(network, "test")
+    sources = blending.with_surface(sources, lines, distribution)
+    blending(sources, lines, rays, depths.expand(len(rays), -1), distribution)
     want = torch.arange(float(planes)).expand(len(rays), -1)
     torch.testing.assert_close(told[0][..., 0], want, atol=1e-3, rtol=0)
 

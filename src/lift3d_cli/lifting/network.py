@@ -5,17 +5,21 @@ They are residual: with their last layers at zero, as they begin, the renderer i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lift3d_cli.lifting.blending.network import BlendingNetwork
 from lift3d_cli.lifting.blending.pyramid import PhotoPyramid
+from lift3d_cli.lifting.blending.visibility import NUM_VISIBILITY_INPUTS
 from lift3d_cli.lifting.correction.corrector import InconsistencyCorrector
 from lift3d_cli.lifting.proposal.network import DepthRegularizer
 
 
 class Lift3DNetwork(nn.Module):
-    """Everything that is learned, in one set of weights: 308,083 parameters.
+    """Everything that is learned, in one set of weights: 308,211 parameters.
 
     Attributes:
         precision: "fp32", or "bf16" after `to_bfloat16`.
@@ -28,6 +32,22 @@ class Lift3DNetwork(nn.Module):
         self.regularizer = DepthRegularizer()
         self.blending = BlendingNetwork()
         self.corrector = InconsistencyCorrector()
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over weights of any precision.
+
+        Weights from before Stage II looked at visibility make nothing of it.
+
+        Raises:
+            RuntimeError: if they are not those of this network.
+        """
+        state = {name: tensor.float() for name, tensor in state.items()}
+        first = "blending.view_encoder.0.weight"
+        if first in state and state[first].dim() == 2:
+            missing = self.blending.view_encoder[0].in_features - state[first].shape[1]
+            if missing == NUM_VISIBILITY_INPUTS:
+                state[first] = F.pad(state[first], (0, missing))
+        self.load_state_dict(state)
 
     def to_bfloat16(self, device: torch.device) -> None:
         """Let what gains by it compute in bfloat16: on a CPU the 3-D U-Net (3 times as fast), but not Stage II."""

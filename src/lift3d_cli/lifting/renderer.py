@@ -122,8 +122,9 @@ class Renderer:
         if sources.features is None:
             sources = replace(sources, features=self.blending.photo_features(sources.images))
         distribution = self.proposal(target, sources, depth_range, self.memory_bytes)
-        sources.looks  # noqa: B018, made here, so that not each of the threads makes them
         lines = EpipolarLines.between(target, sources.cameras, sources.images.device)
+        sources = self.blending.with_surface(sources, lines, distribution)
+        sources.looks  # noqa: B018, made here, so that not each of the threads makes them
         return _Frame(sources, distribution, lines)
 
     def _features(

@@ -39,12 +39,14 @@ class SourceViews:
         images: [*B, V, 3, H, W] in [0, 1] sRGB.
         valid: [*B, V, 1, H, W] float, 1 where the pixel may be used; 0 in the padding.
         features: [*B, V, F, h, w] what a learned Stage II made of each photo, see `Blending.photo_features`, or None.
+        depth_buffers: [*B, V, 2, h, w] the target's surface as they see it, see `blending.visibility`, or None.
     """
 
     cameras: Sequence[Camera]
     images: Tensor
     valid: Tensor
     features: Tensor | None = None
+    depth_buffers: Tensor | None = None
 
     @cached_property
     def looks(self) -> Tensor:

@@ -55,7 +55,7 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
     corrector, samples = network.corrector, config.samples
     if variant == "single-stage":
         own = load_weights(SINGLE_STAGE_WEIGHTS)
-        network.load_state_dict({**network.state_dict(), **{name: tensor.float() for name, tensor in own.items()}})
+        network.load({**network.state_dict(), **own})
         proposal, samples = UniformProposal(NUM_LATENTS), SINGLE_STAGE_SAMPLES
     elif variant == "no-correction":
         corrector = None
@@ -81,7 +81,7 @@ def load_network(weights: str) -> tuple[Lift3DNetwork, str]:
     state = load_weights(SHIPPED_WEIGHTS, find_other_weights(weights, SHIPPED_WEIGHTS) if weights else None)
     network = Lift3DNetwork()
     try:
-        network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+        network.load(state)
     except RuntimeError as e:
         raise ModelError(f"weights {weights or SHIPPED_WEIGHTS}: are not those of the Lift3D network") from e
     digest = hashlib.sha256()

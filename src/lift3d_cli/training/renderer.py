@@ -176,7 +176,9 @@ def render_crops(network: Lift3DNetwork, example: Example, single_stage: bool = 
     # Where the samples lie follows from the distribution, but it learns from depth and colour of its own and through
     # the latents only: the gradient of a colour along a ray is noise.
     t = sample_depths(distribution, rays, num_samples).detach()
-    weights = LearnedBlending(network, "training")(sources, example.lines, rays, t, distribution)
+    blending = LearnedBlending(network, "training")
+    sources = blending.with_surface(sources, example.lines, distribution)
+    weights = blending(sources, example.lines, rays, t, distribution)
     colors = sample_map(sources.images, weights.uv)
     image = torch.einsum("bvcrs,bvrs->bcr", colors, weights.omega)
     return image.unflatten(-1, (height, width)), swept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from lift3d_cli.geometry.grids import sample_map, sample_volume
 from lift3d_cli.lifting.blending.protocol import BlendingWeights
 from lift3d_cli.lifting.blending.pyramid import PYRAMID_STRIDE
 from lift3d_cli.lifting.blending.training_free import AngleAgreementBlending, SampleViews, normalized
+from lift3d_cli.lifting.blending.visibility import depth_buffers, visibility_inputs
 from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal.protocol import DepthDistribution
 from lift3d_cli.lifting.sources import NO_VIEW, SourceViews
@@ -32,7 +33,7 @@ class LearnedBlending:
     network: Lift3DNetwork
     identity: str
     prior: AngleAgreementBlending = field(default_factory=AngleAgreementBlending)
-    bytes_per_sample = 4 * 370  # the widest layer's input, output and their copies
+    bytes_per_sample = 4 * 380  # the widest layer's input, output and their copies
 
     def __call__(
         self,
@@ -46,6 +47,7 @@ class LearnedBlending:
             views = self.prior.look(sources, lines, rays, t)
             inputs = _view_inputs(views)
             position = _position(t, distribution)
+            visibility = visibility_inputs(sources.depth_buffers, views.uv, views.z, distribution)
         features = sample_map(sources.features, views.uv / PYRAMID_STRIDE)
         # The first and last plane lie in the middle of their bins, which the volume goes to the ends of.
         num_planes = distribution.latent.shape[-3]
@@ -55,7 +57,7 @@ class LearnedBlending:
         count = views.seen.sum(-3) / 8
         samples = torch.cat([latent, *(x[..., None] for x in (spacing, position, count))], -1)
         view_logits, ray_logits = self.network.blending(
-            torch.cat([*inputs, features], -3), views.seen, views.by_angle, samples
+            torch.cat([*inputs, features, visibility], -3), views.seen, views.by_angle, samples
         )
         seen = views.seen.any(-3)  # [*B, R, S]
         # 1e-12 and -1e9 keep the logarithm finite; unseen views end with exactly no weight.
@@ -67,6 +69,10 @@ class LearnedBlending:
     def photo_features(self, images: Tensor) -> Tensor:
         """See `Blending`."""
         return self.network.pyramid(images)
+
+    def with_surface(self, sources: SourceViews, lines: EpipolarLines, distribution: DepthDistribution) -> SourceViews:
+        """See `Blending`."""
+        return replace(sources, depth_buffers=depth_buffers(sources, lines, distribution))
 
     def settings(self) -> Mapping[str, object]:
         """See `Blending`."""

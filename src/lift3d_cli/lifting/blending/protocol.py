@@ -41,5 +41,8 @@ class Blending(Protocol):
     def photo_features(self, images: Tensor) -> Tensor | None:
         """What it makes of photos [V, 3, H, W], each on its own, for `SourceViews.features`; None for nothing."""
 
+    def with_surface(self, sources: SourceViews, lines: EpipolarLines, distribution: DepthDistribution) -> SourceViews:
+        """The sources with what is to be known of the surface as a whole, once per target."""
+
     def settings(self) -> Mapping[str, object]:
         """JSON values that tell apart two blendings with different results."""

@@ -21,6 +21,7 @@ class SampleViews:
 
     Args:
         uv: [*B, V, R, S, 2] pixels of the source images.
+        z: [*B, V, R, S] z-depth in the source's camera.
         seen: [*B, V, R, S] bool.
         colors: [*B, V, 3, R, S].
         blurred: [*B, V, 3, R, S] mean colour of the 5x5 pixels around.
@@ -31,6 +32,7 @@ class SampleViews:
     """
 
     uv: Tensor
+    z: Tensor
     seen: Tensor
     colors: Tensor
     blurred: Tensor
@@ -69,7 +71,7 @@ class AngleAgreementBlending:
 
     def look(self, sources: SourceViews, lines: EpipolarLines, rays: Tensor, t: Tensor) -> SampleViews:
         """See `SampleViews`; what a learned Stage II starts from too."""
-        uv, _ = lines.project(rays, t)
+        uv, z = lines.project(rays, t)
         height, width = sources.images.shape[-2:]
         looks = sample_map(sources.looks, uv)
         seen = inside(uv, width, height) & (looks[..., 3, :, :] > 0.99)
@@ -79,10 +81,14 @@ class AngleAgreementBlending:
         by_angle = normalized(weight)
         mean = (by_angle[..., None, :, :] * colors).sum(-4, keepdim=True)
         weight = weight * torch.exp(-self.agreement * (colors - mean).abs().mean(-3))
-        return SampleViews(uv, seen, colors, looks[..., 4:, :, :], angle, by_angle, mean, weight)
+        return SampleViews(uv, z, seen, colors, looks[..., 4:, :, :], angle, by_angle, mean, weight)
 
     def photo_features(self, images: Tensor) -> None:
         """See `Blending`."""
+
+    def with_surface(self, sources: SourceViews, lines: EpipolarLines, distribution: DepthDistribution) -> SourceViews:
+        """See `Blending`."""
+        return sources
 
     def settings(self) -> Mapping[str, object]:
         """See `Blending`."""
