@@ -14,7 +14,7 @@ from lift3d_cli.geometry.grids import FeatureGrid, pixel_centers, sample_volume
 from lift3d_cli.lifting.blending.learned import LearnedBlending
 from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal.learned import LearnedProposal
-from lift3d_cli.lifting.proposal.network import NUM_LATENTS, Conv3d
+from lift3d_cli.lifting.proposal.network import NUM_LATENTS
 from lift3d_cli.lifting.proposal.protocol import DepthDistribution
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.lifting.renderer import Renderer
@@ -105,13 +105,6 @@ def test_large_target_has_larger_voxels(sources, arbitrary):
     step = round(1 / distribution.scale[0])
     assert step > 2
     assert distribution.probability.shape == distribution.latent.shape[1:] == (16, -(-30 // step), -(-730 // step))
-
-
-@pytest.mark.parametrize(("inputs", "outputs", "stride"), [(13, 8, 1), (8, 9, 1), (8, 16, 2), (3, 5, 2)])
-def test_convolution_in_whole_eights_is_the_same(inputs, outputs, stride):
-    torch.manual_seed(0)
-    conv, x = Conv3d(inputs, outputs, 3, stride, padding=1), torch.randn(2, inputs, 4, 6, 5)
-    torch.testing.assert_close(conv.in_eights(x), conv(x))
 
 
 def test_every_parameter_learns():

@@ -48,6 +48,8 @@ _MAX_TEXTURES = 150
 _MAX_HELD_OUT = 3
 # Weights of the sweep's own colour and of its depth.
 _SWEEP_COLOR, _SWEEP_DEPTH = 0.4, 0.05
+# An error that is as good as none; and a usual one, where the loss is to be about as steep as the error itself.
+_ERROR_FLOOR, _USUAL_ERROR = 0.01, 0.1
 # Of the planes, how many two photos are to show of a pixel that is learned from.
 _SHOWN_SHARE = 0.75
 # Procedural scenes that the workers are to have made before they have their full share.
@@ -185,20 +187,28 @@ def render_crops(network: Lift3DNetwork, example: Example, single_stage: bool = 
 
 
 def loss_of(image: Tensor, swept: Sweep | None, example: Example) -> Tensor:
-    """Charbonnier of the colour and half of the gradients' error; of Stage I, what `_loss_of_sweep` says."""
+    """How far a rendered window is from the photo, in the mean of the examples.
+
+    Of each example, the colour's root mean square error, half of the gradients' mean absolute error and of Stage I, if
+    there is one, the sweep's own colour's; of their sum the logarithm, as PSNR is one: an example counts by how much
+    better it gets, and not the more the harder it is. To that, the cross-entropy of the depth where it is known.
+    """
     left, top, width, height = example.window
     part = (..., slice(top, top + height), slice(left, left + width))
     truth, counts = example.image[part], (example.counts if swept is None else example.counts & _is_shown(swept))[part]
-    loss = _mean(_charbonnier(image, truth), counts)
+    error = _rms(image, truth, counts)
     for axis in (-2, -1):
         edge = (image.diff(dim=axis) - truth.diff(dim=axis)).abs().mean(1)
         size = counts.shape[axis] - 1
-        loss = loss + 0.5 * _mean(edge, counts.narrow(axis, 1, size) & counts.narrow(axis, 0, size))
-    return loss if swept is None else loss + _loss_of_sweep(swept, example)
+        error = error + 0.5 * _mean(edge, counts.narrow(axis, 1, size) & counts.narrow(axis, 0, size))
+    if swept is not None:
+        error = error + _SWEEP_COLOR * _error_of_sweep(swept, example)
+    loss = _USUAL_ERROR * (torch.log(error / _ERROR_FLOOR + 1) * counts.any(-1).any(-1)).mean()
+    return loss if swept is None or example.depth is None else loss + _SWEEP_DEPTH * _loss_of_depth(swept, example)
 
 
-def _loss_of_sweep(swept: Sweep, example: Example) -> Tensor:
-    """The colour that the planes have by their probability, and cross-entropy of the depth where it is known.
+def _error_of_sweep(swept: Sweep, example: Example) -> Tensor:  # [B]
+    """The root mean square error of the colour that the planes have by their probability.
 
     No gradient of the picture tells Stage I where the surface is, as none runs through the samples' depths: without
     its own colour, real photos would teach it through the latents only.
@@ -206,9 +216,11 @@ def _loss_of_sweep(swept: Sweep, example: Example) -> Tensor:
     color = (torch.softmax(swept.logits, 1)[:, None] * swept.colors).sum(2)  # [B, 3, h, w]
     truth = F.avg_pool2d(example.image, swept.frustum.step)
     counts = F.avg_pool2d((example.counts & _is_shown(swept))[:, None].float(), swept.frustum.step)[:, 0] > 0.999
-    loss = _SWEEP_COLOR * _mean(_charbonnier(color, truth), counts)
-    if example.depth is None:
-        return loss
+    return _rms(color, truth, counts)
+
+
+def _loss_of_depth(swept: Sweep, example: Example) -> Tensor:
+    """Cross-entropy of the depth, between the two planes that it lies between."""
     position = true_positions(example.depth, swept.frustum)
     num_planes = swept.frustum.num_planes
     known = (position > 0) & (position < num_planes - 1)
@@ -216,7 +228,7 @@ def _loss_of_sweep(swept: Sweep, example: Example) -> Tensor:
     plane, part = position.floor().long()[:, None], position % 1
     log_probability = torch.log_softmax(swept.logits, 1)
     below, above = (log_probability.gather(1, plane + i)[:, 0] for i in (0, 1))
-    return loss - _SWEEP_DEPTH * _mean((1 - part) * below + part * above, known)
+    return -_mean((1 - part) * below + part * above, known).mean()
 
 
 def _is_shown(swept: Sweep) -> Tensor:  # [B, h, w] bool, of pixels
@@ -229,13 +241,14 @@ def _is_shown(swept: Sweep) -> Tensor:  # [B, h, w] bool, of pixels
     return share.repeat_interleave(swept.frustum.step, 1).repeat_interleave(swept.frustum.step, 2)
 
 
-def _charbonnier(image: Tensor, truth: Tensor) -> Tensor:  # [B, 3, h, w] to [B, h, w]
-    return ((image - truth) ** 2 + 1e-4).sqrt().mean(1)
+def _rms(image: Tensor, truth: Tensor, counts: Tensor) -> Tensor:  # [B, 3, h, w] twice and [B, h, w] to [B]
+    """Root mean square error where it counts."""
+    return (_mean(((image - truth) ** 2).mean(1), counts) + 1e-5).sqrt()  # finite slope at 0
 
 
-def _mean(values: Tensor, counts: Tensor) -> Tensor:  # [B, h, w] each
-    """The mean over the examples of each one's mean where it counts; where nothing does, 0."""
-    return ((values * counts).sum((1, 2)) / counts.sum((1, 2)).clamp(min=1)).mean()
+def _mean(values: Tensor, counts: Tensor) -> Tensor:  # [B, h, w] each, to [B]
+    """Each example's mean where it counts; where nothing does, 0."""
+    return (values * counts).sum((1, 2)) / counts.sum((1, 2)).clamp(min=1)
 
 
 def held_out_psnr(renderer: Renderer, folder: Path, device: torch.device | str = "cpu", every: int = 8) -> float:

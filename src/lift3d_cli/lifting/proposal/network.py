@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lift3d_cli.ops.conv3d import Conv3d
+
 NUM_CUES = 13
 """Channels per voxel that Stage I looks at, see `lifting/proposal/learned.py`."""
 NUM_LATENTS = 8
@@ -39,23 +41,6 @@ class DepthRegularizer(nn.Module):
         x = self.decoder1(_up_and_join(x, x1))
         out = self.head(self.decoder0(_up_and_join(x, x0))).reshape(*cues.shape[:-4], -1, *cues.shape[-3:])
         return _DEPTH_GAIN * out[..., 0, :, :, :], out[..., 1:, :, :, :]
-
-
-class Conv3d(nn.Conv3d):
-    """A convolution that on a GPU has channels in whole eights, as its matrix units want them; the rest are zeros."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See `nn.Conv3d`."""
-        return self.in_eights(x) if x.is_cuda else super().forward(x)
-
-    def in_eights(self, x: Tensor) -> Tensor:
-        """The same, whatever the device."""
-        more_in, more_out = -self.in_channels % 8, -self.out_channels % 8
-        if more_in:
-            x = F.pad(x, (0,) * 7 + (more_in,)).contiguous(memory_format=torch.channels_last_3d)
-        weight = F.pad(self.weight, (0,) * 7 + (more_in, 0, more_out))
-        bias = F.pad(self.bias, (0, more_out))
-        return F.conv3d(x, weight, bias, self.stride, self.padding)[:, : self.out_channels]
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
