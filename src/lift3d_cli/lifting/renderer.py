@@ -91,7 +91,7 @@ class Renderer:
         is_kept = any(model.target == grid for model in features.values()) and self._is_small(sources, grid)
         if is_kept:
             of_pixels = [cache(look) for look in of_pixels]
-        layer = _Layer(WeightedGather(torch.cat([sources.images, mean_square(sources.images)], 1)))
+        layer = _Layer(WeightedGather(torch.cat([sources.sharpened, mean_square(sources.sharpened)], 1)))
         pixels = self._lift(frame, [layer], grid, of_pixels)
         color, square = pixels.data[0].split((3, 1))
         image = color.clamp(0, 1)

@@ -50,8 +50,6 @@ _MAX_HELD_OUT = 3
 _SWEEP_COLOR, _SWEEP_DEPTH = 0.4, 0.05
 # An error that is as good as none; and a usual one, where the loss is to be about as steep as the error itself.
 _ERROR_FLOOR, _USUAL_ERROR = 0.01, 0.1
-# Of the planes, how many two photos are to show of a pixel that is learned from.
-_SHOWN_SHARE = 0.75
 # Procedural scenes that the workers are to have made before they have their full share.
 _ENOUGH_SCENES = 64
 
@@ -181,7 +179,7 @@ def render_crops(network: Lift3DNetwork, example: Example, single_stage: bool = 
     blending = LearnedBlending(network, "training")
     sources = blending.with_surface(sources, example.lines, distribution)
     weights = blending(sources, example.lines, rays, t, distribution)
-    colors = sample_map(sources.images, weights.uv)
+    colors = sample_map(sources.sharpened, weights.uv)
     image = torch.einsum("bvcrs,bvrs->bcr", colors, weights.omega)
     return image.unflatten(-1, (height, width)), swept
 
@@ -195,7 +193,7 @@ def loss_of(image: Tensor, swept: Sweep | None, example: Example) -> Tensor:
     """
     left, top, width, height = example.window
     part = (..., slice(top, top + height), slice(left, left + width))
-    truth, counts = example.image[part], (example.counts if swept is None else example.counts & _is_shown(swept))[part]
+    truth, counts = example.image[part], example.counts[part]
     error = _rms(image, truth, counts)
     for axis in (-2, -1):
         edge = (image.diff(dim=axis) - truth.diff(dim=axis)).abs().mean(1)
@@ -215,7 +213,7 @@ def _error_of_sweep(swept: Sweep, example: Example) -> Tensor:  # [B]
     """
     color = (torch.softmax(swept.logits, 1)[:, None] * swept.colors).sum(2)  # [B, 3, h, w]
     truth = F.avg_pool2d(example.image, swept.frustum.step)
-    counts = F.avg_pool2d((example.counts & _is_shown(swept))[:, None].float(), swept.frustum.step)[:, 0] > 0.999
+    counts = F.avg_pool2d(example.counts[:, None].float(), swept.frustum.step)[:, 0] > 0.999
     return _rms(color, truth, counts)
 
 
@@ -229,16 +227,6 @@ def _loss_of_depth(swept: Sweep, example: Example) -> Tensor:
     log_probability = torch.log_softmax(swept.logits, 1)
     below, above = (log_probability.gather(1, plane + i)[:, 0] for i in (0, 1))
     return -_mean((1 - part) * below + part * above, known).mean()
-
-
-def _is_shown(swept: Sweep) -> Tensor:  # [B, h, w] bool, of pixels
-    """True where most planes are in two photos.
-
-    At the border of what the photos show, the surface itself may be in none of them. Learning from such pixels teaches
-    to look for the colour at depths that some photo does show, and the renderer is to leave them to be filled.
-    """
-    share = (swept.num_seeing > 1.5).float().mean(1) > _SHOWN_SHARE
-    return share.repeat_interleave(swept.frustum.step, 1).repeat_interleave(swept.frustum.step, 2)
 
 
 def _rms(image: Tensor, truth: Tensor, counts: Tensor) -> Tensor:  # [B, 3, h, w] twice and [B, h, w] to [B]
