@@ -139,11 +139,11 @@ def _protocols(config: EvalConfig, parts: Sequence[str], save: Path | None, path
     scene = options.open_scene(path)
     from lift3d_cli.evaluation.consistency import measure_consistency
     from lift3d_cli.evaluation.cost import measure_cost
-    from lift3d_cli.evaluation.protocols import EvaluationPhotos
     from lift3d_cli.evaluation.protocols import evaluate as run
     from lift3d_cli.evaluation.segmentation import measure_segmentation
+    from lift3d_cli.pipeline.held_out import HeldOutPhotos
 
-    photos = EvaluationPhotos(scene, config)
+    photos = HeldOutPhotos(scene, config.height, config.every, config.views)
     result = run(scene, config, console.progress, photos, save)
     measures = {"consistency": measure_consistency, "segmentation": measure_segmentation, "cost": measure_cost}
     return result | {part: measures[part](scene, config, console.progress, photos) for part in parts}

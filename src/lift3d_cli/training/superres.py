@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.models.builtin.tiny_superres import SCALE, SuperresNet, TinySuperres, enlarged
+from lift3d_cli.pipeline.held_out import psnr
 from lift3d_cli.training import loop
 from lift3d_cli.training.command import parse, say, settings_of
 from lift3d_cli.training.photos import crops, moved, read_photo, split_photos
@@ -44,11 +45,6 @@ def worn(small: Tensor, rng: random.Random) -> Tensor:
     return (soft + torch.randn_like(soft) * rng.uniform(0, 0.012)).clamp(0, 1)
 
 
-def psnr(image: Tensor, truth: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of images in [0, 1], over all channels."""
-    return float(-10 * torch.log10((image.clamp(0, 1) - truth).square().mean()))
-
-
 @torch.inference_mode()
 def held_out_scores(net: SuperresNet, photos: Sequence[np.ndarray]) -> dict[str, float]:
     """Mean PSNR in dB over photos that were halved: of bicubic interpolation, and of the network.
@@ -64,7 +60,7 @@ def held_out_scores(net: SuperresNet, photos: Sequence[np.ndarray]) -> dict[str,
         small = smaller(truth)
         bicubic = enlarged(small)
         detail = net.decode(moved(net.encode(smaller(beside)), (0.5, 0.5)))
-        rows.append([psnr(x, truth) for x in (bicubic, net(small), bicubic + detail)])
+        rows.append([psnr(x.clamp(0, 1), truth) for x in (bicubic, net(small), bicubic + detail)])
     return dict(zip(("psnr_bicubic", "psnr", "psnr_moved"), np.mean(rows, 0).tolist(), strict=True))
 
 
