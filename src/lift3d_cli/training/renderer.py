@@ -28,6 +28,7 @@ from lift3d_cli.machine.device import resolve_precision
 from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
 from lift3d_cli.pipeline.renderers import SINGLE_STAGE_SAMPLES
 from lift3d_cli.scene.load import load_scene
+from lift3d_cli.training.loop import Task
 from lift3d_cli.training.photos import read_photo
 from lift3d_cli.training.renderer_data import (
     CPU_CROP,
@@ -54,7 +55,7 @@ _SHOWN_SHARE = 0.75
 _ENOUGH_SCENES = 64
 
 
-class RendererTask:
+class RendererTask(Task):
     """See `Task`.
 
     Args:
@@ -140,7 +141,7 @@ class RendererTask:
         return {f"psnr_{f.name}": held_out_psnr(renderer, f, self._device) for f in self._held_out}
 
     def close(self) -> None:
-        """End what works beside it."""
+        """See `Task`."""
         for helper in (self._workers, self._batches):
             if helper is not None:
                 helper.close()
