@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, options
+from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.config import AblationConfig
 
 
@@ -36,7 +36,7 @@ def ablate(
 
     Example: lift3d ablate scene/ other/ --model tiny-colorizer
     """
-    loaded = [options.open_scene(scene) for scene in scenes]
+    loaded = [inputs.open_scene(scene) for scene in scenes]
     from lift3d_cli.evaluation.ablation import ablate as run
     from lift3d_cli.evaluation.ablation import as_markdown
 

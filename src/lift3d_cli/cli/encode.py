@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, options
+from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.config import EncodeConfig
 
 
@@ -36,8 +36,8 @@ def encode(
     from lift3d_cli.cache.session import remember
 
     options.check_dtype(dtype)
-    loaded = options.open_scene(scene)
-    store = options.open_cache(loaded, cache)
+    loaded = inputs.open_scene(scene)
+    store = inputs.open_cache(loaded, cache)
     from lift3d_cli.pipeline.encode import encode as run
     from lift3d_cli.pipeline.workspace import ScenePhotos
 

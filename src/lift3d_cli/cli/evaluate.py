@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, options
+from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.config import EvalConfig
 from lift3d_cli.errors import Lift3dError, SceneError
 
@@ -136,7 +136,7 @@ def evaluate(
 
 def _protocols(config: EvalConfig, parts: Sequence[str], save: Path | None, path: Path) -> dict[str, object]:
     """One scene, by what was asked for."""
-    scene = options.open_scene(path)
+    scene = inputs.open_scene(path)
     from lift3d_cli.evaluation.consistency import measure_consistency
     from lift3d_cli.evaluation.cost import measure_cost
     from lift3d_cli.evaluation.protocols import evaluate as run
@@ -151,7 +151,7 @@ def _protocols(config: EvalConfig, parts: Sequence[str], save: Path | None, path
 
 def _suite(config: EvalConfig, models: Sequence[str], path: Path) -> dict[str, object]:
     """One scene, by all protocols."""
-    scene = options.open_scene(path)
+    scene = inputs.open_scene(path)
     from lift3d_cli.evaluation.suite import measure_suite
 
     return measure_suite(scene, config, models, console.progress)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, options
+from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
 
@@ -59,9 +59,9 @@ def render(
         forget_render()  # if this fails, a decode after it must not take the render before
     options.check_dtype(dtype)
     path = read_poses_stdin(sys.stdin.read()) if poses == "-" else read_poses(Path(poses))
-    scene, cache = options.recalled_scene(scene, cache)
-    loaded = options.open_scene(scene)
-    store = options.open_cache(loaded, cache)
+    scene, cache = inputs.recalled_scene(scene, cache)
+    loaded = inputs.open_scene(scene)
+    store = inputs.open_cache(loaded, cache)
     from lift3d_cli.cache.renders import Render
     from lift3d_cli.pipeline.render import render as run
     from lift3d_cli.pipeline.trust import judge, write_confidence
