@@ -13,8 +13,12 @@ from lift3d_cli.config import RAW_FORMATS, DecodeConfig
 
 def decode(
     render: options.RenderArgument = None,
-    task: Annotated[str, typer.Option(help="What to decode to, see lift3d models. [the model's first]")] = "",
-    model: Annotated[str, typer.Option(help="Model whose features to decode. [the one that can do the task]")] = "",
+    task: Annotated[
+        str, typer.Option(help="What to decode to, see lift3d models. [the model's first]")
+    ] = DecodeConfig.task,
+    model: Annotated[
+        str, typer.Option(help="Model whose features to decode. [the one that can do the task]")
+    ] = DecodeConfig.model,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the results. [lift3d-out/RENDER]")
     ] = None,
@@ -26,19 +30,21 @@ def decode(
     strokes: Annotated[
         Path | None,
         typer.Option(help="segment: picture of the size of the photo --view, painted with a colour for each class."),
-    ] = None,
+    ] = DecodeConfig.strokes,
     point: Annotated[str | None, typer.Option(help="segment: X,Y in pixels of the photo --view, on the thing.")] = None,
     view: Annotated[str, typer.Option(help="Photo that --strokes or --point are on.")] = DecodeConfig.view,
     clusters: Annotated[
         int, typer.Option(help="segment: find so many classes.", min=0, max=256)
     ] = DecodeConfig.clusters,
-    style: Annotated[Path | None, typer.Option(help="stylize: picture whose style to take.")] = None,
+    style: Annotated[Path | None, typer.Option(help="stylize: picture whose style to take.")] = DecodeConfig.style,
     soft_masks: Annotated[
         bool, typer.Option("--soft-masks", help="segment: also write how much each pixel is of each class.")
     ] = DecodeConfig.soft_masks,
-    source_view: Annotated[
+    source_views: Annotated[
         list[str] | None,
-        typer.Option(help="Decode this photo by its own features instead of the frames; may be repeated."),
+        typer.Option(
+            "--source-view", help="Decode this photo by its own features instead of the frames; may be repeated."
+        ),
     ] = None,
     raw: Annotated[
         str, typer.Option(help="Write the rendered features as they are instead: npy or safetensors.")
@@ -54,29 +60,12 @@ def decode(
 
     Example: lift3d decode --task colorize
     """
-    place = _point(point)
+    config = options.config_of(DecodeConfig, locals() | {"point": _point(point)})
     if raw not in ("", *RAW_FORMATS):
         raise typer.BadParameter(f"{raw!r} is not one of {', '.join(RAW_FORMATS)}", param_hint="--raw")
     folder = inputs.find_render(render, cache)
     from lift3d_cli.pipeline.decode import decode as run
 
-    config = DecodeConfig(
-        task,
-        model,
-        device,
-        video,
-        fps,
-        seed,
-        tuple(text or ()),
-        strokes,
-        place,
-        view,
-        clusters,
-        style,
-        soft_masks,
-        tuple(source_view or ()),
-        raw,
-    )
     done = run(
         folder,
         output or Path("lift3d-out") / folder.name,

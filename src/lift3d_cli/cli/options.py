@@ -1,16 +1,54 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the config that a command's options fill."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
+C = TypeVar("C")
+
+
+def choices(name: str, values: Sequence[str]) -> type[Enum]:
+    """Make the type of an option that is one of some words."""
+    return Enum(name, {value: value for value in values}, type=str)
+
+
+def config_of(kind: type[C], given: Mapping[str, object]) -> C:
+    """Build a command's config: each field from the argument of the same name, or by default where that is not given.
+
+    Args:
+        kind: the config's class.
+        given: arguments of the command by name, such as `locals()` at its top; what is no field is passed over.
+    """
+    values = {field.name: given[field.name] for field in fields(kind)}
+    return kind(**{name: _plain(value) for name, value in values.items() if value not in (None, [])})
+
+
+def _plain(value: object) -> object:
+    """The value of an option as a config has it."""
+    return tuple(value) if isinstance(value, list) else value.value if isinstance(value, Enum) else value
+
+
+_SCENE = typer.Argument(help="Folder with photos and their poses, or its transforms.json.")
+SceneArgument = Annotated[Path, _SCENE]
+OptionalSceneArgument = Annotated[Path | None, _SCENE]
+RenderArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Folder of a render, or a scene to take its latest one. Without it: the path on standard input if "
+        "that is a pipe, else the last render in this folder."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="LIFT3D_DEVICE")]
 Dtype = Annotated[str, typer.Option(help="What features are stored as: fp16, bf16 or fp32.")]
 Seed = Annotated[int, typer.Option(help="For models that draw random numbers.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of paths.")]
+JsonTables = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Weights = Annotated[
     str, typer.Option(help="Rendering network: a file or a Hugging Face repository. [the one that ships]")
 ]
@@ -22,14 +60,9 @@ CacheOption = Annotated[
     Path | None,
     typer.Option("--cache", help="Folder for the caches of all scenes, instead of SCENE/.lift3d. Also: LIFT3D_CACHE."),
 ]
-SceneArgument = Annotated[Path, typer.Argument(help="Folder with photos and their poses, or its transforms.json.")]
-RenderArgument = Annotated[
-    Path | None,
-    typer.Argument(
-        help="Folder of a render, or a scene to take its latest one. Without it: the path on standard input if "
-        "that is a pipe, else the last render in this folder."
-    ),
-]
+Every = Annotated[int, typer.Option(help="Leave out every n-th photo, by name, from the first.")]
+Height = Annotated[int, typer.Option(help="Resize photos to this height; 0 keeps their size.")]
+HeldOutViews = Annotated[int, typer.Option(help="Source photos per left-out photo, at most.", min=1)]
 
 
 def check_dtype(dtype: str) -> None:

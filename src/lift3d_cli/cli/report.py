@@ -38,6 +38,7 @@ def report(
 
     Example: lift3d report --metrics metrics.json
     """
+    config = options.config_of(ReportConfig, locals())
     folder = inputs.find_render(render, cache)
     from lift3d_cli.cache.renders import Render
     from lift3d_cli.pipeline.results import write_output
@@ -46,7 +47,6 @@ def report(
 
     photos = inputs.open_photos(Path(Render.open(folder).facts["scene"]), folder, cache)
     results = decoded or default_results(folder)
-    config = ReportConfig(tuple(metrics or ()), compare_2d, frames, device, memory, weights)
     page = make_report(Run(folder, photos, results, frames), config, console.progress)
     file = output or default_results(folder) / "report.html"
     write_output(file, page.encode())

@@ -23,9 +23,6 @@ from lift3d_cli.training.publish import publish_weights, shipped
 from lift3d_cli.training.renderer import RendererTask
 from lift3d_cli.weights import find_other_weights, find_weights, read_manifest
 
-PARTS = ("renderer", "corrector", "single-stage", "feature-prediction")
-"""What can be trained; the last two are for ablations."""
-
 
 def train(config: TrainConfig, report: Callable[[Mapping[str, float]], None], progress: Progress = no_progress) -> Path:
     """Train, and write the weights with a line in the manifest beside them; returns their file.
