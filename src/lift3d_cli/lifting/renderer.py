@@ -91,12 +91,14 @@ class Renderer:
         is_kept = any(model.target == grid for model in features.values()) and self._is_small(sources, grid)
         if is_kept:
             of_pixels = [cache(look) for look in of_pixels]
-        layer = _Layer(WeightedGather(torch.cat([sources.sharpened, mean_square(sources.sharpened)], 1)))
+        # Sharpening would count as disagreement: confidence is told the photos' own colours.
+        maps = [sources.sharpened, sources.images, mean_square(sources.images)]
+        layer = _Layer(WeightedGather(torch.cat(maps, 1)))
         pixels = self._lift(frame, [layer], grid, of_pixels)
-        color, square = pixels.data[0].split((3, 1))
+        color, plain, square = pixels.data[0].split((3, 3, 1))
         image = color.clamp(0, 1)
         spread = pixels.spread / (1 / depth_range[0] - 1 / depth_range[1])
-        believed = confidence(pixels.coverage, color, square[0], spread)
+        believed = confidence(pixels.coverage, plain, square[0], spread)
         rendered = self._features(frame, features, image, {grid: of_pixels} if is_kept else {})
         return RenderedFrame(image, pixels.depth, pixels.coverage, believed, rendered)
 
