@@ -64,7 +64,9 @@ class SourceViews:
         # Binomial, so that no frequency changes its sign.
         rows = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
         blurred = (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 16
-        return torch.lerp(blurred, flat, 1 + _SHARPENING).reshape(self.images.shape)
+        # Beside pixels that may not be used, nothing: their colours would show.
+        is_usable = -F.max_pool2d(-self.valid.flatten(0, -4), 3, 1, padding=1)
+        return (flat + _SHARPENING * is_usable * (flat - blurred)).reshape(self.images.shape)
 
     @classmethod
     def stack(
