@@ -26,7 +26,7 @@ from lift3d_cli.lifting.proposal.protocol import DepthDistribution, Proposal
 from lift3d_cli.lifting.proposal.sampling import sample_depths
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.lifting.source_features import SourceFeatures
-from lift3d_cli.lifting.sources import SourceViews, pad_maps
+from lift3d_cli.lifting.sources import SHARPENING, SourceViews, pad_maps
 from lift3d_cli.machine.parallel import mapped, num_workers
 from lift3d_cli.ops.weighted_gather import WeightedGather
 
@@ -117,7 +117,7 @@ class Renderer:
     def settings(self) -> dict[str, object]:
         """JSON values that tell apart two renderers with different results."""
         parts = {"proposal": dict(self.proposal.settings()), "blending": dict(self.blending.settings())}
-        return {**parts, "num_samples": self.num_samples}
+        return {**parts, "num_samples": self.num_samples, "sharpening": SHARPENING}
 
     def _find(self, target: Camera, sources: SourceViews, depth_range: tuple[float, float]) -> _Frame:
         """Stage I."""
