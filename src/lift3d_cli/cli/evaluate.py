@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -91,7 +90,13 @@ def evaluate(
         raise typer.BadParameter("one at a time; several with --suite", param_hint="--model")
     if (scene is None) == (scenes is None):
         raise typer.BadParameter("one, or --scenes with a folder of several", param_hint="SCENE")
-    run = partial(_suite, config, models) if suite else partial(_protocols, config, wanted, save)
+
+    def run(path: Path) -> dict[str, object]:
+        if suite:
+            return _suite(config, models, path)
+        # Photos of two scenes may have one name.
+        return _protocols(config, wanted, save / path.name if save and scenes else save, path)
+
     if scene is not None:
         _show(run(scene), suite, json)
         return
