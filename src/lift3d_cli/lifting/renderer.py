@@ -124,7 +124,7 @@ class Renderer:
         distribution = self.proposal(target, sources, depth_range, self.memory_bytes)
         lines = EpipolarLines.between(target, sources.cameras, sources.images.device)
         sources = self.blending.with_surface(sources, lines, distribution)
-        sources.looks  # noqa: B018, made here, so that not each of the threads makes them
+        sources.texture  # noqa: B018, made here, so that not each of the threads makes them
         return _Frame(sources, distribution, lines)
 
     def _features(

@@ -71,8 +71,8 @@ class _Prepared:
         gather, weights = WeightedGather(maps), example.weights
         features = gather(on_maps(weights.uv, example.grids), weights.omega)
         cells = SourceCells(maps, descriptors, example.grids, example.stride)
-        looks = (cells, target, example.lines, example.rays, example.t, weights, example.distribution)
-        return Blend(features, gather, *looks)
+        rest = (example.lines, example.rays, example.t, weights, example.distribution)
+        return Blend(features, gather, cells, target, *rest)
 
 
 def disturb(maps: Tensor, rng: random.Random) -> Tensor:  # [V, C, h, w]

@@ -44,7 +44,7 @@ class LearnedBlending:
         distribution: DepthDistribution,
     ) -> BlendingWeights:
         with torch.no_grad():
-            views = self.prior.look(sources, lines, rays, t)
+            views = self.prior.sample(sources, lines, rays, t)
             inputs = _view_inputs(views)
             position = _position(t, distribution)
             visibility = visibility_inputs(sources.depth_buffers, views.uv, views.z, distribution)

@@ -117,7 +117,7 @@ class LearnedProposal:
         # Views that are equally near (copies of one photo) are one. An argmin and a look-up take several times as long.
         nearest = angle == angle.amin(-2, keepdim=True)
         share = nearest / nearest.sum(-2, keepdim=True)
-        color, contrast = views.deviation((share[..., None, :] * views.looks).sum(-3))
+        color, contrast = views.deviation((share[..., None, :] * views.appearance).sum(-3))
         total = torch.add(contrast, color, alpha=self.prior.color_weight).clamp_(max=_MAX_DEVIATION)
         ordered = _smallest(total.masked_fill_(nearest | ~views.seen, _MAX_DEVIATION), 4)
         return torch.stack([ordered[min(rank, len(ordered) - 1)] for rank in (0, 1, 3)], -2)
