@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
-from lift3d_cli.lifting.network import compute_in_bfloat16
+from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 from lift3d_cli.models.builtin.style_nets import TinyStyleNet
 from lift3d_cli.training import loop
 from lift3d_cli.training.command import parse, say, settings_of
@@ -81,7 +81,7 @@ def _draw(image: np.ndarray, points: np.ndarray, color: np.ndarray, width: int) 
     cv2.polylines(image, sixteenths, False, np.clip(color, 0, 255).tolist(), width, cv2.LINE_AA, 4)
 
 
-class Vgg(nn.Module):
+class Vgg(MixedPrecision):
     """VGG-19 up to relu3_1, with the weights of a safetensors file `conv1_1.weight`, ..., `conv3_1.bias`.
 
     Raises:
@@ -101,6 +101,7 @@ class Vgg(nn.Module):
             raise ModelError(f"{path}: not the weights of VGG-19 up to relu3_1") from e
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
+    @in_precision
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Images [B, 3, H, W] in [0, 1] -> relu1_2, relu2_2, relu3_1."""
         x, out = image.flip(1) * 255 - torch.tensor(self._MEAN)[:, None, None], []
@@ -185,7 +186,7 @@ def train(photos: Path, vgg: Path, config: TrainConfig, dataset: str) -> None:
     torch.manual_seed(config.seed)
     scored = [read_photo(path) for path in held_out[::10]]
     network = Vgg(vgg)
-    compute_in_bfloat16(network, torch.device("cpu"))  # most of a step; its weights are of half precision anyway
+    network.precision = "bf16"  # most of a step; its weights are of half precision anyway
     task = StyleTask([read_photo(path) for path in paths], scored, network, config.steps)
     row: dict[str, float] = {}
     for row in loop.train(config, task):

@@ -70,7 +70,7 @@ class AngleAgreementBlending:
         return BlendingWeights(normalized(views.weight) * share, views.uv, seen.float().mean(-1))
 
     def sample(self, sources: SourceViews, lines: EpipolarLines, rays: Tensor, t: Tensor) -> SampleViews:
-        """Sample the photos at z-depths `t` [*B, R, S] of `rays` [*B, R, 2]; a learned Stage II starts from this too."""
+        """Sample the photos at z-depths `t` [*B, R, S] of `rays` [*B, R, 2], for a learned Stage II too."""
         uv, z = lines.project(rays, t)
         height, width = sources.images.shape[-2:]
         texels = sample_map(sources.texture, uv)

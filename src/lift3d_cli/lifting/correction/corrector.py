@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from lift3d_cli.geometry.grids import FeatureGrid, sample_map
 from lift3d_cli.lifting.correction.evidence import SKETCH_CHANNELS, TAPS, Blend, Evidence
+from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 
 NUM_DESCRIPTORS = 48
 """Channels of a cell's descriptor."""
@@ -41,7 +42,7 @@ BYTES_PER_RAY = 4 * len(TAPS) * 6 * (NUM_DESCRIPTORS + SKETCH_CHANNELS)
 """Temporary memory per ray and view: what the cells show, their differences, and copies of these."""
 
 
-class CellDescriptor(nn.Module):
+class CellDescriptor(MixedPrecision):
     """What a photo shows around each cell of a feature map: lightness in windows of four sizes, and their colour."""
 
     def __init__(self, width: int = 32) -> None:
@@ -58,6 +59,7 @@ class CellDescriptor(nn.Module):
             _conv(width, NUM_DESCRIPTORS - _NUM_PLAIN),
         )
 
+    @in_precision
     def forward(self, cues: Tensor) -> Tensor:  # [N, cues, h, w] to [N, NUM_DESCRIPTORS, h, w]
         """Descriptors of every cell."""
         return torch.cat([self.plain(cues), self.context(4 * cues)], 1)

@@ -28,7 +28,7 @@ class VoxelViews:
     """R voxels of each of B targets (or of one, without *B), as V source views see them.
 
     Args:
-        appearance: [*B, V, 6, R] sRGB, and the same after local normalisation (contrast): exposure and shading are gone.
+        appearance: [*B, V, 6, R] sRGB, and the same locally normalised (contrast): exposure and shading are gone.
         seen: [*B, V, R] bool, True where the voxel projects onto a usable pixel.
         angle: [*B, V, R] radians, between the lines of sight from the target and from the view.
     """
