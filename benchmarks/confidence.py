@@ -30,6 +30,7 @@ from lift3d_cli.lifting.confidence import confidence
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.encode import to_image
+from lift3d_cli.pipeline.held_out import split
 from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.trust import DOUBTFUL, LEAST_COVERAGE, MOST_DOUBTFUL
@@ -102,8 +103,7 @@ def measured(scene_path: Path, options: argparse.Namespace) -> Iterator[Measured
         rest = [i for i in range(total) if i not in sources]
         held_out = rest[:: math.ceil(len(rest) / options.most)]
     else:
-        held_out = range(0, total, 8)
-        sources = [i for i in range(total) if i not in held_out]
+        held_out, sources = split(scene, 8)
     photos = ResizedPhotos(scene, options.height, keep=64)
     lifter = SceneLifter(photos, photos.points(sources), make_renderer(RenderConfig(), device), 8, device, sources)
     features = {}

@@ -17,7 +17,7 @@ from lift3d_cli import weights
 from lift3d_cli.errors import ModelError
 from lift3d_cli.training.publish import publish_weights
 
-FACTS = {"license": "Apache-2.0", "command": "none", "data": "none", "scores": {"error": 1.0}}
+FACTS = {"command": "none", "data": "none", "scores": {"error": 1.0}}
 
 
 @pytest.fixture

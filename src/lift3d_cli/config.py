@@ -54,6 +54,10 @@ class RenderConfig:
     precision: str = "auto"
 
 
+VARIANTS = ("full", "single-stage", "no-correction", "feature-prediction", "training-free")
+"""Renderers that `eval --variant` compares, see `make_renderer`."""
+PARTS = ("renderer", "corrector", "single-stage", "feature-prediction")
+"""What `train` can train; the last two are for ablations."""
 RAW_FORMATS = ("npy", "safetensors")
 """Files that `decode --raw` writes."""
 
@@ -109,7 +113,7 @@ class EvalConfig:
         device: auto, cpu, cuda or cuda:N.
         memory: bound on what a pose takes, such as 2GiB, or auto for half of what is free.
         weights: of the rendering network, a file or a Hugging Face repository; empty for those that ship with lift3d.
-        variant: full, or one with a part left out, see `stages.renderers.VARIANTS`.
+        variant: one of the `VARIANTS`: full, or one with a part left out.
         lpips: weights of LPIPS, a file or a Hugging Face repository; empty for no LPIPS.
         task: what the model's features are decoded to; empty for its first task.
         text: prompts of the classes to segment.
@@ -191,7 +195,7 @@ class TrainConfig:
     """Settings of `train`.
 
     Args:
-        part: what learns: renderer, corrector, or for ablations single-stage or feature-prediction.
+        part: what learns, one of the `PARTS`.
         scenes: to learn from.
         held_out: scenes to score on, which nothing is learned from.
         models: 2D models whose features the corrector learns from.

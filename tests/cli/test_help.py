@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -14,6 +15,7 @@ from commands import invoke
 from lift3d_cli import config
 from lift3d_cli.cli import ablate, decode, encode, evaluate, render, report, train
 from lift3d_cli.cli.app import app
+from lift3d_cli.cli.options import config_of
 from lift3d_cli.scene.paths import DEFAULT_FPS
 
 COMMANDS = typer.main.get_command(app).commands
@@ -27,8 +29,6 @@ CONFIGS = {
     "report": (report.report, config.ReportConfig),
     "train": (train.train, config.TrainConfig),
 }
-# The settings that an option names otherwise.
-OPTION_OF = {"models": "model", "source_views": "source_view"}
 
 
 def test_commands_are_these():
@@ -74,7 +74,7 @@ def test_settings_have_one_default(name):
     function, settings = CONFIGS[name]
     parameters = inspect.signature(function).parameters
     for field in dataclasses.fields(settings):
-        option = parameters[OPTION_OF.get(field.name, field.name)]
+        option = parameters[field.name]
         if option.default is inspect.Parameter.empty:
             continue  # an argument that has to be named
         if option.default is None or field.name == "models":
@@ -82,6 +82,15 @@ def test_settings_have_one_default(name):
             assert not field.default or f"[{field.default[0]}]" in str(option.annotation)
         else:
             assert option.default == field.default, field.name
+
+
+def test_a_config_is_built_of_what_is_given():
+    part = train.Part("corrector")
+    given = dict.fromkeys((field.name for field in dataclasses.fields(config.TrainConfig)), None)
+    given |= {"part": part, "scenes": [Path("a")], "models": [], "steps": 0, "json": True}
+    built = config_of(config.TrainConfig, given)
+    assert built == config.TrainConfig(part="corrector", scenes=(Path("a"),), steps=0)
+    assert type(built.part) is str
 
 
 def test_default_speed_of_a_path_is_that_of_paths_without_one():

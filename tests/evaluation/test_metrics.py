@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lift3d_cli.evaluation.metrics import average_precision, feature_mse, psnr, segmentation_scores, ssim
+from lift3d_cli.evaluation.metrics import average_precision, feature_mse, segmentation_scores, ssim
 
 ALL = torch.ones(20, 24, dtype=torch.bool)
 
@@ -18,30 +18,6 @@ def pictures(seed: int = 0, height: int = 20, width: int = 24) -> tuple[torch.Te
     generator = torch.Generator().manual_seed(seed)
     truth = torch.linspace(0, 1, width).expand(3, height, width) * torch.tensor([1.0, 0.6, 0.3]).view(3, 1, 1)
     return (truth + 0.1 * torch.randn(3, height, width, generator=generator)).clamp(0, 1), truth
-
-
-def test_psnr_of_a_constant_difference_of_a_tenth_is_20_db():
-    truth = torch.full((3, 20, 24), 0.4)
-    assert psnr(truth + 0.1, truth, ALL) == pytest.approx(20, abs=1e-4)
-    assert psnr(truth + 0.01, truth, ALL) == pytest.approx(40, abs=1e-3)
-
-
-def test_psnr_takes_the_mean_before_the_logarithm():
-    truth = torch.zeros(3, 20, 24)
-    image = truth.clone()
-    image[0, :10] = 0.6  # a sixth of the values
-    assert psnr(image, truth, ALL) == pytest.approx(-10 * math.log10(0.36 / 6), abs=1e-4)
-
-
-def test_psnr_of_equal_pictures_is_infinite():
-    assert psnr(*[torch.rand(3, 20, 24)] * 2, ALL) == math.inf
-
-
-def test_psnr_looks_at_the_pixels_that_count_only():
-    truth = torch.full((3, 20, 24), 0.4)
-    image, counts = truth + 0.1, ALL.clone()
-    image[:, 5:9, 3:8], counts[5:9, 3:8] = 77.0, False
-    assert psnr(image, truth, counts) == pytest.approx(20, abs=1e-4)
 
 
 def ssim_by_loops(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from lift3d_cli.evaluation import protocols
 from lift3d_cli.evaluation.protocols import evaluate
 from lift3d_cli.lifting.proposal import learned
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
+from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.scene.load import load_scene
 
 # The variant that is quick.
@@ -240,7 +241,7 @@ def test_protocols_that_share_their_photos_find_the_points_once(tmp_path, monkey
     monkeypatch.setattr(
         protocols.ScenePhotos, "points", lambda self, indices: found.append(indices) or real(self, indices)
     )
-    photos = protocols.EvaluationPhotos(scene, CONFIG)
+    photos = HeldOutPhotos(scene, CONFIG.height, CONFIG.every, CONFIG.views)
     first, second = (evaluate(scene, CONFIG, photos=photos) for _ in range(2))
     assert len(found) == 1
     assert first == second

@@ -139,7 +139,7 @@ def test_sample_on_a_plane_is_told_what_stage_i_says_of_that_plane(sources, plan
     told = []
 
     class Listening(torch.nn.Module):
-        def forward(self, views, seen, weight, samples):
+        def forward(self, views, seen, weight, prior, samples):
             told.append(samples)
             return torch.zeros(seen.shape), torch.zeros(seen.shape[1:])
 

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from lift3d_cli.ops import conv3d
 from lift3d_cli.ops.conv3d import Conv3d
+
+
+@pytest.fixture(autouse=True)
+def _as_of_many_voxels(monkeypatch):
+    monkeypatch.setattr(conv3d, "_MANY_VOXELS", 0)
 
 
 @pytest.mark.parametrize(("inputs", "outputs", "stride"), [(13, 8, 1), (8, 9, 1), (8, 16, 2), (3, 5, 2)])

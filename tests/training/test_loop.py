@@ -18,7 +18,7 @@ from lift3d_cli.machine.parallel import mapped
 from lift3d_cli.training import loop
 
 
-class Line:
+class Line(loop.Task):
     """Fits a line through the points of another."""
 
     def __init__(self, nan_at: int = -1) -> None:

@@ -177,15 +177,6 @@ def test_colour_alone_teaches_stage_one_where_the_surface_is():
     assert gradient[0].abs().max() > 0  # the logit; the rest are latents
 
 
-def test_what_hardly_any_photo_shows_is_not_learned_from():
-    example = example_of([draw(1)])
-    blind = replace(example.sources, valid=example.sources.valid * 0)
-    network = Lift3DNetwork()
-    assert float(loss_of(*render_crops(network, example), replace(example, depth=None)).detach()) > 0
-    unseen = replace(example, sources=blind, depth=None)
-    assert float(loss_of(*render_crops(network, unseen), unseen).detach()) == 0
-
-
 def test_example_without_a_known_pixel_is_passed_over(tmp_path, monkeypatch):
     one = draw(1)
     target = one.target()

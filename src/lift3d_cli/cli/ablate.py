@@ -7,27 +7,23 @@ from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, options
+from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.config import AblationConfig
 
 
 def ablate(
     scenes: Annotated[list[str], typer.Argument(help="Folders or files of scenes.", metavar="SCENE")],
-    model: Annotated[list[str] | None, typer.Option(help="2D model to lift; may be repeated. [tiny-colorizer]")] = None,
-    every: Annotated[
-        int, typer.Option(help="Leave out every n-th photo, by name, from the first.")
-    ] = AblationConfig.every,
-    height: Annotated[
-        int, typer.Option(help="Resize photos to this height; 0 keeps their size.")
-    ] = AblationConfig.height,
-    views: Annotated[
-        int, typer.Option(help="Source photos per left-out photo, at most.", min=1)
-    ] = AblationConfig.views,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="2D model to lift; may be repeated. [tiny-colorizer]")
+    ] = None,
+    every: options.Every = AblationConfig.every,
+    height: options.Height = AblationConfig.height,
+    views: options.HeldOutViews = AblationConfig.views,
     output: Annotated[Path | None, typer.Option(help="Markdown file to write the tables to.")] = None,
     device: options.Device = AblationConfig.device,
     memory: options.Memory = AblationConfig.memory,
     weights: options.Weights = AblationConfig.weights,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    json: options.JsonTables = False,
 ) -> None:
     """Measure what each part of the method is worth.
 
@@ -36,13 +32,11 @@ def ablate(
 
     Example: lift3d ablate scene/ other/ --model tiny-colorizer
     """
-    loaded = [options.open_scene(scene) for scene in scenes]
+    config = options.config_of(AblationConfig, locals())
+    loaded = [inputs.open_scene(scene) for scene in scenes]
     from lift3d_cli.evaluation.ablation import ablate as run
     from lift3d_cli.evaluation.ablation import as_markdown
 
-    config = AblationConfig(
-        tuple(model) if model else AblationConfig.models, every, height, views, device, memory, weights
-    )
     results = [run(scene, config, console.progress) for scene in loaded]
     if output is not None:
         from lift3d_cli.pipeline.results import write_output

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import stat
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, options
+from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.config import RAW_FORMATS, DecodeConfig
-from lift3d_cli.errors import CacheError
-
-if TYPE_CHECKING:
-    from lift3d_cli.pipeline.workspace import ScenePhotos
 
 
 def decode(
-    render: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Folder of a render, or a scene to take its latest one. Without it: the path on standard input if "
-            "that is a pipe, else the last render in this folder."
-        ),
-    ] = None,
-    task: Annotated[str, typer.Option(help="What to decode to, see lift3d models. [the model's first]")] = "",
-    model: Annotated[str, typer.Option(help="Model whose features to decode. [the one that can do the task]")] = "",
+    render: options.RenderArgument = None,
+    task: Annotated[
+        str, typer.Option(help="What to decode to, see lift3d models. [the model's first]")
+    ] = DecodeConfig.task,
+    model: Annotated[
+        str, typer.Option(help="Model whose features to decode. [the one that can do the task]")
+    ] = DecodeConfig.model,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the results. [lift3d-out/RENDER]")
     ] = None,
@@ -39,19 +30,21 @@ def decode(
     strokes: Annotated[
         Path | None,
         typer.Option(help="segment: picture of the size of the photo --view, painted with a colour for each class."),
-    ] = None,
+    ] = DecodeConfig.strokes,
     point: Annotated[str | None, typer.Option(help="segment: X,Y in pixels of the photo --view, on the thing.")] = None,
     view: Annotated[str, typer.Option(help="Photo that --strokes or --point are on.")] = DecodeConfig.view,
     clusters: Annotated[
         int, typer.Option(help="segment: find so many classes.", min=0, max=256)
     ] = DecodeConfig.clusters,
-    style: Annotated[Path | None, typer.Option(help="stylize: picture whose style to take.")] = None,
+    style: Annotated[Path | None, typer.Option(help="stylize: picture whose style to take.")] = DecodeConfig.style,
     soft_masks: Annotated[
         bool, typer.Option("--soft-masks", help="segment: also write how much each pixel is of each class.")
     ] = DecodeConfig.soft_masks,
-    source_view: Annotated[
+    source_views: Annotated[
         list[str] | None,
-        typer.Option(help="Decode this photo by its own features instead of the frames; may be repeated."),
+        typer.Option(
+            "--source-view", help="Decode this photo by its own features instead of the frames; may be repeated."
+        ),
     ] = None,
     raw: Annotated[
         str, typer.Option(help="Write the rendered features as they are instead: npy or safetensors.")
@@ -67,35 +60,18 @@ def decode(
 
     Example: lift3d decode --task colorize
     """
-    place = _point(point)
+    config = options.config_of(DecodeConfig, locals() | {"point": _point(point)})
     if raw not in ("", *RAW_FORMATS):
         raise typer.BadParameter(f"{raw!r} is not one of {', '.join(RAW_FORMATS)}", param_hint="--raw")
-    folder = find_render(render, cache)
+    folder = inputs.find_render(render, cache)
     from lift3d_cli.pipeline.decode import decode as run
 
-    config = DecodeConfig(
-        task,
-        model,
-        device,
-        video,
-        fps,
-        seed,
-        tuple(text or ()),
-        strokes,
-        place,
-        view,
-        clusters,
-        style,
-        soft_masks,
-        tuple(source_view or ()),
-        raw,
-    )
     done = run(
         folder,
         output or Path("lift3d-out") / folder.name,
         config,
         console.progress,
-        lambda scene: open_photos(scene, folder, cache),
+        lambda scene: inputs.open_photos(scene, folder, cache),
     )
     console.warn(done.note)
     paths = [p for p in (done.frames, done.video) if p is not None]
@@ -118,48 +94,3 @@ def _point(text: str | None) -> tuple[float, float] | None:
     except ValueError as e:
         raise typer.BadParameter(f"{text!r} is not X,Y", param_hint="--point") from e
     return x, y
-
-
-def open_photos(scene: Path, render: Path, cache: Path | None) -> ScenePhotos:
-    """The photos of the scene that a render was made from, with the cache that it lies in."""
-    from lift3d_cli.cache.store import SceneCache
-    from lift3d_cli.pipeline.workspace import ScenePhotos
-
-    loaded = options.open_scene(scene)
-    is_in_cache = render.parent.name == "renders" and (render.parent.parent / "feats").is_dir()
-    if cache is None and is_in_cache:
-        return ScenePhotos(loaded, SceneCache(render.parent.parent, str(scene)))
-    return ScenePhotos(loaded, options.open_cache(loaded, cache))
-
-
-def find_render(given: Path | None, cache: Path | None) -> Path:
-    """The render to decode; see the help of the argument."""
-    from lift3d_cli.cache.session import recall
-
-    if given is None and (piped := _piped_path()):
-        given = piped
-    if given is None:
-        session = recall()
-        if session is None:
-            raise CacheError("no render named, and none made in this folder before. hint: lift3d render SCENE")
-        return session.require_render()
-    if (given / "manifest.json").exists():
-        return given
-    if not given.exists():
-        raise CacheError(f"{given}: no such folder. hint: name a render's folder, or a scene")
-    scene = options.open_scene(given)
-    renders = options.open_cache(scene, cache).root.glob("renders/*/manifest.json")
-    latest = max(renders, key=lambda path: path.stat().st_mtime, default=None)
-    if latest is None:
-        raise CacheError(f"{given}: nothing is rendered yet. hint: lift3d render {given} --poses path.json")
-    return latest.parent
-
-
-def _piped_path() -> Path | None:
-    """The line that `lift3d render` writes to a pipe into this command; None if there is no pipe or nothing in it."""
-    try:
-        is_pipe = stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode)
-    except (OSError, ValueError, AttributeError):  # no standard input at all
-        return None
-    text = sys.stdin.readline().strip() if is_pipe else ""
-    return Path(text) if text else None

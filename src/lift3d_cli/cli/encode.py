@@ -6,18 +6,21 @@ from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, options
+from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.config import EncodeConfig
 
 
 def encode(
     scene: options.SceneArgument,
-    model: Annotated[
-        list[str] | None, typer.Option(help="2D model by name, or ./file.py:Class; may be repeated. [tiny-colorizer]")
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="2D model by name, or ./file.py:Class; may be repeated. [tiny-colorizer]"),
     ] = None,
     prompt: Annotated[str, typer.Option(help="For models that edit: what to change, such as 'make it snow'.")] = "",
-    max_size: Annotated[int | None, typer.Option(help="Shrink photos to this longest side first.", min=16)] = None,
-    force: Annotated[bool, typer.Option("--force", help="Encode again what is there.")] = False,
+    max_size: Annotated[
+        int | None, typer.Option(help="Shrink photos to this longest side first.", min=16)
+    ] = EncodeConfig.max_size,
+    force: Annotated[bool, typer.Option("--force", help="Encode again what is there.")] = EncodeConfig.force,
     prune: Annotated[
         bool, typer.Option("--prune", help="Then delete features that no photo or model explains.")
     ] = False,
@@ -33,16 +36,16 @@ def encode(
 
     Example: lift3d encode scene/ --model tiny-colorizer
     """
+    models = [_with_prompt(name, prompt) for name in models or EncodeConfig.models]
+    config = options.config_of(EncodeConfig, locals())
     from lift3d_cli.cache.session import remember
 
     options.check_dtype(dtype)
-    loaded = options.open_scene(scene)
-    store = options.open_cache(loaded, cache)
+    loaded = inputs.open_scene(scene)
+    store = inputs.open_cache(loaded, cache)
     from lift3d_cli.pipeline.encode import encode as run
     from lift3d_cli.pipeline.workspace import ScenePhotos
 
-    models = tuple(_with_prompt(name, prompt) for name in model or EncodeConfig.models)
-    config = EncodeConfig(models, device, dtype, max_size, force, seed)
     done = run(ScenePhotos(loaded, store, keep=2), config, console.progress)
     console.warn(remember(scene, cache))
     if prune:

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, options
-from lift3d_cli.config import EvalConfig
+from lift3d_cli.cli import console, inputs, options
+from lift3d_cli.config import VARIANTS, EvalConfig
 from lift3d_cli.errors import Lift3dError, SceneError
 
-
-class Variant(str, Enum):
-    """Renderers to compare."""
-
-    full = "full"
-    single_stage = "single-stage"
-    no_correction = "no-correction"
-    feature_prediction = "feature-prediction"
-    training_free = "training-free"
+Variant = options.choices("Variant", VARIANTS)
 
 
 def evaluate(
-    scene: Annotated[
-        Path | None, typer.Argument(help="Folder with photos and their poses, or its transforms.json.")
-    ] = None,
+    scene: options.OptionalSceneArgument = None,
     scenes: Annotated[Path | None, typer.Option(help="Instead: a folder of scenes, for all of them and means.")] = None,
-    every: Annotated[int, typer.Option(help="Leave out every n-th photo, by name, from the first.")] = EvalConfig.every,
-    height: Annotated[int, typer.Option(help="Resize photos to this height; 0 keeps their size.")] = EvalConfig.height,
-    views: Annotated[int, typer.Option(help="Source photos per left-out photo, at most.", min=1)] = EvalConfig.views,
+    every: options.Every = EvalConfig.every,
+    height: options.Height = EvalConfig.height,
+    views: options.HeldOutViews = EvalConfig.views,
     model: Annotated[
         list[str] | None, typer.Option(help="Also compare lifted features of this 2D model; several with --suite.")
     ] = None,
@@ -44,7 +33,7 @@ def evaluate(
     weights: options.Weights = EvalConfig.weights,
     variant: Annotated[
         Variant, typer.Option(help="full, or with a part left out: see docs/evaluation.md.")
-    ] = Variant.full,
+    ] = EvalConfig.variant,
     lpips: Annotated[
         str,
         typer.Option(help="Also LPIPS, by these weights: a file, or a Hugging Face repository.", envvar="LIFT3D_LPIPS"),
@@ -80,7 +69,7 @@ def evaluate(
         tuple[str, str] | None, typer.Option(help="Captions before and after an edit, for --consistency.")
     ] = EvalConfig.edit_text,
     clip: Annotated[str, typer.Option(help="CLIP model that --edit-text is judged by.")] = EvalConfig.clip,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    json: options.JsonTables = False,
 ) -> None:
     """Measure quality on left-out photos.
 
@@ -89,6 +78,7 @@ def evaluate(
     Example: lift3d eval scene/ --every 8 --height 320 --views 8 --json
     """
     models = model or []
+    config = options.config_of(EvalConfig, locals() | {"model": next(iter(models), "")})
     parts = {"consistency": consistency, "segmentation": segmentation, "cost": cost, "suite": suite}
     wanted = [part for part, is_wanted in parts.items() if is_wanted]
     if wanted and not models:
@@ -101,26 +91,6 @@ def evaluate(
         raise typer.BadParameter("one at a time; several with --suite", param_hint="--model")
     if (scene is None) == (scenes is None):
         raise typer.BadParameter("one, or --scenes with a folder of several", param_hint="SCENE")
-    config = EvalConfig(
-        every=every,
-        height=height,
-        views=views,
-        model=models[0] if models else "",
-        device=device,
-        memory=memory,
-        weights=weights,
-        variant=variant.value,
-        lpips=lpips,
-        task=task,
-        text=tuple(text or ()),
-        strokes=strokes,
-        view=view,
-        clusters=clusters,
-        masks=masks,
-        style=style,
-        edit_text=edit_text,
-        clip=clip,
-    )
     run = partial(_suite, config, models) if suite else partial(_protocols, config, wanted, save)
     if scene is not None:
         _show(run(scene), suite, json)
@@ -136,14 +106,14 @@ def evaluate(
 
 def _protocols(config: EvalConfig, parts: Sequence[str], save: Path | None, path: Path) -> dict[str, object]:
     """One scene, by what was asked for."""
-    scene = options.open_scene(path)
+    scene = inputs.open_scene(path)
     from lift3d_cli.evaluation.consistency import measure_consistency
     from lift3d_cli.evaluation.cost import measure_cost
-    from lift3d_cli.evaluation.protocols import EvaluationPhotos
     from lift3d_cli.evaluation.protocols import evaluate as run
     from lift3d_cli.evaluation.segmentation import measure_segmentation
+    from lift3d_cli.pipeline.held_out import HeldOutPhotos
 
-    photos = EvaluationPhotos(scene, config)
+    photos = HeldOutPhotos(scene, config.height, config.every, config.views)
     result = run(scene, config, console.progress, photos, save)
     measures = {"consistency": measure_consistency, "segmentation": measure_segmentation, "cost": measure_cost}
     return result | {part: measures[part](scene, config, console.progress, photos) for part in parts}
@@ -151,7 +121,7 @@ def _protocols(config: EvalConfig, parts: Sequence[str], save: Path | None, path
 
 def _suite(config: EvalConfig, models: Sequence[str], path: Path) -> dict[str, object]:
     """One scene, by all protocols."""
-    scene = options.open_scene(path)
+    scene = inputs.open_scene(path)
     from lift3d_cli.evaluation.suite import measure_suite
 
     return measure_suite(scene, config, models, console.progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lift3d_cli.cli import console, options
+from lift3d_cli.cli import console, inputs, options
 
 
 def info(
@@ -13,8 +13,8 @@ def info(
     """Say what is in a scene and its cache."""
     from lift3d_cli.cache.inventory import inventory
 
-    loaded = options.open_scene(scene)
-    root = options.open_cache(loaded, cache).root
+    loaded = inputs.open_scene(scene)
+    root = inputs.open_cache(loaded, cache).root
     facts = _scene_facts(loaded)
     holdings = [
         {

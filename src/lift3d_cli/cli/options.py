@@ -1,23 +1,54 @@
-"""Options that several commands share, and finding the scene they are about."""
+"""Options that several commands share, and the config that a command's options fill."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from lift3d_cli.cli import console
-from lift3d_cli.errors import SceneError
+C = TypeVar("C")
 
-if TYPE_CHECKING:
-    from lift3d_cli.cache.store import SceneCache
-    from lift3d_cli.scene.scene import Scene
 
+def choices(name: str, values: Sequence[str]) -> type[Enum]:
+    """Make the type of an option that is one of some words."""
+    return Enum(name, {value: value for value in values}, type=str)
+
+
+def config_of(kind: type[C], given: Mapping[str, object]) -> C:
+    """Build a command's config: each field from the argument of the same name, or by default where that is not given.
+
+    Args:
+        kind: the config's class.
+        given: arguments of the command by name, such as `locals()` at its top; what is no field is passed over.
+    """
+    values = {field.name: given[field.name] for field in fields(kind)}
+    return kind(**{name: _plain(value) for name, value in values.items() if value not in (None, [])})
+
+
+def _plain(value: object) -> object:
+    """The value of an option as a config has it."""
+    return tuple(value) if isinstance(value, list) else value.value if isinstance(value, Enum) else value
+
+
+_SCENE = typer.Argument(help="Folder with photos and their poses, or its transforms.json.")
+SceneArgument = Annotated[Path, _SCENE]
+OptionalSceneArgument = Annotated[Path | None, _SCENE]
+RenderArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Folder of a render, or a scene to take its latest one. Without it: the path on standard input if "
+        "that is a pipe, else the last render in this folder."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="LIFT3D_DEVICE")]
 Dtype = Annotated[str, typer.Option(help="What features are stored as: fp16, bf16 or fp32.")]
 Seed = Annotated[int, typer.Option(help="For models that draw random numbers.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of paths.")]
+JsonTables = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Weights = Annotated[
     str, typer.Option(help="Rendering network: a file or a Hugging Face repository. [the one that ships]")
 ]
@@ -29,47 +60,9 @@ CacheOption = Annotated[
     Path | None,
     typer.Option("--cache", help="Folder for the caches of all scenes, instead of SCENE/.lift3d. Also: LIFT3D_CACHE."),
 ]
-SceneArgument = Annotated[Path, typer.Argument(help="Folder with photos and their poses, or its transforms.json.")]
-
-
-def open_scene(path: Path) -> Scene:
-    """Load a scene and pass its warnings on."""
-    from lift3d_cli.scene.load import load_scene
-
-    scene = load_scene(path)
-    for warning in scene.warnings:
-        console.warn(warning)
-    return scene
-
-
-def open_cache(scene: Scene, option: Path | None) -> SceneCache:
-    """The scene's cache."""
-    from lift3d_cli.cache.location import cache_dir
-    from lift3d_cli.cache.store import SceneCache
-
-    location = cache_dir(scene.root, option)
-    if location.note:
-        console.say(location.note)
-    return SceneCache(location.path, str(scene.root))
-
-
-def recalled_scene(scene: Path | None, cache: Path | None) -> tuple[Path, Path | None]:
-    """The scene named, or else the one of the command before in this folder; and its `--cache`.
-
-    Raises:
-        SceneError: if there is neither.
-    """
-    from lift3d_cli.cache.session import recall
-
-    if scene is not None:
-        return scene, cache
-    session = recall()
-    if session is None:
-        raise SceneError("no scene named, and none used in this folder before. hint: lift3d encode SCENE")
-    recalled = session.require_scene()
-    here = Path.cwd()  # results are named as if the scene had been: relative where that is short
-    recalled = recalled.relative_to(here) if recalled.is_relative_to(here) else recalled
-    return recalled, cache or session.cache
+Every = Annotated[int, typer.Option(help="Leave out every n-th photo, by name, from the first.")]
+Height = Annotated[int, typer.Option(help="Resize photos to this height; 0 keeps their size.")]
+HeldOutViews = Annotated[int, typer.Option(help="Source photos per left-out photo, at most.", min=1)]
 
 
 def check_dtype(dtype: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, options
+from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.errors import SceneError
 
 
@@ -47,7 +47,7 @@ def path(
     from lift3d_cli.scene.paths import write_path
 
     _refuse_foreign(output)
-    loaded = options.open_scene(scene)
+    loaded = inputs.open_scene(scene)
     cameras = loaded.cameras
     names = None
     middle = sorted(cameras, key=lambda c: c.width * c.height)[len(cameras) // 2]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, options
+from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
 
@@ -26,8 +26,8 @@ def render(
             "standard input."
         ),
     ] = "path.json",
-    model: Annotated[
-        list[str] | None, typer.Option(help="Encoded model to lift; may be repeated. [all that are encoded]")
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="Encoded model to lift; may be repeated. [all that are encoded]")
     ] = None,
     views: Annotated[int, typer.Option(help="Source photos per pose, at most.", min=1)] = RenderConfig.views,
     planes: Annotated[int, typer.Option(help="Depth planes of Stage I, at most.", min=2)] = RenderConfig.planes,
@@ -52,6 +52,7 @@ def render(
     All models that are encoded are lifted in one pass. Prints the folder of the render; an interrupted render goes on
     where it was. Example: lift3d render --poses path.json
     """
+    config = options.config_of(RenderConfig, locals())
     from lift3d_cli.cache.session import forget_render, remember
     from lift3d_cli.scene.paths import read_poses, read_poses_stdin
 
@@ -59,15 +60,14 @@ def render(
         forget_render()  # if this fails, a decode after it must not take the render before
     options.check_dtype(dtype)
     path = read_poses_stdin(sys.stdin.read()) if poses == "-" else read_poses(Path(poses))
-    scene, cache = options.recalled_scene(scene, cache)
-    loaded = options.open_scene(scene)
-    store = options.open_cache(loaded, cache)
+    scene, cache = inputs.recalled_scene(scene, cache)
+    loaded = inputs.open_scene(scene)
+    store = inputs.open_cache(loaded, cache)
     from lift3d_cli.cache.renders import Render
     from lift3d_cli.pipeline.render import render as run
     from lift3d_cli.pipeline.trust import judge, write_confidence
     from lift3d_cli.pipeline.workspace import ScenePhotos
 
-    config = RenderConfig(tuple(model or ()), views, planes, samples, device, dtype, memory, weights, precision)
     name = "path" if poses == "-" else Path(poses).stem
     photos = ScenePhotos(loaded, store)
     folder = run(photos, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress)

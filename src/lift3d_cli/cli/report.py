@@ -7,19 +7,12 @@ from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, options
-from lift3d_cli.cli.decode import find_render, open_photos
+from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.config import ReportConfig
 
 
 def report(
-    render: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Folder of a render, or a scene to take its latest one. Without it: the path on standard input if "
-            "that is a pipe, else the last render in this folder."
-        ),
-    ] = None,
+    render: options.RenderArgument = None,
     decoded: Annotated[Path | None, typer.Option(help="Folder of the results of decode. [lift3d-out/RENDER]")] = None,
     metrics: Annotated[
         list[Path] | None, typer.Option(help="File with the result of lift3d eval --json; may be repeated.")
@@ -45,15 +38,15 @@ def report(
 
     Example: lift3d report --metrics metrics.json
     """
-    folder = find_render(render, cache)
+    config = options.config_of(ReportConfig, locals())
+    folder = inputs.find_render(render, cache)
     from lift3d_cli.cache.renders import Render
     from lift3d_cli.pipeline.results import write_output
     from lift3d_cli.report.collect import Run, default_results
     from lift3d_cli.report.page import make_report
 
-    photos = open_photos(Path(Render.open(folder).facts["scene"]), folder, cache)
+    photos = inputs.open_photos(Path(Render.open(folder).facts["scene"]), folder, cache)
     results = decoded or default_results(folder)
-    config = ReportConfig(tuple(metrics or ()), compare_2d, frames, device, memory, weights)
     page = make_report(Run(folder, photos, results, frames), config, console.progress)
     file = output or default_results(folder) / "report.html"
     write_output(file, page.encode())

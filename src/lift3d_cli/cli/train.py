@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lift3d_cli.cli import console, options
-from lift3d_cli.config import TrainConfig
+from lift3d_cli.config import PARTS, TrainConfig
 
-
-class Part(str, Enum):
-    """What can be trained."""
-
-    renderer = "renderer"
-    corrector = "corrector"
-    single_stage = "single-stage"
-    feature_prediction = "feature-prediction"
+Part = options.choices("Part", PARTS)
 
 
 def train(
@@ -27,8 +19,9 @@ def train(
         list[Path] | None, typer.Argument(help="Folders of scenes to learn from.", metavar="SCENE")
     ] = None,
     held_out: Annotated[list[Path] | None, typer.Option(help="Scene to score on; may be repeated.")] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="2D model whose features the corrector learns from; may be repeated.")
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="2D model whose features the corrector learns from; may be repeated."),
     ] = None,
     textures: Annotated[
         Path | None, typer.Option(help="Folder of photos, for textures of procedural scenes.")
@@ -74,32 +67,8 @@ def train(
 
     Example: lift3d train corrector scenes/* --model vgg.py:Vgg --held-out fox/
     """
+    config = options.config_of(TrainConfig, locals())
     from lift3d_cli.training.train import train as start
-
-    config = TrainConfig(
-        part=part.value,
-        scenes=tuple(scenes or ()),
-        held_out=tuple(held_out or ()),
-        models=tuple(model or ()),
-        textures=textures,
-        weights=weights,
-        run=run,
-        output=output,
-        steps=steps,
-        minutes=minutes,
-        stop_after=stop_after,
-        batch=batch,
-        learning_rate=learning_rate,
-        height=height,
-        procedural=procedural,
-        examples=examples,
-        evaluate_every=evaluate_every,
-        device=device,
-        seed=seed,
-        workers=workers,
-        compile=compile,
-        resume=resume,
-    )
 
     def report(row: dict[str, float]) -> None:
         console.say("  ".join(f"{name} {value:.4g}" for name, value in row.items()))

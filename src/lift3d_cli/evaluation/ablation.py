@@ -5,13 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from lift3d_cli.config import AblationConfig, RenderConfig
 from lift3d_cli.evaluation.baselines import BestBlend, NearestView
 from lift3d_cli.evaluation.metrics import feature_mse
-from lift3d_cli.evaluation.protocols import EncodedOnTheSpot, cells_that_count, on_grid, split
+from lift3d_cli.evaluation.protocols import EncodedOnTheSpot, cells_that_count, on_grid
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.lifting.correction.corrector import Corrector
@@ -19,9 +18,9 @@ from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import FeatureMap
 from lift3d_cli.models.registry import find_model
-from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
+from lift3d_cli.pipeline.held_out import HeldOutPhotos
+from lift3d_cli.pipeline.lift import LiftedView
 from lift3d_cli.pipeline.renderers import load_prediction, make_renderer
-from lift3d_cli.pipeline.workspace import ResizedPhotos
 from lift3d_cli.scene.scene import Scene
 
 ROWS = {
@@ -46,17 +45,12 @@ class _Ablation:
 
     def __init__(self, scene: Scene, config: AblationConfig) -> None:
         device = resolve_device(config.device)
-        self.held_out, candidates = split(scene, config.every)
-        self.photos = ResizedPhotos(scene, config.height, keep=8 * config.views)
+        self.photos = HeldOutPhotos(scene, config.height, config.every, config.views)
         models = [find_model(name).load() for name in config.models]
         self.sources = {m.spec.name: EncodedOnTheSpot(self.photos, m, device, 3 * config.views) for m in models}
         settings = RenderConfig(memory=config.memory, weights=config.weights)
         renderers = {v: make_renderer(settings, device, v) for v in ("full", "single-stage", "training-free")}
-        points = self.photos.points(candidates)
-        self.lifters = {
-            name: SceneLifter(self.photos, points, renderer, config.views, device, candidates)
-            for name, renderer in renderers.items()
-        }
+        self.lifters = {name: self.photos.lifter(renderer, device) for name, renderer in renderers.items()}
         corrector = renderers["full"].corrector
         # What the rows of one pass of a renderer have in the corrector's seat.
         self.seats: dict[str, dict[str, Corrector | None]] = {
@@ -72,9 +66,7 @@ class _Ablation:
 
     def measure(self, index: int) -> Errors:
         """The errors of every row at one left-out photo."""
-        camera = self.photos.scene.views[index].camera
-        photo = self.photos.resized(index, camera.width, camera.height)
-        counts = torch.from_numpy(photo.valid & photo.opaque)
+        camera, counts = self.photos.camera(index), self.photos.truth(index)[1]
         truths = {model: source.read(index) for model, source in self.sources.items()}
         errors: Errors = {model: {} for model in self.sources}
         for name, seats in self.seats.items():
@@ -118,7 +110,7 @@ def ablate(scene: Scene, config: AblationConfig, progress: Progress = no_progres
         SceneError, ModelError, ResourceError: in one line.
     """
     ablation = _Ablation(scene, config)
-    held_out = ablation.held_out
+    held_out = ablation.photos.held_out
     measured = [ablation.measure(i) for i in progress(held_out, f"ablate {scene.root.name}", len(held_out))]
     errors = {model: {row: _mean([m[model][row] for m in measured]) for row in ROWS} for model in ablation.sources}
     return {

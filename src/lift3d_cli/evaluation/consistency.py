@@ -21,13 +21,14 @@ from lift3d_cli.config import EvalConfig
 from lift3d_cli.errors import ModelError
 from lift3d_cli.evaluation.editing import EditDirection, alike
 from lift3d_cli.evaluation.lpips import Lpips
-from lift3d_cli.evaluation.protocols import Bench, EvaluationPhotos
+from lift3d_cli.evaluation.protocols import Bench
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import inside, pixel_centers, sample_map
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import Decoder, FeatureMap, RenderedView
 from lift3d_cli.models.builtin.color_space import lab_from_rgb
+from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.pipeline.lift import SceneLifter
 from lift3d_cli.scene.scene import Scene
 
@@ -49,7 +50,7 @@ class _Frame:
 
 
 def measure_consistency(
-    scene: Scene, config: EvalConfig, progress: Progress = no_progress, photos: EvaluationPhotos | None = None
+    scene: Scene, config: EvalConfig, progress: Progress = no_progress, photos: HeldOutPhotos | None = None
 ) -> dict[str, object]:
     """Compare decoded frames at left-out photos with those at their neighbours.
 

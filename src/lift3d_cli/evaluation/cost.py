@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import torch
 
 from lift3d_cli.config import EvalConfig
-from lift3d_cli.evaluation.protocols import Bench, EvaluationPhotos
+from lift3d_cli.evaluation.protocols import Bench
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import Decoder, FeatureMap, RenderedView
+from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.pipeline.lift import SceneLifter
 from lift3d_cli.scene.scene import Scene
 
@@ -58,7 +59,7 @@ class Cost:
 
 @torch.inference_mode()
 def measure_cost(
-    scene: Scene, config: EvalConfig, progress: Progress = no_progress, photos: EvaluationPhotos | None = None
+    scene: Scene, config: EvalConfig, progress: Progress = no_progress, photos: HeldOutPhotos | None = None
 ) -> dict[str, float | None]:
     """Time the parts of a frame at left-out photos, in turns; medians, and nothing is read from disk meanwhile.
 

@@ -14,15 +14,6 @@ from torch.nn import functional as F
 _WINDOW, _SIGMA, _C1, _C2 = 11, 1.5, 0.01**2, 0.03**2
 
 
-def psnr(
-    image: Tensor,  # [3, H, W] in [0, 1]
-    truth: Tensor,  # [3, H, W] in [0, 1]
-    counts: Tensor,  # [H, W] bool: the pixels that have ground truth
-) -> float:
-    """Peak signal-to-noise ratio in dB over the pixels that count; infinite for equal images."""
-    return float(-10 * torch.log10(((image - truth) ** 2)[:, counts].mean()))
-
-
 def ssim(image: Tensor, truth: Tensor, counts: Tensor) -> float:
     """Structural similarity, mean over channels and over the windows that lie in the image and count entirely.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from lift3d_cli.config import DecodeConfig, EvalConfig, RenderConfig
 from lift3d_cli.errors import ModelError, SceneError
 from lift3d_cli.evaluation.lpips import NOT_MEASURED, Lpips
-from lift3d_cli.evaluation.metrics import feature_mse, psnr, ssim
+from lift3d_cli.evaluation.metrics import feature_mse, ssim
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.grids import FeatureGrid, sample_map
 from lift3d_cli.machine.device import resolve_device
@@ -24,10 +24,11 @@ from lift3d_cli.models.heads import segment_clusters, segment_strokes
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.decode import decode_options, find_photo
 from lift3d_cli.pipeline.encode import to_image
+from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
 from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.results import write_output
-from lift3d_cli.pipeline.workspace import Recent, ResizedPhotos, ScenePhotos
+from lift3d_cli.pipeline.workspace import Recent, ScenePhotos
 from lift3d_cli.scene.scene import Photo, Scene
 
 
@@ -54,26 +55,6 @@ class EncodedOnTheSpot:
         return self.model.checked_encode(image, self._photos.scene.views[index].name)
 
 
-class EvaluationPhotos(ResizedPhotos):
-    """The photos of a scene at the height of an evaluation; several protocols may share them.
-
-    Args:
-        scene: the scene.
-        config: settings.
-    """
-
-    def __init__(self, scene: Scene, config: EvalConfig) -> None:
-        super().__init__(scene, config.height, keep=8 * config.views)
-        self._points: dict[tuple[int, ...], np.ndarray] = {}
-
-    def points(self, indices: list[int]) -> np.ndarray:
-        """See `ScenePhotos`; triangulated once."""
-        key = tuple(indices)
-        if key not in self._points:
-            self._points[key] = super().points(indices)
-        return self._points[key]
-
-
 class Bench:
     """A scene with photos left out, ready to be rendered from the others; what every protocol begins with.
 
@@ -86,11 +67,11 @@ class Bench:
         SceneError, ModelError, ResourceError: in one line.
     """
 
-    def __init__(self, scene: Scene, config: EvalConfig, photos: EvaluationPhotos | None = None) -> None:
+    def __init__(self, scene: Scene, config: EvalConfig, photos: HeldOutPhotos | None = None) -> None:
         self.scene, self.config = scene, config
         self.device = resolve_device(config.device)
-        self.held_out, self.candidates = split(scene, config.every)
-        self.photos = photos or EvaluationPhotos(scene, config)
+        self.photos = photos or HeldOutPhotos(scene, config.height, config.every, config.views)
+        self.held_out, self.candidates = self.photos.held_out, self.photos.candidates
         settings = RenderConfig(memory=config.memory, weights=config.weights)
         self.renderer = make_renderer(settings, self.device, config.variant)
         self.source: EncodedOnTheSpot | None = None
@@ -101,12 +82,11 @@ class Bench:
 
     def lifter(self, views: int = 0) -> SceneLifter:
         """Renders from the photos that are not left out, of which so many at most; 0 for the settings' number."""
-        number, points = views or self.config.views, self.photos.points(self.candidates)
-        return SceneLifter(self.photos, points, self.renderer, number, self.device, self.candidates)
+        return self.photos.lifter(self.renderer, self.device, views)
 
     def camera(self, index: int) -> Camera:
         """Of a photo, at its size here."""
-        return self.photos.scene.views[index].camera
+        return self.photos.camera(index)
 
     def photo(self, index: int) -> tuple[Tensor, Tensor]:
         """A photo's pixels [3, H, W], and which of them [H, W] are ground truth.
@@ -114,13 +94,11 @@ class Bench:
         Raises:
             SceneError: if none is.
         """
-        camera = self.camera(index)
-        photo = self.photos.resized(index, camera.width, camera.height)
-        counts = torch.from_numpy(photo.valid & photo.opaque).to(self.device)
+        image, counts = self.photos.truth(index, self.device)
         if not counts.any():
             name = self.scene.views[index].name
             raise SceneError(f"{name}: no pixel of it has ground truth, all are masked or transparent")
-        return to_image(photo, self.device), counts
+        return image, counts
 
     @torch.inference_mode()
     def decoder(self, task: str) -> Decoder:
@@ -179,7 +157,7 @@ def evaluate(
     scene: Scene,
     config: EvalConfig,
     progress: Progress = no_progress,
-    photos: EvaluationPhotos | None = None,
+    photos: HeldOutPhotos | None = None,
     save: Path | None = None,
 ) -> dict[str, object]:
     """Render left-out photos from the others and measure; a left-out photo is never a source.
@@ -224,19 +202,6 @@ def evaluate(
         "mean": {key: statistics.fmean(row[key] for row in rows) for key in metrics},
         "views": rows,
     }
-
-
-def split(scene: Scene, every: int) -> tuple[list[int], list[int]]:
-    """Indices of the photos to leave out, every n-th from the first, and of those to render from.
-
-    Raises:
-        SceneError: if none is left to render from.
-    """
-    held_out = list(range(0, len(scene.views), max(1, every)))
-    candidates = [i for i in range(len(scene.views)) if i not in held_out]
-    if every < 2 or not candidates:
-        raise SceneError(f"{scene.root}: --every {every} leaves no photo to render from. hint: 2 or more")
-    return held_out, candidates
 
 
 def _measure(view: LiftedView, bench: Bench, index: int, lpips: Lpips | None) -> dict[str, object]:

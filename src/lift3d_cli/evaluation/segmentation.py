@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from lift3d_cli.config import EvalConfig
 from lift3d_cli.errors import ModelError, SceneError
 from lift3d_cli.evaluation.metrics import segmentation_scores
-from lift3d_cli.evaluation.protocols import Bench, EvaluationPhotos
+from lift3d_cli.evaluation.protocols import Bench
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import Decoder, FeatureMap, RenderedView, Segmentation
+from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.pipeline.lift import SceneLifter
 from lift3d_cli.scene.photos import read_photo
 from lift3d_cli.scene.scene import Scene
@@ -33,7 +34,7 @@ _THING = "#ffffff"
 
 
 def measure_segmentation(
-    scene: Scene, config: EvalConfig, progress: Progress = no_progress, photos: EvaluationPhotos | None = None
+    scene: Scene, config: EvalConfig, progress: Progress = no_progress, photos: HeldOutPhotos | None = None
 ) -> dict[str, dict[str, float]]:
     """Segment left-out photos, lifted and in 2D.
 

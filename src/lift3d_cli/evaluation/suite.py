@@ -14,11 +14,12 @@ from lift3d_cli.errors import ModelError
 from lift3d_cli.evaluation import ablation
 from lift3d_cli.evaluation.consistency import measure_consistency
 from lift3d_cli.evaluation.cost import measure_cost
-from lift3d_cli.evaluation.protocols import EvaluationPhotos, evaluate
+from lift3d_cli.evaluation.protocols import evaluate
 from lift3d_cli.evaluation.segmentation import VIEWS, measure_segmentation
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.machine.provenance import commit
 from lift3d_cli.models.registry import find_model
+from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.scene.scene import Scene
 
 # Of `consistency`, which compares pictures of results: a segmentation is none, and principal colours are no result.
@@ -45,7 +46,8 @@ def measure_suite(
     Raises:
         SceneError, ModelError, ResourceError: in one line.
     """
-    photos, bare = EvaluationPhotos(scene, config), replace(config, model="")
+    photos = HeldOutPhotos(scene, config.height, config.every, config.views)
+    bare = replace(config, model="")
     settings = {f"{n} photos": {"views": n} for n in sorted({*VIEWS, config.views})}
     settings[f"training-free, {config.views} photos"] = {"variant": "training-free"}
     pictures = {row: evaluate(scene, replace(bare, **what), progress, photos) for row, what in settings.items()}

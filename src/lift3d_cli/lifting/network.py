@@ -19,7 +19,7 @@ from lift3d_cli.lifting.proposal.network import DepthRegularizer
 
 
 class Lift3DNetwork(nn.Module):
-    """Everything that is learned, in one set of weights: 308,211 parameters."""
+    """Everything that is learned, in one set of weights: 310,291 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Lift3DNetwork(nn.Module):
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take over weights of any precision.
 
-        Weights from before Stage II looked at visibility make nothing of it.
+        Those of before Stage II looked at visibility and at the agreeing views make nothing of either.
 
         Raises:
             RuntimeError: if they are not those of this network.
@@ -42,6 +42,8 @@ class Lift3DNetwork(nn.Module):
             missing = self.blending.view_encoder[0].in_features - state[first].shape[1]
             if missing == NUM_VISIBILITY_INPUTS:
                 state[first] = F.pad(state[first], (0, missing))
+                added = self.blending.agreeing_encoder.state_dict(prefix="blending.agreeing_encoder.")
+                state |= {name: torch.zeros_like(tensor) for name, tensor in added.items()}
         self.load_state_dict(state)
 
     def to_bfloat16(self, device: torch.device) -> None:

@@ -84,7 +84,7 @@ class Renderer:
         surface = self._propose(target, sources, depth_range)
         grid = FeatureGrid(target.width, target.height, (1.0, 1.0))
         pixels = self._sample_and_blend(surface, grid, features, has_colors=True)
-        colors = gather_colors(pixels, surface.sources.images)
+        colors = gather_colors(pixels, surface.sources.sharpened)
         image = colors.color.clamp(0, 1)
         spread = colors.spread / (1 / depth_range[0] - 1 / depth_range[1])
         believed = confidence(colors.coverage, colors.color, colors.square, spread)

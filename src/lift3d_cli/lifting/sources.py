@@ -20,6 +20,9 @@ _ANGLE_SCALE = 0.35
 _MIN_GAIN, _ENOUGH_VIEWS = 0.03, 3
 # Points per target that overlap is measured on; more change no choice.
 _MAX_POINTS = 512
+# Of a photo less its blurred self, how much is added. At height 320, of four scenes: 0.3 and 0.6 have both 0.09 dB more
+# than none, and 0.005 and 0.008 SSIM.
+_SHARPENING = 0.5
 # Maps of up to so many channels (colours, a photo's features for Stage II) are sampled, others gathered from.
 _MAX_PLANAR_CHANNELS = 16
 NO_VIEW = 9.0
@@ -52,6 +55,16 @@ class SourceViews:
     def texture(self) -> Tensor:
         """[*B, V, 7, H, W]: colour, validity, and the mean colour of 5x5 pixels; made once, to be sampled at once."""
         return torch.cat([self.images, self.valid, box(self.images)], -3)
+
+    @cached_property
+    def sharpened(self) -> Tensor:
+        """[*B, V, 3, H, W] the colours to blend, with what interpolating and averaging them takes of fine detail."""
+        flat = self.images.flatten(0, -4)
+        padded = F.pad(flat, (1,) * 4, mode="replicate")
+        # Binomial, so that no frequency changes its sign.
+        rows = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
+        blurred = (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 16
+        return torch.lerp(blurred, flat, 1 + _SHARPENING).reshape(self.images.shape)
 
     @classmethod
     def stack(

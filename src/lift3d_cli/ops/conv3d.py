@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 # Of the sum over voxels that a weight's gradient is; they run side by side.
 _PARTS = 1024
+# From so many voxels on; of fewer, cuDNN's own is fast, and launches are what counts.
+_MANY_VOXELS = 2**18
 
 
 class Conv3d(nn.Conv3d):
@@ -27,7 +29,8 @@ class Conv3d(nn.Conv3d):
             x = F.pad(x, (0,) * 7 + (more_in,)).contiguous(memory_format=torch.channels_last_3d)
         weight = F.pad(self.weight, (0,) * 7 + (more_in, 0, more_out))
         bias = F.pad(self.bias, (0, more_out))
-        convolved = _FewChannels.apply if self.stride == (1, 1, 1) and torch.is_grad_enabled() else _conv3d
+        is_large = x.shape[0] * x[0, 0].numel() >= _MANY_VOXELS
+        convolved = _FewChannels.apply if is_large and self.stride == (1, 1, 1) and torch.is_grad_enabled() else _conv3d
         return convolved(x, weight, bias, self.stride, self.padding)[:, : self.out_channels]
 
 
@@ -69,18 +72,15 @@ def _weight_gradient(x: Tensor, grad: Tensor, shape: torch.Size, padding: Sequen
     around = [p for n in reversed(padding) for p in (n, n)]
     x, grad = (F.pad(v, around).movedim(1, -1).contiguous() for v in (x, grad))
     _, _, height, width, _ = x.shape
-    x, grad = x.flatten(0, -2), grad.flatten(0, -2)
-    taps = [(k - p for k, p in zip(tap, padding, strict=True)) for tap in itertools.product(*map(range, shape[2:]))]
+    taps = itertools.product(*(range(-p, k - p) for k, p in zip(shape[2:], padding, strict=True)))
     offsets = [(d * height + h) * width + w for d, h, w in taps]
-    furthest = max(offsets)
-    # Voxels of the border have no gradient, so those at the ends need no partner. In parts, which run side by side.
-    length = (len(grad) - 2 * furthest) // _PARTS * _PARTS
-    inner, rest = grad[furthest : furthest + length], grad[furthest + length : len(grad) - furthest]
+    x, grad = x.flatten(0, -2), grad.flatten(0, -2)
+    furthest, missing = max(offsets), -len(grad) % _PARTS
+    x, grad = F.pad(x, (0, 0, furthest, furthest + missing)), F.pad(grad, (0, 0, 0, missing))
+    parts = grad.view(_PARTS, -1, shape[0]).mT
 
     def product(offset: int) -> Tensor:  # [O, I]
-        first = furthest + offset
-        partner = x[first : first + length]
-        parts = torch.bmm(inner.view(_PARTS, -1, shape[0]).mT, partner.view(_PARTS, -1, shape[1]))
-        return parts.float().sum(0) + (rest.mT @ x[first + length : first + length + len(rest)]).float()
+        partner = x[furthest + offset :][: len(grad)]
+        return torch.bmm(parts, partner.view(_PARTS, -1, shape[1])).sum(0, dtype=torch.float32)
 
     return torch.stack([product(offset) for offset in offsets], -1).reshape(shape).to(x.dtype)

@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from lift3d_cli.config import RenderConfig
+from lift3d_cli.config import VARIANTS, RenderConfig
 from lift3d_cli.errors import ModelError
 from lift3d_cli.lifting.blending.learned import LearnedBlending
 from lift3d_cli.lifting.correction.corrector import InconsistencyCorrector
@@ -20,7 +20,6 @@ from lift3d_cli.machine.device import resolve_memory, resolve_precision
 from lift3d_cli.weights import find_other_weights, load_weights
 
 SHIPPED_WEIGHTS = "lift3d.safetensors"
-VARIANTS = ("full", "single-stage", "no-correction", "feature-prediction", "training-free")
 # For ablations only.
 SINGLE_STAGE_WEIGHTS, PREDICTION_WEIGHTS = "single-stage.safetensors", "feature-prediction.safetensors"
 # Four times the samples of two stages, as no proposal says where.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lift3d_cli.config import TrainConfig
+from lift3d_cli.training import loop
 
 
 def say(facts: Mapping[str, object]) -> None:
@@ -20,8 +21,26 @@ def say(facts: Mapping[str, object]) -> None:
     sys.stdout.flush()
 
 
+def learn(config: TrainConfig, task: loop.Task) -> dict[str, float]:
+    """Train to the last step, with a JSON line on stdout for each row of the learning curves; returns the last scores.
+
+    Raises:
+        ModelError: if the run's checkpoint is of another training.
+    """
+    row: dict[str, float] = {}
+    for row in loop.train(config, task):
+        say({name: round(value, 4) for name, value in row.items()})
+    return loop.scores_of(row)
+
+
+def command_of(config: TrainConfig, folders: str = "") -> str:
+    """Give the command line of a training, with stand-ins for local paths; `folders` are those beside the photos."""
+    words = [f"python -m lift3d_cli.training.{config.part} --photos PHOTOS", *filter(None, [folders])]
+    return " ".join([*words, settings_of(config)])
+
+
 def settings_of(config: TrainConfig) -> str:
-    """The part of a training's command line that its result depends on."""
+    """Give the part of a training's command line that its result depends on."""
     return f"--steps {config.steps} --learning-rate {config.learning_rate:g} --seed {config.seed}"
 
 

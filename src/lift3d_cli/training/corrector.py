@@ -26,6 +26,7 @@ from lift3d_cli.ops.weighted_gather import WeightedGather
 from lift3d_cli.pipeline.workspace import ResizedPhotos
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.training.corrector_data import CorrectionExample, CorrectionScenes
+from lift3d_cli.training.loop import Task
 
 # Photos' heights, and the strides that are learned from there: fine cells of large photos would be most of the cost.
 _HEIGHTS = ((320, range(4, 1000)), (240, range(4, 1000)), (160, range(1, 9)))
@@ -88,7 +89,7 @@ def disturb(maps: Tensor, rng: random.Random) -> Tensor:  # [V, C, h, w]
     return maps
 
 
-class CorrectorTask:
+class CorrectorTask(Task):
     """See `Task`.
 
     Args:
@@ -161,9 +162,6 @@ class CorrectorTask:
                 scores[f"blended_{scene}"] = sum(before) / len(before)
                 scores[f"corrected_{scene}"] = sum(after) / len(after)
         return scores
-
-    def close(self) -> None:
-        """See `Task`."""
 
     def _corrected_error(self, blend: Blend, prepared: _Prepared) -> Tensor:
         return self._error(self.corrector.correct(blend), prepared)

@@ -157,9 +157,10 @@ class _Crop:
     """A crop of a target, seen by the renderer."""
 
     def __init__(self, target: Camera, sources: SourceViews, bounds: tuple[float, float], renderer: Renderer) -> None:
-        self._target, self._sources, self._renderer = target, sources, renderer
+        self._target, self._renderer = target, renderer
         self._lines = EpipolarLines.between(target, sources.cameras)
         self._distribution = renderer.proposal(target, sources, bounds, renderer.memory_bytes)
+        self._sources = renderer.blending.with_surface(sources, self._lines, self._distribution)
 
     def weigh(self, rays: Tensor) -> tuple[Tensor, BlendingWeights]:
         """Sample rays [R, 2] and weigh the samples: z-depth [R, S] and weights."""

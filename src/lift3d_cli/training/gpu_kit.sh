@@ -19,7 +19,7 @@ export PYTHONPATH="$KIT/src" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LIFT3D
 PYTHON=${PYTHON:-$(command -v python3 || command -v python)}
 lift3d() { "$PYTHON" -m lift3d_cli "$@"; }
 TOTAL=${TOTAL:-12} BATCH=${BATCH:-12} RATE=${RATE:-1e-3} HEIGHT=${HEIGHT:-480} PROCEDURAL=${PROCEDURAL:-0.3}
-CORES=$(nproc); WORKERS=${WORKERS:-$((CORES > 4 ? CORES - 3 : 1))}
+CORES=$(nproc); WORKERS=${WORKERS:-$((CORES > 4 ? CORES / 2 : 1))}
 EVAL_HEIGHT=${EVAL_HEIGHT:-320} DEV=${DEV:-$KIT/dev} TRAIN=${TRAIN:-$KIT/train}
 
 step() { # NAME SECONDS COMMAND...: says how it went, and never ends the script
@@ -39,7 +39,7 @@ figure() { results figure "$OUT/figures.json" "$@"; } # NAME FILE: puts a JSON f
 "$PYTHON" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")'
 
 # (a)
-step tests 60 "$PYTHON" -m pytest -m gpu -p no:cacheprovider tests/ops tests/lifting tests/training
+step tests 60 "$PYTHON" -m pytest -v --durations=5 -m gpu -p no:cacheprovider tests/ops tests/lifting tests/training
 
 # What it begins with.
 STATE=$OUT/state.safetensors RUN=$WORK/run

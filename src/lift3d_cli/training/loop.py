@@ -14,10 +14,10 @@ import math
 import random
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
 
 import safetensors
 import safetensors.torch
@@ -39,25 +39,43 @@ _SAVE_EVERY_S = 120
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 CHECKPOINT, CURVES = "checkpoint.safetensors", "curves.csv"
+FROZEN_FROM = 0.5
+"""Part of a training from which on BatchNorm is frozen, see `set_training`."""
 
 
-class Task(Protocol):
+class Task(ABC):
     """What is trained, on what, and how well it does."""
 
     network: nn.Module
     """All of it; what does not learn has no gradient."""
+    is_batched = False
+    """True where a loss is of many examples side by side, so that a step takes one loss."""
 
+    @abstractmethod
     def loss(self, rng: random.Random, step: int) -> Tensor:
         """Of one random example; it depends on the arguments alone. NaN passes the example over.
 
         With several examples a step it runs in threads: what is random then comes of `rng`, not of torch's generator.
         """
 
+    @abstractmethod
     def scores(self) -> Mapping[str, float]:
         """On what is held out."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """End what works beside it."""
+
+
+def set_training(network: nn.Module, step: int, steps: int) -> None:
+    """Let a network train; from the middle of `steps` on, with BatchNorm as it is in use.
+
+    Statistics of one batch are not those of all.
+    """
+    network.train()
+    if step >= FROZEN_FROM * steps:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
 
 
 def keep_freed_memory() -> None:
@@ -122,7 +140,7 @@ class Run:
 
     def _examples(self) -> Iterator[tuple[float, Sequence[Tensor] | None]]:
         """Loss and gradients of each of the step's examples; on a CPU, side by side on its cores."""
-        examples = range(1 if getattr(self.task, "is_batched", False) else self.config.batch)
+        examples = range(1 if self.task.is_batched else self.config.batch)
         if len(examples) == 1:
             return map(self._gradients, examples)
         return mapped(self._gradients, examples, next(iter(self._parameters.values())).device)
@@ -225,6 +243,11 @@ def _evaluated(run: Run, losses: Sequence[float]) -> dict[str, float]:
         row |= run.task.scores()
     append_curves(run.config.run / CURVES, row)
     return row
+
+
+def scores_of(row: Mapping[str, float]) -> dict[str, float]:
+    """Pick the task's scores from a row of the learning curves, to four digits."""
+    return {name: round(value, 4) for name, value in row.items() if name not in ("step", "minutes", "loss")}
 
 
 def append_curves(path: Path, row: Mapping[str, float]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lift3d_cli.pipeline.held_out import split
 from lift3d_cli.pipeline.workspace import ScenePhotos, shrunk_size
 from lift3d_cli.scene.assemble import OPENCV_FROM_OPENGL
 from lift3d_cli.scene.load import load_scene
@@ -42,7 +43,7 @@ def pack_scene(folder: Path, out: Path, max_size: int, quality: int, max_photos:
     """
     photos = ScenePhotos(load_scene(folder), None)
     views = photos.scene.views
-    points = photos.points([i for i in range(len(views)) if not left_out or i % left_out])
+    points = photos.points(split(photos.scene, left_out)[1] if left_out else None)
     (out / "images").mkdir(parents=True, exist_ok=True)
     frames = []
     for index in chosen_photos(len(views), max_photos):

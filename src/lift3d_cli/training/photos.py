@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -35,14 +36,46 @@ def read_photo(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def random_crop(photo: np.ndarray, size_px: int, rng: np.random.Generator) -> np.ndarray:
+@dataclass(frozen=True)
+class PhotoSet:
+    """Photos to learn from and to score on, sRGB uint8 [H, W, 3] each.
+
+    Args:
+        learned: what is learned from.
+        held_out: what is not.
+        about: what they are and how many, for the manifest.
+    """
+
+    learned: Sequence[np.ndarray]
+    held_out: Sequence[np.ndarray]
+    about: str
+
+    @classmethod
+    def read(cls, folder: Path, dataset: str) -> PhotoSet:
+        """Read all photos of a folder, split by `split_photos`.
+
+        Raises:
+            SceneError: if one cannot be read, or there is none to learn from.
+        """
+        learned, held_out = ([read_photo(path) for path in paths] for paths in split_photos(folder))
+        if not learned:
+            raise SceneError(f"{folder}: has no photos to learn from. hint: --photos FOLDER of .jpg or .png files")
+        return cls(learned, held_out, f"{dataset} ({len(learned)} photos; {len(held_out)})")
+
+
+def to_tensor(photo: np.ndarray) -> Tensor:
+    """Convert a photo, uint8 [H, W, 3], to [3, H, W] in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1))).float() / 255
+
+
+def random_crop(photo: np.ndarray, size_px: int, rng: random.Random) -> np.ndarray:
     """A random rectangle of the photo, of 0.6 to 1.4 times its scale, perhaps mirrored: [size_px, size_px, 3]."""
     height, width = photo.shape[:2]
     stretch = math.exp(rng.uniform(-0.1, 0.1))
     side = size_px / math.exp(rng.uniform(math.log(0.6), math.log(1.4)))
     side = min(side, height / stretch, width * stretch)
     crop_h, crop_w = max(1, int(side * stretch)), max(1, int(side / stretch))
-    top, left = rng.integers(height - crop_h + 1), rng.integers(width - crop_w + 1)
+    top, left = rng.randint(0, height - crop_h), rng.randint(0, width - crop_w)
     crop = photo[top : top + crop_h, left : left + crop_w]
     crop = cv2.resize(crop, (size_px, size_px), interpolation=cv2.INTER_AREA if crop_w > size_px else cv2.INTER_LINEAR)
     return crop[:, ::-1] if rng.random() < 0.5 else crop

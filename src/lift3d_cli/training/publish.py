@@ -5,34 +5,77 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import safetensors.torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lift3d_cli.config import TrainConfig
 from lift3d_cli.machine.atomic import write_atomic
 from lift3d_cli.machine.provenance import commit
+from lift3d_cli.training.command import say
 from lift3d_cli.weights import MANIFEST, read_manifest
+
+Scores = Mapping[str, float]
+LICENSE = "Apache-2.0"
+"""Of all weights that are trained here."""
+
+
+def shipped(network: nn.Module) -> dict[str, Tensor]:
+    """Give a network's tensors by name as they ship: contiguous, on the CPU, in half precision."""
+    # BatchNorm's step counters, the only integers, are read in training only.
+    floats = {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+    return {name: tensor.detach().cpu().half().contiguous() for name, tensor in floats.items()}
+
+
+def publish_if_better(
+    network: nn.Module,
+    config: TrainConfig,
+    measure: Callable[[Path], Scores],
+    is_better: Callable[[Scores, Scores], bool],
+    *,
+    command: str,
+    data: str,
+) -> None:
+    """Publish a finished training if it is better than what there is; a JSON line on stdout says so.
+
+    Args:
+        network: what was trained.
+        config: its settings, with an output, where weights may be already.
+        measure: the scores of a weights file.
+        is_better: of the new scores and of those of the weights that are there, {} without any.
+        command: see `publish_weights`.
+        data: see `publish_weights`.
+    """
+    tensors, file = shipped(network), config.run / "weights.safetensors"
+    write_atomic(file, safetensors.torch.save(tensors))  # measured as it ships
+    new = {name: round(value, 3) for name, value in measure(file).items()}
+    there = measure(config.output) if config.output.exists() else {}
+    published = is_better(new, there)
+    say({"new": new, "there": there, "published": published})
+    if published:
+        publish_weights(tensors, config.output, command=command, data=data, scores=new)
 
 
 def publish_weights(
     tensors: dict[str, Tensor],
     path: Path,
     *,
-    license: str,
     command: str,
     data: str,
-    scores: dict[str, float],
+    scores: Scores,
+    license: str = LICENSE,
 ) -> None:
     """Write weights and what they are to the manifest of the same folder.
 
     Args:
         tensors: name -> tensor, contiguous, in the dtype to be shipped.
         path: the `.safetensors` file to write.
-        license: SPDX identifier.
         command: what trained them, with stand-ins for local paths.
         data: what they were trained on, and what was held out.
         scores: on the held-out data; what each number is, its name says.
+        license: SPDX identifier.
     """
     content = safetensors.torch.save(tensors)
     manifest = read_manifest(path.parent)
@@ -42,7 +85,7 @@ def publish_weights(
         "license": license,
         "command": command,
         "data": data,
-        "scores": scores,
+        "scores": dict(scores),
         "commit": commit(),
         "date": datetime.date.today().isoformat(),
     }

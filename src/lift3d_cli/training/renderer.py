@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import math
 import random
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,11 +25,10 @@ from lift3d_cli.lifting.proposal.training_free import UniformProposal, uniform_d
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.machine.device import resolve_precision
-from lift3d_cli.pipeline.encode import to_image
-from lift3d_cli.pipeline.lift import SceneLifter
+from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
 from lift3d_cli.pipeline.renderers import SINGLE_STAGE_SAMPLES
-from lift3d_cli.pipeline.workspace import ResizedPhotos
 from lift3d_cli.scene.load import load_scene
+from lift3d_cli.training.loop import Task
 from lift3d_cli.training.photos import read_photo
 from lift3d_cli.training.renderer_data import (
     CPU_CROP,
@@ -44,19 +43,17 @@ from lift3d_cli.training.renderer_scenes import ProceduralScenes, ProceduralWork
 
 # Photos kept in memory as textures.
 _MAX_TEXTURES = 150
-# Left-out photos per held-out scene that are rendered for the scores, at height 320, from 8 others.
+# Left-out photos per held-out scene that are rendered for the scores.
 _MAX_HELD_OUT = 3
 # Weights of the sweep's own colour and of its depth.
 _SWEEP_COLOR, _SWEEP_DEPTH = 0.4, 0.05
 # An error that is as good as none; and a usual one, where the loss is to be about as steep as the error itself.
 _ERROR_FLOOR, _USUAL_ERROR = 0.01, 0.1
-# Of the planes, how many two photos are to show of a pixel that is learned from.
-_SHOWN_SHARE = 0.75
 # Procedural scenes that the workers are to have made before they have their full share.
 _ENOUGH_SCENES = 64
 
 
-class RendererTask:
+class RendererTask(Task):
     """See `Task`.
 
     Args:
@@ -142,7 +139,7 @@ class RendererTask:
         return {f"psnr_{f.name}": held_out_psnr(renderer, f, self._device) for f in self._held_out}
 
     def close(self) -> None:
-        """End what works beside it."""
+        """See `Task`."""
         for helper in (self._workers, self._batches):
             if helper is not None:
                 helper.close()
@@ -181,7 +178,7 @@ def render_crops(network: Lift3DNetwork, example: Example, single_stage: bool = 
     blending = LearnedBlending(network.pyramid, network.blending, "training")
     sources = blending.with_surface(sources, example.lines, distribution)
     weights = blending(sources, example.lines, rays, t, distribution)
-    colors = sample_map(sources.images, weights.uv)
+    colors = sample_map(sources.sharpened, weights.uv)
     image = torch.einsum("bvcrs,bvrs->bcr", colors, weights.omega)
     return image.unflatten(-1, (height, width)), swept
 
@@ -195,7 +192,7 @@ def loss_of(image: Tensor, swept: Sweep | None, example: Example) -> Tensor:
     """
     left, top, width, height = example.window
     part = (..., slice(top, top + height), slice(left, left + width))
-    truth, counts = example.image[part], (example.counts if swept is None else example.counts & _is_shown(swept))[part]
+    truth, counts = example.image[part], example.counts[part]
     error = _rms(image, truth, counts)
     for axis in (-2, -1):
         edge = (image.diff(dim=axis) - truth.diff(dim=axis)).abs().mean(1)
@@ -215,7 +212,7 @@ def _error_of_sweep(swept: Sweep, example: Example) -> Tensor:  # [B]
     """
     color = (torch.softmax(swept.logits, 1)[:, None] * swept.colors).sum(2)  # [B, 3, h, w]
     truth = F.avg_pool2d(example.image, swept.frustum.step)
-    counts = F.avg_pool2d((example.counts & _is_shown(swept))[:, None].float(), swept.frustum.step)[:, 0] > 0.999
+    counts = F.avg_pool2d(example.counts[:, None].float(), swept.frustum.step)[:, 0] > 0.999
     return _rms(color, truth, counts)
 
 
@@ -231,16 +228,6 @@ def _loss_of_depth(swept: Sweep, example: Example) -> Tensor:
     return -_mean((1 - part) * below + part * above, known).mean()
 
 
-def _is_shown(swept: Sweep) -> Tensor:  # [B, h, w] bool, of pixels
-    """True where most planes are in two photos.
-
-    At the border of what the photos show, the surface itself may be in none of them. Learning from such pixels teaches
-    to look for the colour at depths that some photo does show, and the renderer is to leave them to be filled.
-    """
-    share = (swept.num_seeing > 1.5).float().mean(1) > _SHOWN_SHARE
-    return share.repeat_interleave(swept.frustum.step, 1).repeat_interleave(swept.frustum.step, 2)
-
-
 def _rms(image: Tensor, truth: Tensor, counts: Tensor) -> Tensor:  # [B, 3, h, w] twice and [B, h, w] to [B]
     """Root mean square error where it counts."""
     return (_mean(((image - truth) ** 2).mean(1), counts) + 1e-5).sqrt()  # finite slope at 0
@@ -251,24 +238,15 @@ def _mean(values: Tensor, counts: Tensor) -> Tensor:  # [B, h, w] each, to [B]
     return (values * counts).sum((1, 2)) / counts.sum((1, 2)).clamp(min=1)
 
 
-def held_out_psnr(renderer: Renderer, folder: Path, device: torch.device | str = "cpu", every: int = 8) -> float:
-    """Mean PSNR in dB over the last few left-out photos of a scene, at height 320 from 8 views."""
-    photos, candidates, points = _held_out_scene(folder, every)
-    views = range(len(photos.scene.views))
-    lifter = SceneLifter(photos, points, renderer, 8, torch.device(device), candidates)
-    values = []
-    for i in views[::every][-_MAX_HELD_OUT:]:
-        camera = photos.scene.views[i].camera
-        photo = photos.resized(i, camera.width, camera.height)
-        image = lifter.lift(camera, lifter.choose(camera)).frame.image.cpu()
-        counts = torch.from_numpy(photo.valid & photo.opaque)
-        values.append(-10 * math.log10(((image - to_image(photo)) ** 2)[:, counts].mean()))
-    return sum(values) / len(values)
+def held_out_psnr(renderer: Renderer, folder: Path, device: torch.device) -> float:
+    """Mean PSNR in dB over the last few left-out photos of a scene, as `lift3d eval` leaves them out by default."""
+    photos = _held_out_photos(folder)
+    lifter = photos.lifter(renderer, device)
+    indices = photos.held_out[-_MAX_HELD_OUT:]
+    views = (lifter.lift(camera, lifter.choose(camera)) for camera in map(photos.camera, indices))
+    return statistics.fmean(psnr(v.frame.image.cpu(), *photos.truth(i)) for i, v in zip(indices, views, strict=True))
 
 
 @functools.lru_cache
-def _held_out_scene(folder: Path, every: int) -> tuple[ResizedPhotos, list[int], np.ndarray]:
-    """Photos at height 320, the indices that stay as sources, and surface points from those."""
-    photos = ResizedPhotos(load_scene(folder), 320, keep=64)
-    candidates = [i for i in range(len(photos.scene.views)) if i % every]
-    return photos, candidates, photos.points(candidates)
+def _held_out_photos(folder: Path) -> HeldOutPhotos:
+    return HeldOutPhotos(load_scene(folder))

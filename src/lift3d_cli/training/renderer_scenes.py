@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -191,7 +192,7 @@ class ProceduralWorkers:
         self._size, self._device = size, device
         self._scenes: deque[list[StoredPhoto]] = deque(maxlen=stock)
         self._collecting = Lock()
-        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _one_thread)
+        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _stay_behind)
         kept = [(255 * texture).round().to(torch.uint8).numpy() for texture in textures]
         jobs = ((seed, block, spec or self.spec, kept) for block in itertools.count())
         self._jobs, self._pending = jobs, {self._pool.submit(_make_block, *next(jobs)) for _ in range(workers)}
@@ -220,8 +221,11 @@ class ProceduralWorkers:
             process.terminate()
 
 
-def _one_thread() -> None:
+def _stay_behind() -> None:
+    """Leave the cores to the training, which otherwise waits for its own launches."""
     torch.set_num_threads(1)
+    if hasattr(os, "nice"):
+        os.nice(15)
 
 
 def _make_block(seed: int, block: int, spec: StreamSpec, textures: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:

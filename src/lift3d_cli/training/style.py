@@ -20,18 +20,16 @@ from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
 from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 from lift3d_cli.models.builtin.style_nets import TinyStyleNet
-from lift3d_cli.training import loop
-from lift3d_cli.training.command import parse, say, settings_of
-from lift3d_cli.training.photos import crops, moved, read_photo, split_photos
-from lift3d_cli.training.publish import publish_weights
+from lift3d_cli.training.command import command_of, learn, parse
+from lift3d_cli.training.loop import Task, set_training
+from lift3d_cli.training.photos import PhotoSet, crops, moved, to_tensor
+from lift3d_cli.training.publish import publish_weights, shipped
 from lift3d_cli.weights import load_weights
 
 _VGG_FILE = "vgg19_relu3_1.safetensors"
 _BATCH, _CROP_PX = 2, 128
 # Part of the steps whose features are read between cells, as lifting reads them.
 _MOVED_SHARE = 0.3
-# From this part of the training on, BatchNorm is what it is in use: statistics of one batch are not those of all.
-_FROZEN_FROM = 0.5
 _STYLE_WEIGHT, _SMOOTH_WEIGHT = 5.0, 0.5
 
 # RGB from dark to light and on to warm.
@@ -119,8 +117,8 @@ def gram(features: Tensor) -> Tensor:
     return rows @ rows.transpose(1, 2) / rows.shape[2]
 
 
-class StyleTask:
-    """What is trained, see `loop.Task`.
+class StyleTask(Task):
+    """What is trained, see `Task`.
 
     Args:
         photos: uint8 [H, W, 3] to learn from.
@@ -133,14 +131,14 @@ class StyleTask:
         self.network = TinyStyleNet().to(memory_format=torch.channels_last)
         self._photos = [photo for photo in photos if min(photo.shape[:2]) > _CROP_PX + TinyStyleNet.stride]
         self._held_out, self._vgg, self._steps = held_out, vgg, steps
-        picture = torch.from_numpy(style_picture().transpose(2, 0, 1).copy())[None].float() / 255
+        picture = to_tensor(style_picture())[None]
         with torch.inference_mode():
             grams = [gram(x).clone() for x in vgg(picture)]
         self._grams = [g.clone() for g in grams]
 
     def loss(self, rng: random.Random, step: int) -> Tensor:
         """Of a batch of crops: content, and weighted, style and total variation."""
-        self.network.train(step < _FROZEN_FROM * self._steps)
+        set_training(self.network, step, self._steps)
         stride = TinyStyleNet.stride
         is_moved = rng.random() < _MOVED_SHARE
         x, y = (rng.randrange(stride), rng.randrange(stride)) if is_moved else (0, 0)
@@ -173,33 +171,27 @@ class StyleTask:
         self.network.eval()
         rows = []
         for photo in self._held_out:
-            image = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))[None].float() / 255
+            image = to_tensor(photo)[None]
             image = image[..., : image.shape[2] // 4 * 4, : image.shape[3] // 4 * 4]
             content, style, _ = self.errors(self.network.decode(self.network.encode(image)), image)
             rows.append([content.item(), style.item(), self.errors(image, image)[1].item()])
         return dict(zip(("content", "style", "style_of_photo"), np.mean(rows, 0).tolist(), strict=True))
 
 
-def train(photos: Path, vgg: Path, config: TrainConfig, dataset: str) -> None:
-    """Train and publish; a JSON line on stdout says how it goes."""
-    paths, held_out = split_photos(photos)
+def train(folder: Path, vgg: Path, config: TrainConfig, dataset: str) -> None:
+    """Train and publish; JSON lines on stdout say how it goes."""
+    photos = PhotoSet.read(folder, dataset)
     torch.manual_seed(config.seed)
-    scored = [read_photo(path) for path in held_out[::10]]
     network = Vgg(vgg)
     network.precision = "bf16"  # most of a step; its weights are of half precision anyway
-    task = StyleTask([read_photo(path) for path in paths], scored, network, config.steps)
-    row: dict[str, float] = {}
-    for row in loop.train(config, task):
-        row = {name: round(value, 4) for name, value in row.items()}
-        say(row)
+    task = StyleTask(photos.learned, photos.held_out[::10], network, config.steps)
+    scores = learn(config, task)
     publish_weights(
-        # Half precision, and without BatchNorm's step counters, which only training reads.
-        {name: t.half().contiguous() for name, t in task.network.state_dict().items() if t.is_floating_point()},
+        shipped(task.network),
         config.output,
-        license="Apache-2.0",
-        command=f"python -m lift3d_cli.training.style --photos PHOTOS --models FOLDER {settings_of(config)}",
-        data=f"{dataset} ({len(paths)} photos; {len(held_out)}); a style picture drawn by code; losses of VGG-19",
-        scores={name: value for name, value in row.items() if name not in ("step", "minutes", "loss")},
+        command=command_of(config, "--models FOLDER"),
+        data=f"{photos.about}; a style picture drawn by code; losses of VGG-19",
+        scores=scores,
     )
 
 

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.models.builtin.tiny_superres import SCALE, SuperresNet, TinySuperres, enlarged
-from lift3d_cli.training import loop
-from lift3d_cli.training.command import parse, say, settings_of
-from lift3d_cli.training.photos import crops, moved, read_photo, split_photos
-from lift3d_cli.training.publish import publish_weights
+from lift3d_cli.pipeline.held_out import psnr
+from lift3d_cli.training.command import command_of, learn, parse
+from lift3d_cli.training.loop import Task
+from lift3d_cli.training.photos import PhotoSet, crops, moved, to_tensor
+from lift3d_cli.training.publish import publish_if_better
 
 _BATCH = 8
 _CROP_PX = 48  # of the small picture
@@ -44,11 +45,6 @@ def worn(small: Tensor, rng: random.Random) -> Tensor:
     return (soft + torch.randn_like(soft) * rng.uniform(0, 0.012)).clamp(0, 1)
 
 
-def psnr(image: Tensor, truth: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of images in [0, 1], over all channels."""
-    return float(-10 * torch.log10((image.clamp(0, 1) - truth).square().mean()))
-
-
 @torch.inference_mode()
 def held_out_scores(net: SuperresNet, photos: Sequence[np.ndarray]) -> dict[str, float]:
     """Mean PSNR in dB over photos that were halved: of bicubic interpolation, and of the network.
@@ -59,17 +55,17 @@ def held_out_scores(net: SuperresNet, photos: Sequence[np.ndarray]) -> dict[str,
     rows = []
     for photo in photos:
         height, width = (side // 2 * 2 - 2 for side in photo.shape[:2])
-        whole = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))[None].float() / 255
+        whole = to_tensor(photo)[None]
         truth, beside = whole[..., 1 : height + 1, 1 : width + 1], whole[..., :height, :width]
         small = smaller(truth)
         bicubic = enlarged(small)
         detail = net.decode(moved(net.encode(smaller(beside)), (0.5, 0.5)))
-        rows.append([psnr(x, truth) for x in (bicubic, net(small), bicubic + detail)])
+        rows.append([psnr(x.clamp(0, 1), truth) for x in (bicubic, net(small), bicubic + detail)])
     return dict(zip(("psnr_bicubic", "psnr", "psnr_moved"), np.mean(rows, 0).tolist(), strict=True))
 
 
-class SuperresTask:
-    """What is trained, see `loop.Task`.
+class SuperresTask(Task):
+    """What is trained, see `Task`.
 
     Args:
         photos: uint8 [H, W, 3] to learn from.
@@ -100,35 +96,23 @@ class SuperresTask:
 
     def scores(self) -> dict[str, float]:
         """On the held-out photos."""
-        scores = held_out_scores(self.network, self._held_out)
-        self.network.train()
-        return scores
+        return held_out_scores(self.network, self._held_out)
 
 
-def train(photos: Path, config: TrainConfig, dataset: str) -> None:
-    """Train, and publish the weights if they are better than what there is; a JSON line on stdout says how it goes."""
-    paths, held_out_paths = split_photos(photos)
-    held_out = [read_photo(path) for path in held_out_paths]
+def train(folder: Path, config: TrainConfig, dataset: str) -> None:
+    """Train, and publish the weights if they are better than what there is; JSON lines on stdout say how it goes."""
+    photos = PhotoSet.read(folder, dataset)
     torch.manual_seed(config.seed)
-    task = SuperresTask([read_photo(path) for path in paths], held_out[::10])
-    for row in loop.train(config, task):
-        say({name: round(value, 4) for name, value in row.items()})
-    tensors = {name: t.half().contiguous() for name, t in task.network.state_dict().items()}
-    network = SuperresNet()
-    network.load_state_dict({name: t.float() for name, t in tensors.items()})  # as it is shipped
-    new = {name: round(value, 3) for name, value in held_out_scores(network, held_out).items()}
-    there = held_out_scores(TinySuperres(str(config.output)).net, held_out) if config.output.exists() else {}
-    is_better = new["psnr"] > max(there.get("psnr", 0), new["psnr_bicubic"])
-    say({"new": new, "there": there, "published": is_better})
-    if is_better:
-        publish_weights(
-            tensors,
-            config.output,
-            license="Apache-2.0",
-            command=f"python -m lift3d_cli.training.superres --photos PHOTOS {settings_of(config)}",
-            data=f"{dataset} ({len(paths)} photos; {len(held_out)})",
-            scores=new,
-        )
+    task = SuperresTask(photos.learned, photos.held_out[::10])
+    learn(config, task)
+    publish_if_better(
+        task.network,
+        config,
+        lambda file: held_out_scores(TinySuperres(str(file)).net, photos.held_out),
+        lambda new, there: new["psnr"] > max(there.get("psnr", 0), new["psnr_bicubic"]),
+        command=command_of(config),
+        data=photos.about,
+    )
 
 
 def main() -> None:

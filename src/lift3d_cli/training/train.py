@@ -17,13 +17,11 @@ from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.pipeline.renderers import SHIPPED_WEIGHTS, load_network
 from lift3d_cli.training import loop
+from lift3d_cli.training.command import settings_of
 from lift3d_cli.training.corrector import CorrectorTask, PredictionTask
-from lift3d_cli.training.publish import publish_weights
+from lift3d_cli.training.publish import publish_weights, shipped
 from lift3d_cli.training.renderer import RendererTask
 from lift3d_cli.weights import find_other_weights, find_weights, read_manifest
-
-PARTS = ("renderer", "corrector", "single-stage", "feature-prediction")
-"""What can be trained; the last two are for ablations."""
 
 
 def train(config: TrainConfig, report: Callable[[Mapping[str, float]], None], progress: Progress = no_progress) -> Path:
@@ -51,16 +49,14 @@ def train(config: TrainConfig, report: Callable[[Mapping[str, float]], None], pr
     finally:
         task.close()
     output = config.output or config.run / "weights.safetensors"
-    scores = {name: round(value, 4) for name, value in row.items() if name not in ("step", "minutes", "loss")}
     # A network is trained part by part: what the weights it began with say of themselves stays true.
     before = _facts_of_start(config) if config.part in ("renderer", "corrector") else {}
     publish_weights(
         _shipped(config.part, task.network),
         output,
-        license="Apache-2.0",
         command=" && ".join([*filter(None, [before.get("command")]), command_of(config)]),
         data=_data_of(config, before.get("data", "")),
-        scores=before.get("scores", {}) | scores,
+        scores=before.get("scores", {}) | loop.scores_of(row),
     )
     return output
 
@@ -83,11 +79,9 @@ def _task(config: TrainConfig, network: Lift3DNetwork, progress: Progress) -> lo
 
 
 def _shipped(part: str, network: Lift3DNetwork) -> dict[str, Tensor]:
-    """The tensors that a part's weights file holds, in half precision."""
-    tensors = network.state_dict()
-    if part == "single-stage":
-        tensors = {name: t for name, t in tensors.items() if name.startswith("blending.")}
-    return {name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()}
+    """The tensors that a part's weights file holds."""
+    prefix = "blending." if part == "single-stage" else ""
+    return {name: tensor for name, tensor in shipped(network).items() if name.startswith(prefix)}
 
 
 def command_of(config: TrainConfig) -> str:
@@ -96,7 +90,7 @@ def command_of(config: TrainConfig) -> str:
     words += ["--held-out HELD_OUT"] * bool(config.held_out) + ["--textures PHOTOS"] * (config.textures is not None)
     words += [f"--model {shlex.quote(Path(name).name)}" for name in config.models]
     words += [f"--batch {config.batch}"] * (config.batch > 1)
-    words += [f"--steps {config.steps} --learning-rate {config.learning_rate:g} --seed {config.seed}"]
+    words.append(settings_of(config))
     if config.part in ("corrector", "feature-prediction"):
         words.append(f"--examples {config.examples}")
     return " ".join(words)

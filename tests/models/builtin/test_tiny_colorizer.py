@@ -93,7 +93,8 @@ def test_receptive_field_is_centred_on_its_cell():
 
 @torch.inference_mode()
 def test_shipped_weights_beat_no_colour_on_held_out_photos(model):
-    from lift3d_cli.training.colorizer import held_out_scores, read_photo
+    from lift3d_cli.training.colorizer import held_out_scores
+    from lift3d_cli.training.photos import read_photo
 
     paths = sorted(PHOTOS.glob("*.jpg"))[::10]
     if not paths:

@@ -60,13 +60,14 @@ class LearnedBlending:
         spacing = F.pad(position.diff(dim=-1), (1, 0)) * 20
         count = views.seen.sum(-3) / 8
         samples = torch.cat([latent, *(x[..., None] for x in (spacing, position, count))], -1)
-        view_logits, ray_logits = self.network(
-            torch.cat([*inputs, features, visibility], -3), views.seen, views.by_angle, samples
+        view_weights, ray_logits = self.network(
+            torch.cat([*inputs, features, visibility], -3),
+            views.seen,
+            views.by_angle,
+            torch.log(views.weight + 1e-12),  # finite
+            samples,
         )
         seen = views.seen.any(-3)  # [*B, R, S]
-        # 1e-12 and -1e9 keep the logarithm finite; unseen views end with exactly no weight.
-        view_logits = torch.where(views.seen, torch.log(views.weight + 1e-12) + view_logits, -1e9)
-        view_weights = torch.softmax(view_logits, -3) * seen[..., None, :, :]
         ray_weights = torch.softmax(torch.where(seen, ray_logits, -1e4), -1) * seen.any(-1, keepdim=True)
         return BlendingWeights(view_weights * ray_weights[..., None, :, :], views.uv, seen.float().mean(-1))
 

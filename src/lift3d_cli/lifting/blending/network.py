@@ -27,6 +27,7 @@ class BlendingNetwork(MixedPrecision):
         self.view_encoder = nn.Sequential(nn.Linear(NUM_VIEW_INPUTS, width), _Elu(), nn.Linear(width, width), _Elu())
         self.pool_encoder = nn.Sequential(nn.Linear(2 * width + NUM_LATENTS + 3, width), _Elu())
         self.view_head = nn.Sequential(nn.Linear(2 * width, width), _Elu(), zeroed(nn.Linear(width, 1)))
+        self.agreeing_encoder = zeroed(nn.Linear(2 * width, width))
         self.ray_head = nn.Sequential(
             nn.Conv1d(width, width, 3, padding=1),
             _Elu(),
@@ -41,11 +42,13 @@ class BlendingNetwork(MixedPrecision):
         views: Tensor,  # [*B, V, NUM_VIEW_INPUTS, R, S], finite
         seen: Tensor,  # [*B, V, R, S] bool
         weight: Tensor,  # [*B, V, R, S] pooling weights, sum to 1 or are 0
+        prior: Tensor,  # [*B, V, R, S] logarithm of the training-free weights, finite
         samples: Tensor,  # [*B, R, S, NUM_LATENTS + 3]
     ) -> tuple[Tensor, Tensor]:  # [*B, V, R, S], [*B, R, S]
-        """Residual logits of each view at each sample, and logits of each sample on its ray.
+        """Weights of each view at each sample, which sum to 1 or are 0, and logits of each sample on its ray.
 
-        What a view says where it does not see the sample counts for nothing.
+        What a view says where it does not see the sample counts for nothing. A sample is judged by all views that see
+        it and once more by those that it is blended of: views that something hides it from would speak for another.
         """
         x = self.view_encoder(views.flatten(-2).mT).unflatten(-2, seen.shape[-2:])  # [*B, V, R, S, width]
         mean, variance = _pool(x, weight[..., None], seen[..., None])
@@ -56,8 +59,13 @@ class BlendingNetwork(MixedPrecision):
         hidden = F.linear(x, of_view).add_(F.linear(pooled, of_pooled, first.bias)[..., None, :, :, :])
         for layer in rest:
             hidden = layer(hidden)
+        # -1e9 keeps it finite; views that do not see the sample end with exactly no weight.
+        logits = torch.where(seen, prior + _VIEW_GAIN * hidden[..., 0], -1e9)
+        view_weights = torch.softmax(logits, -3) * seen.any(-3)[..., None, :, :]
+        of_agreeing = torch.cat(_pool(x, view_weights[..., None], view_weights[..., None]), -1)
+        pooled = pooled + self.agreeing_encoder(of_agreeing)
         along = self.ray_head(pooled.flatten(0, -3).mT)[:, 0].reshape(pooled.shape[:-1])
-        return _VIEW_GAIN * hidden[..., 0], _RAY_GAIN * along
+        return view_weights, _RAY_GAIN * along
 
 
 class _Elu(nn.Module):
@@ -70,13 +78,13 @@ class _Elu(nn.Module):
         return torch.maximum(x, below, out=x)
 
 
-def _pool(x: Tensor, weight: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean and plain variance over the views, view by view: nothing of the size of `x` is written."""
+def _pool(x: Tensor, weight: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean by `weight` and variance by `counts` over the views, view by view: nothing of the size of `x` is written."""
     views = x.unbind(-4)
     mean = sum_of = torch.zeros_like(views[0])
     for of_view, share in zip(views, weight.unbind(-4), strict=True):
         mean = torch.addcmul(mean, of_view, share)
-    for of_view, is_seen in zip(views, seen.unbind(-4), strict=True):
+    for of_view, share in zip(views, counts.unbind(-4), strict=True):
         deviation = of_view - mean
-        sum_of = torch.addcmul(sum_of, deviation * is_seen, deviation)
-    return mean, sum_of / seen.sum(-4).clamp(min=1)
+        sum_of = torch.addcmul(sum_of, deviation * share, deviation)
+    return mean, sum_of / counts.sum(-4).clamp(min=1)

@@ -26,8 +26,6 @@ _FEWEST_PLANES, _PLANES_AT_ONCE = 32, 8
 # Measured: what the sweep and the network hold of each voxel at their peak, by precision.
 _VOXEL_BYTES = {"fp32": 4 * 112, "bf16": 4 * 64}
 _MAX_DEVIATION = 6.0
-# Of the cues, the one that says how many views see a voxel.
-_COUNT = 6
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,12 @@ class Sweep:
         logits: [*B, D, h, w] of the surface's depth.
         latent: [*B, L, D, h, w] for Stage II.
         colors: [*B, 3, D, h, w] mean of the source views' colours at each voxel.
-        num_seeing: [*B, D, h, w] how many source views see each voxel.
     """
 
     frustum: Frustum
     logits: Tensor
     latent: Tensor
     colors: Tensor
-    num_seeing: Tensor
 
     @property
     def distribution(self) -> DepthDistribution:
@@ -97,7 +93,7 @@ class LearnedProposal:
         smooth = smooth_volume(volume[..., :1, :, :, :], self.prior.num_smoothings)
         logits, latent = self.regularizer(torch.cat([volume, smooth], -4))
         logits = logits - self.prior.sharpness * (smooth[..., 0, :, :, :] + 1)
-        return Sweep(frustum, logits, latent, volume[..., -3:, :, :, :], volume[..., _COUNT, :, :, :] * 8)
+        return Sweep(frustum, logits, latent, volume[..., -3:, :, :, :])
 
     def cues(self, views: VoxelViews) -> Tensor:  # [*B, 12, R]
         """What the source views say about each voxel; order of the views and their number do not matter."""

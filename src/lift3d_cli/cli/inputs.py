@@ -1,0 +1,102 @@
+"""What commands work on: the scene and its cache, the render and its photos, by name or remembered in this folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lift3d_cli.cli import console
+from lift3d_cli.errors import CacheError, SceneError
+
+if TYPE_CHECKING:
+    from lift3d_cli.cache.store import SceneCache
+    from lift3d_cli.pipeline.workspace import ScenePhotos
+    from lift3d_cli.scene.scene import Scene
+
+
+def open_scene(path: Path) -> Scene:
+    """Load a scene and pass its warnings on."""
+    from lift3d_cli.scene.load import load_scene
+
+    scene = load_scene(path)
+    for warning in scene.warnings:
+        console.warn(warning)
+    return scene
+
+
+def open_cache(scene: Scene, option: Path | None) -> SceneCache:
+    """Open a scene's cache, in the folder of `--cache` if that is given."""
+    from lift3d_cli.cache.location import cache_dir
+    from lift3d_cli.cache.store import SceneCache
+
+    location = cache_dir(scene.root, option)
+    if location.note:
+        console.say(location.note)
+    return SceneCache(location.path, str(scene.root))
+
+
+def recalled_scene(scene: Path | None, cache: Path | None) -> tuple[Path, Path | None]:
+    """Find the scene that is named, or else that of the command before in this folder; and its `--cache`.
+
+    Raises:
+        SceneError: if there is neither.
+    """
+    from lift3d_cli.cache.session import recall
+
+    if scene is not None:
+        return scene, cache
+    session = recall()
+    if session is None:
+        raise SceneError("no scene named, and none used in this folder before. hint: lift3d encode SCENE")
+    recalled = session.require_scene()
+    here = Path.cwd()  # results are named as if the scene had been: relative where that is short
+    recalled = recalled.relative_to(here) if recalled.is_relative_to(here) else recalled
+    return recalled, cache or session.cache
+
+
+def find_render(given: Path | None, cache: Path | None) -> Path:
+    """Find the render that is meant, see `options.RenderArgument`."""
+    from lift3d_cli.cache.session import recall
+
+    if given is None and (piped := _piped_path()):
+        given = piped
+    if given is None:
+        session = recall()
+        if session is None:
+            raise CacheError("no render named, and none made in this folder before. hint: lift3d render SCENE")
+        return session.require_render()
+    if (given / "manifest.json").exists():
+        return given
+    if not given.exists():
+        raise CacheError(f"{given}: no such folder. hint: name a render's folder, or a scene")
+    scene = open_scene(given)
+    renders = open_cache(scene, cache).root.glob("renders/*/manifest.json")
+    latest = max(renders, key=lambda path: path.stat().st_mtime, default=None)
+    if latest is None:
+        raise CacheError(f"{given}: nothing is rendered yet. hint: lift3d render {given} --poses path.json")
+    return latest.parent
+
+
+def _piped_path() -> Path | None:
+    """Read the line that `lift3d render` writes to a pipe into this command; None without a pipe, or if it is empty."""
+    try:
+        is_pipe = stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode)
+    except (OSError, ValueError, AttributeError):  # no standard input at all
+        return None
+    text = sys.stdin.readline().strip() if is_pipe else ""
+    return Path(text) if text else None
+
+
+def open_photos(scene: Path, render: Path, cache: Path | None) -> ScenePhotos:
+    """Open the photos of the scene that a render was made from, with the cache that it lies in."""
+    from lift3d_cli.cache.store import SceneCache
+    from lift3d_cli.pipeline.workspace import ScenePhotos
+
+    loaded = open_scene(scene)
+    is_in_cache = render.parent.name == "renders" and (render.parent.parent / "feats").is_dir()
+    if cache is None and is_in_cache:
+        return ScenePhotos(loaded, SceneCache(render.parent.parent, str(scene)))
+    return ScenePhotos(loaded, open_cache(loaded, cache))

@@ -1,0 +1,91 @@
+"""The held-out protocol, of evaluation and training alike: some photos are left out, rendered from the others, judged.
+
+A left-out photo is never a source, and pixels without ground truth (undistortion borders, masked or transparent ones)
+do not count.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lift3d_cli.config import EvalConfig
+from lift3d_cli.errors import SceneError
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.lifting.renderer import Renderer
+from lift3d_cli.pipeline.encode import to_image
+from lift3d_cli.pipeline.lift import SceneLifter
+from lift3d_cli.pipeline.workspace import ResizedPhotos
+from lift3d_cli.scene.scene import Scene
+
+
+def split(scene: Scene, every: int) -> tuple[list[int], list[int]]:
+    """Split a scene into the photos to leave out, every n-th from the first, and those to render from; indices of both.
+
+    Raises:
+        SceneError: if none is left to render from.
+    """
+    held_out = list(range(0, len(scene.views), max(1, every)))
+    candidates = [i for i in range(len(scene.views)) if i not in held_out]
+    if every < 2 or not candidates:
+        raise SceneError(f"{scene.root}: --every {every} leaves no photo to render from. hint: 2 or more")
+    return held_out, candidates
+
+
+def psnr(
+    image: Tensor,  # [..., H, W] in [0, 1]
+    truth: Tensor,  # the same
+    counts: Tensor | None = None,  # [H, W] bool: the pixels that have ground truth; None for all
+) -> float:
+    """Measure the peak signal-to-noise ratio in dB over the pixels that count; infinite for equal images."""
+    error = (image - truth).square()
+    return float(-10 * torch.log10((error if counts is None else error[..., counts]).mean()))
+
+
+class HeldOutPhotos(ResizedPhotos):
+    """Photos of a scene at one height, some of them left out; several protocols may share them.
+
+    Args:
+        scene: at least two photos, one of which stays.
+        height: of the photos in pixels; 0 keeps their size.
+        every: every n-th photo, from the first, is left out.
+        views: source photos per left-out photo, at most.
+
+    Raises:
+        SceneError: if none is left to render from.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        height: int = EvalConfig.height,
+        every: int = EvalConfig.every,
+        views: int = EvalConfig.views,
+    ) -> None:
+        super().__init__(scene, height, keep=8 * views)
+        self.held_out, self.candidates = split(scene, every)
+        self._views = views
+        self._points: dict[tuple[int, ...] | None, np.ndarray] = {}
+
+    def points(self, indices: list[int] | None = None) -> np.ndarray:
+        """See `ScenePhotos`; triangulated once."""
+        key = None if indices is None else tuple(indices)
+        if key not in self._points:
+            self._points[key] = super().points(indices)
+        return self._points[key]
+
+    def camera(self, index: int) -> Camera:
+        """Return the camera of a photo at its size here."""
+        return self.scene.views[index].camera
+
+    def truth(self, index: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Return a photo's pixels [3, H, W] in [0, 1], and which of them [H, W] (bool) are ground truth."""
+        camera = self.camera(index)
+        photo = self.resized(index, camera.width, camera.height)
+        return to_image(photo, device), torch.from_numpy(photo.valid & photo.opaque).to(device)
+
+    def lifter(self, renderer: Renderer, device: torch.device, views: int = 0) -> SceneLifter:
+        """Make what renders from the photos that are not left out, of so many at most; 0 for the usual number."""
+        points = self.points(self.candidates)
+        return SceneLifter(self, points, renderer, views or self._views, device, self.candidates)
