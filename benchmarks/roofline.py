@@ -21,7 +21,7 @@ FLOAT = 4  # bytes
 TAP = 8  # sums per channel of a bilinear sample: four products, each added up
 PROJECT = 9  # of a point on a ray: three multiply-adds with its depth, a division, two products
 ANGLE = 13  # between two lines of sight: two dot products of three numbers, a root, a product, an arc cosine
-COLORS = 4  # channels that are gathered with the colour: also its mean square, for the confidence
+COLORS = 7  # sharpened and plain colour, mean square
 # Bytes of what the gather is told of a sample in a view: (u, v) and omega.
 SAMPLE = 3 * FLOAT
 

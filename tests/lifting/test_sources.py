@@ -161,3 +161,19 @@ def test_padding_is_not_valid():
     assert not sources.valid[0, 0, 72:].any()
     assert sources.valid[1, 0, :, :50].all()
     assert not sources.valid[1, 0, :, 50:].any()
+
+
+def test_sharpening_keeps_flat_colour_and_shows_nothing_of_unusable_pixels():
+    images = torch.full((1, 3, 12, 16), 0.4)
+    valid = torch.ones(1, 1, 12, 16)
+    valid[..., 10:] = 0
+    garbage = images.clone()
+    garbage[..., 10:] = 1
+    flat = SourceViews((), images, valid).sharpened
+    torch.testing.assert_close(flat, images)
+    torch.testing.assert_close(SourceViews((), garbage, valid).sharpened[..., :10], flat[..., :10])
+    edge = images.clone()
+    edge[..., :5] = 0.2
+    sharpened = SourceViews((), edge, valid).sharpened
+    assert (sharpened[..., 4] < edge[..., 4]).all()
+    assert (sharpened[..., 5] > edge[..., 5]).all()

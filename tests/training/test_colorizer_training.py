@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from learning import share_left, write_photos
 
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import SceneError
@@ -27,13 +28,7 @@ def _photo(seed: int) -> np.ndarray:
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
-    for part, number in (("train", 4), ("val", 2)):
-        (folder / part).mkdir(parents=True)
-        for i in range(number):
-            image = cv2.cvtColor(_photo(i + 100 * (part == "val")), cv2.COLOR_RGB2BGR)
-            cv2.imwrite(str(folder / part / f"{i}.png"), image)
-    return folder
+    return write_photos(tmp_path / "photos", _photo, 4)
 
 
 @pytest.fixture
@@ -82,15 +77,7 @@ def test_a_few_steps_lower_the_loss(small, tmp_path, monkeypatch):
     torch.manual_seed(0)
     task = colorizer.ColorizerTask([_photo(i) for i in range(4)], [], 20)
     run = loop.Run(_config(tmp_path, steps=40, learning_rate=5e-3), task)
-
-    def loss() -> float:
-        """Of the same crops each time: the steps' own losses are of crops that differ too much to be compared."""
-        return sum(float(task.loss(random.Random(seed), 0).detach()) for seed in range(4))
-
-    before = loss()
-    for _ in range(20):
-        run.advance()
-    assert loss() < 0.7 * before
+    assert share_left(run, 20) < 0.7
 
 
 def test_weights_are_published_with_how_they_came_about_and_worse_ones_are_not(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import random
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from learning import write_photos
 
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.models.builtin.tiny_superres import SuperresNet, TinySuperres
@@ -28,12 +28,7 @@ def _stripes(seed: int) -> np.ndarray:
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
-    for part, number in (("train", 6), ("val", 2)):
-        (folder / part).mkdir(parents=True)
-        for i in range(number):
-            cv2.imwrite(str(folder / part / f"{i}.png"), _stripes(i + 100 * (part == "val")))
-    return folder
+    return write_photos(tmp_path / "photos", _stripes, 6)
 
 
 def _config(tmp_path, **other) -> TrainConfig:

@@ -15,7 +15,7 @@ from lift3d_cli.lifting.confidence import mean_square
 from lift3d_cli.lifting.correction.evidence import Blend, SourceCells, on_maps, sketch_maps
 from lift3d_cli.lifting.fill import fill_unseen
 from lift3d_cli.lifting.source_features import SourceFeatures
-from lift3d_cli.lifting.sources import pad_maps
+from lift3d_cli.lifting.sources import SourceViews, pad_maps
 from lift3d_cli.ops.weighted_gather import WeightedGather
 
 
@@ -24,26 +24,26 @@ class GatheredColors:
     """What the rays through the pixels show, filled where no photo sees anything.
 
     Args:
-        color: [3, H, W].
-        square: [H, W] of it, see `mean_square`.
+        color: [3, H, W], sharpened.
+        plain: [3, H, W] as the photos have it.
+        square: [H, W] of the plain one, see `mean_square`.
         depth: [H, W] z-depth, the mean in 1/z of the ray's samples by their weight.
         coverage: [H, W] in [0, 1], see `BlendingWeights`.
         spread: [H, W] standard deviation of the ray's samples in 1/z.
     """
 
     color: Tensor
+    plain: Tensor
     square: Tensor
     depth: Tensor
     coverage: Tensor
     spread: Tensor
 
 
-def gather_colors(
-    pixels: RayChunks,
-    images: Tensor,  # [V, 3, H, W]
-) -> GatheredColors:
+def gather_colors(pixels: RayChunks, sources: SourceViews) -> GatheredColors:
     """Gather the photos' colours."""
-    gather = WeightedGather(torch.cat([images, mean_square(images)], 1))
+    # Sharpening would count as disagreement: confidence is told the photos' own colours.
+    gather = WeightedGather(torch.cat([sources.sharpened, sources.images, mean_square(sources.images)], 1))
 
     def of_chunk(chunk: WeightedRays) -> Sequence[Tensor]:
         t, weights = chunk.t, chunk.weights
@@ -53,8 +53,8 @@ def gather_colors(
         return depth, weights.coverage, spread, gather(weights.uv, weights.omega)
 
     depth, coverage, spread, colors = pixels.map(of_chunk)
-    color, square = fill_unseen(colors, coverage).split((3, 1))
-    return GatheredColors(color, square[0], depth, coverage, spread)
+    color, plain, square = fill_unseen(colors, coverage).split((3, 3, 1))
+    return GatheredColors(color, plain, square[0], depth, coverage, spread)
 
 
 def gather_features(

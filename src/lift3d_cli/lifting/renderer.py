@@ -24,7 +24,7 @@ from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.proposal.sampling import sample_depths
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.lifting.source_features import SourceFeatures
-from lift3d_cli.lifting.sources import SourceViews
+from lift3d_cli.lifting.sources import SHARPENING, SourceViews
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ class Renderer:
         surface = self._propose(target, sources, depth_range)
         grid = FeatureGrid(target.width, target.height, (1.0, 1.0))
         pixels = self._sample_and_blend(surface, grid, features, has_colors=True)
-        colors = gather_colors(pixels, surface.sources.sharpened)
+        colors = gather_colors(pixels, surface.sources)
         image = colors.color.clamp(0, 1)
         spread = colors.spread / (1 / depth_range[0] - 1 / depth_range[1])
-        believed = confidence(colors.coverage, colors.color, colors.square, spread)
+        believed = confidence(colors.coverage, colors.plain, colors.square, spread)
         corrected = self._gather_and_correct(surface, features, image, pixels)
         return RenderedFrame(image, colors.depth, colors.coverage, believed, corrected)
 
@@ -106,7 +106,7 @@ class Renderer:
     def settings(self) -> dict[str, object]:
         """JSON values that tell apart two renderers with different results."""
         parts = {"proposal": dict(self.proposal.settings()), "blending": dict(self.blending.settings())}
-        return {**parts, "num_samples": self.num_samples}
+        return {**parts, "num_samples": self.num_samples, "sharpening": SHARPENING}
 
     def _propose(self, target: Camera, sources: SourceViews, depth_range: tuple[float, float]) -> ProposedSurface:
         """Do Stage I, and what Stage II needs of the photos and the surface as a whole."""

@@ -22,7 +22,7 @@ _MIN_GAIN, _ENOUGH_VIEWS = 0.03, 3
 _MAX_POINTS = 512
 # Of a photo less its blurred self, how much is added. At height 320, of four scenes: 0.3 and 0.6 have both 0.09 dB more
 # than none, and 0.005 and 0.008 SSIM.
-_SHARPENING = 0.5
+SHARPENING = 0.5
 # Maps of up to so many channels (colours, a photo's features for Stage II) are sampled, others gathered from.
 _MAX_PLANAR_CHANNELS = 16
 NO_VIEW = 9.0
@@ -64,7 +64,9 @@ class SourceViews:
         # Binomial, so that no frequency changes its sign.
         rows = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
         blurred = (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 16
-        return torch.lerp(blurred, flat, 1 + _SHARPENING).reshape(self.images.shape)
+        # Beside pixels that may not be used, nothing: their colours would show.
+        is_usable = -F.max_pool2d(-self.valid.flatten(0, -4), 3, 1, padding=1)
+        return (flat + SHARPENING * is_usable * (flat - blurred)).reshape(self.images.shape)
 
     @classmethod
     def stack(
