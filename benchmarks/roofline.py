@@ -73,7 +73,7 @@ def work(n: Sizes, network: Lift3DNetwork) -> dict[str, Work]:
     planes = n.voxels[0]
     voxels = math.prod(n.voxels)
     rays = n.pixels if n.cells == n.pixels else n.pixels + n.cells  # a cell a pixel shares the colour's weights
-    looks = n.views * rays * n.samples
+    samples = n.views * rays * n.samples
     features_bytes = FLOAT * n.channels * n.source_cells
     pyramid_cells = n.source_pixels / PYRAMID_STRIDE**2
     return {
@@ -100,11 +100,11 @@ def work(n: Sizes, network: Lift3DNetwork) -> dict[str, Work]:
         # Colours, blurred colours, validity and photo features are sampled; then agreement with the mean colour.
         "Stage II: looking": Work(
             FLOAT * (7 * n.source_pixels + NUM_PHOTO_FEATURES * pyramid_cells + NUM_LATENTS * voxels)
-            + looks * (SAMPLE + FLOAT * NUM_VIEW_INPUTS),
-            looks * (PROJECT + ANGLE + (7 + NUM_PHOTO_FEATURES) * TAP + 12),
+            + samples * (SAMPLE + FLOAT * NUM_VIEW_INPUTS),
+            samples * (PROJECT + ANGLE + (7 + NUM_PHOTO_FEATURES) * TAP + 12),
         ),
         "Stage II: network": Work(
-            looks * FLOAT * (NUM_VIEW_INPUTS + 2) + FLOAT * rays * n.samples * (NUM_LATENTS + 4),
+            samples * FLOAT * (NUM_VIEW_INPUTS + 2) + FLOAT * rays * n.samples * (NUM_LATENTS + 4),
             blending_flops(network.blending, rays * n.samples, n.views),
         ),
         "gather of colour": gather(n, n.pixels, COLORS, n.source_pixels),
@@ -129,7 +129,7 @@ def corrector_work(n: Sizes, corrector: nn.Module) -> dict[str, Work]:
     """See `lifting/correction/corrector.py`: descriptors, and two steps by them."""
     descriptors = corrector.descriptor.plain.out_channels
     cues = corrector.descriptor.plain.in_channels
-    looks, around = descriptors + SKETCH_CHANNELS, n.views * n.cells * len(TAPS)
+    evidence, around = descriptors + SKETCH_CHANNELS, n.views * n.cells * len(TAPS)
 
     def describing(pixels: int, cells: int) -> Work:
         return Work(FLOAT * (3 * pixels + descriptors * cells), dense(corrector.descriptor, cells) + cells * cues * TAP)
@@ -140,9 +140,9 @@ def corrector_work(n: Sizes, corrector: nn.Module) -> dict[str, Work]:
         # Descriptors and sketches are gathered; P D' and half of the symmetric D P D' of the cells around; a Cholesky
         # factor; the features are moved; the regression of features on descriptors, and what it adds to each cell.
         "corrector": Work(
-            FLOAT * (looks + n.channels) * n.source_cells
+            FLOAT * (evidence + n.channels) * n.source_cells
             + n.cells * (SAMPLE * n.views * n.samples + FLOAT * (2 * n.channels + descriptors)),
-            n.views * n.cells * n.samples * TAP * looks
+            n.views * n.cells * n.samples * TAP * evidence
             + dense(corrector.cell_head, around)
             + dense(corrector.ray_head, n.cells)
             + around * (descriptors + descriptors**2 + 2 * n.channels)

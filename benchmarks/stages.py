@@ -30,6 +30,7 @@ from lift3d_cli import load_scene
 from lift3d_cli.cache.renders import Render
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.config import DecodeConfig, EncodeConfig, RenderConfig
+from lift3d_cli.lifting import gather as gather_module
 from lift3d_cli.lifting import renderer as renderer_module
 from lift3d_cli.lifting.blending.learned import LearnedBlending
 from lift3d_cli.lifting.network import Lift3DNetwork
@@ -142,7 +143,7 @@ class Stopwatch:
             (WeightedGather, "__call__", "gather"),
             (Renderer, "render", RENDERER),
             (type(network.corrector), "correct", "corrector"),
-            (renderer_module, "fill_unseen", "fill"),
+            (gather_module, "fill_unseen", "fill"),
             (render_module, "encode_png", "write"),
             (Render, "write_frame", "write"),
             (Render, "read_frame", "read what is rendered"),

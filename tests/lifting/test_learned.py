@@ -29,7 +29,8 @@ from lift3d_cli.pipeline.renderers import make_renderer
 
 
 def learned(network: Lift3DNetwork, num_planes: int = 16) -> Renderer:
-    return Renderer(LearnedProposal(network, "test", num_planes), LearnedBlending(network, "test"))
+    blending = LearnedBlending(network.pyramid, network.blending, "test")
+    return Renderer(LearnedProposal(network.regularizer, "test", num_planes), blending)
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +78,13 @@ def test_weights_sum_to_one_where_a_view_sees_the_ray_and_are_zero_elsewhere(ran
     cameras = rig(5)
     target, sources = cameras[0], source_views(cameras[1:])
     sources.valid[:, :, :, :60] = 0
-    proposal = LearnedProposal(random_network, "test", 16)
+    proposal = LearnedProposal(random_network.regularizer, "test", 16)
     distribution = proposal(target, sources, RANGE, 2**30)
     lines, rays = EpipolarLines.between(target, sources.cameras), pixel_centers(target.width, target.height)
     t = sample_depths(distribution, rays, 8)
     with torch.no_grad():
         sources = replace(sources, features=random_network.pyramid(sources.images))
-        blending = LearnedBlending(random_network, "test")
+        blending = LearnedBlending(random_network.pyramid, random_network.blending, "test")
         weights = blending(blending.with_surface(sources, lines, distribution), lines, rays, t, distribution)
     total = weights.omega.sum((0, 2))
     assert (weights.omega >= 0).all()
@@ -141,7 +142,7 @@ def test_disparity_is_how_far_a_point_moves_in_the_photo_in_the_middle():
 def test_as_many_planes_as_the_disparity_needs(baseline, planes):
     # Voxels of 2 x 2 pixels: a baseline of 1 is a disparity of 80 * 0.75 / 2 = 30 voxels, and 24 planes of 1.25 each.
     wide, other = at(0, 300), at(baseline, 300)
-    proposal = LearnedProposal(Lift3DNetwork(), "test")
+    proposal = LearnedProposal(Lift3DNetwork().regularizer, "test")
     assert proposal.planes(wide, [other], (1.0, 4.0)) == planes
     assert replace(proposal, num_planes=16).planes(wide, [other], (1.0, 4.0)) == 16
 

@@ -27,7 +27,8 @@ TRAINING_FREE = Renderer(PlaneSweepProposal(16), num_samples=4)
 
 def learned(network: Lift3DNetwork) -> Renderer:
     network = network.eval().requires_grad_(False)
-    return Renderer(LearnedProposal(network, "test", 16), LearnedBlending(network, "test"), num_samples=4)
+    blending = LearnedBlending(network.pyramid, network.blending, "test")
+    return Renderer(LearnedProposal(network.regularizer, "test", 16), blending, num_samples=4)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,8 @@ def test_every_parameter_learns():
         torch.nn.init.normal_(parameter, std=0.2, generator=generator)
     sources = source_views(rig(3))
     sources = replace(sources, features=network.pyramid(sources.images))
-    proposal, blending = LearnedProposal(network, "test", 8), LearnedBlending(network, "test")
+    proposal = LearnedProposal(network.regularizer, "test", 8)
+    blending = LearnedBlending(network.pyramid, network.blending, "test")
     target = look_at((0.0, 0.0, -4.0), width=24, height=16, focal=22.0)
     distribution = proposal(target, sources, RANGE, 2**30)
     rays = pixel_centers(24, 16)
@@ -141,15 +143,14 @@ def test_sample_on_a_plane_is_told_what_stage_i_says_of_that_plane(sources, plan
             told.append(samples)
             return torch.zeros(seen.shape), torch.zeros(seen.shape[1:])
 
-    network = Lift3DNetwork()
-    network.blending = Listening()
+    pyramid = Lift3DNetwork().pyramid
     latent = torch.arange(float(planes)).view(1, -1, 1, 1).expand(NUM_LATENTS, -1, 36, 48)  # each its number
     distribution = DepthDistribution(torch.full((planes, 36, 48), 1 / planes), *RANGE, (0.5, 0.5), latent)
     depths = 1 / torch.linspace(1 / RANGE[0], 1 / RANGE[1], planes)
     rays = pixel_centers(96, 72)[::500]
     lines = EpipolarLines.between(TARGET, sources.cameras)
-    sources = replace(sources, features=network.pyramid(sources.images))
-    blending = LearnedBlending(network, "test")
+    sources = replace(sources, features=pyramid(sources.images))
+    blending = LearnedBlending(pyramid, Listening(), "test")
     sources = blending.with_surface(sources, lines, distribution)
     blending(sources, lines, rays, depths.expand(len(rays), -1), distribution)
     want = torch.arange(float(planes)).expand(len(rays), -1)
@@ -158,7 +159,7 @@ def test_sample_on_a_plane_is_told_what_stage_i_says_of_that_plane(sources, plan
 
 def test_settings_tell_renderers_apart():
     network = Lift3DNetwork()
-    one, other = (LearnedProposal(network, identity, 16).settings() for identity in ("ab", "cd"))
+    one, other = (LearnedProposal(network.regularizer, identity, 16).settings() for identity in ("ab", "cd"))
     assert one != other
     assert learned(network).settings() != TRAINING_FREE.settings()
 

@@ -72,8 +72,8 @@ def test_precision_is_told_apart_and_changes_little():
         renderer = make_renderer(RenderConfig(precision=precision))
         assert renderer.settings()["proposal"]["precision"] == precision
         torch.manual_seed(0)
-        torch.nn.init.normal_(renderer.proposal.network.regularizer.head.weight, std=0.02)
-        results[precision] = renderer.proposal.network.regularizer(cues)
+        torch.nn.init.normal_(renderer.proposal.regularizer.head.weight, std=0.02)
+        results[precision] = renderer.proposal.regularizer(cues)
     for half, full in zip(results["bf16"], results["fp32"], strict=True):
         assert half.dtype == torch.float32
         assert 0 < (half - full).abs().max() < 0.05 * full.abs().max()

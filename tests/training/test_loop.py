@@ -13,7 +13,7 @@ from torch import nn
 
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
-from lift3d_cli.lifting.network import compute_in_bfloat16
+from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 from lift3d_cli.machine.parallel import mapped
 from lift3d_cli.training import loop
 
@@ -184,19 +184,28 @@ def test_foreign_checkpoint_is_refused_in_one_line(tmp_path, content):
         loop.Run(settings(tmp_path, resume=True), Line())
 
 
+class Halving(MixedPrecision):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    @in_precision
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
 def test_module_in_bfloat16_gives_and_learns_nearly_the_same_in_float32():
     torch.manual_seed(0)
-    plain = nn.Linear(8, 8)
-    half = nn.Linear(8, 8)
+    plain, half = Halving(), Halving()
     half.load_state_dict(plain.state_dict())
-    compute_in_bfloat16(half, torch.device("cpu"))
+    half.precision = "bf16"
     x = torch.randn(5, 8)
     out = half(x)
     assert out.dtype == torch.float32
     assert not torch.equal(out, plain(x))
     torch.testing.assert_close(out, plain(x), atol=0.03, rtol=0.03)
     out.square().sum().backward()
-    assert half.weight.grad.abs().sum() > 0
+    assert half.layer.weight.grad.abs().sum() > 0
 
 
 def test_scored_and_left_in_the_end_is_the_average_of_the_steps(tmp_path):

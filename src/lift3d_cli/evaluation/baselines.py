@@ -30,7 +30,7 @@ class NearestView(Uncorrected):
     def correct(self, blend: Blend) -> Tensor:
         """See `Corrector`."""
         features, seen = features_by_view(blend)
-        angle = torch.where(seen, blend.look()[1].angle, 9.0)
+        angle = torch.where(seen, blend.evidence().angle, 9.0)
         nearest = features.gather(0, angle.argmin(0)[None, :, None].expand(1, -1, features.shape[2]))[0]
         return torch.where(seen.any(0)[:, None], nearest, blend.features)
 

@@ -19,15 +19,10 @@ from lift3d_cli.lifting.proposal.network import DepthRegularizer
 
 
 class Lift3DNetwork(nn.Module):
-    """Everything that is learned, in one set of weights: 310,291 parameters.
-
-    Attributes:
-        precision: "fp32", or "bf16" after `to_bfloat16`.
-    """
+    """Everything that is learned, in one set of weights: 310,291 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.precision = "fp32"
         self.pyramid = PhotoPyramid()
         self.regularizer = DepthRegularizer()
         self.blending = BlendingNetwork()
@@ -53,22 +48,5 @@ class Lift3DNetwork(nn.Module):
 
     def to_bfloat16(self, device: torch.device) -> None:
         """Let what gains by it compute in bfloat16: on a CPU the 3-D U-Net (3 times as fast), but not Stage II."""
-        self.precision = "bf16"
         for part in (self.regularizer,) if device.type == "cpu" else (self.regularizer, self.blending):
-            compute_in_bfloat16(part, device)
-
-
-def compute_in_bfloat16(module: nn.Module, device: torch.device) -> None:
-    """Let a module compute in bfloat16, with results in float32; what is around it keeps its precision.
-
-    Not all of a frame: half precision would move the epipolar lines by pixels.
-    """
-    forward = module.forward
-
-    def in_bfloat16(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        # Without its cache, which threads that train side by side would share.
-        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
-            out = forward(*inputs)
-        return tuple(x.float() for x in out) if isinstance(out, tuple) else out.float()
-
-    module.forward = in_bfloat16
+            part.precision = "bf16"

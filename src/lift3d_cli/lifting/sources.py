@@ -52,7 +52,7 @@ class SourceViews:
     depth_buffers: Tensor | None = None
 
     @cached_property
-    def looks(self) -> Tensor:
+    def texture(self) -> Tensor:
         """[*B, V, 7, H, W]: colour, validity, and the mean colour of 5x5 pixels; made once, to be sampled at once."""
         return torch.cat([self.images, self.valid, box(self.images)], -3)
 
@@ -79,8 +79,8 @@ class SourceViews:
     ) -> SourceViews:
         """Put photos [3, H_i, W_i], validity [H_i, W_i] and features [F, h_i, w_i] of any sizes on `device`."""
         masks = [mask[None] for mask in valid]
-        looked_at = None if any(x is None for x in features) else pad_maps(features).to(device)
-        return cls(cameras, pad_maps(images).to(device), pad_maps(masks, "constant").to(device), looked_at)
+        padded = None if any(x is None for x in features) else pad_maps(features).to(device)
+        return cls(cameras, pad_maps(images).to(device), pad_maps(masks, "constant").to(device), padded)
 
 
 def box(maps: Tensor) -> Tensor:  # [*B, C, H, W]

@@ -101,7 +101,7 @@ class SceneLifter:
         self._device = device
         self._candidates = range(len(photos.scene.views)) if candidates is None else candidates
         # What the networks make of each photo, which the next pose mostly needs too.
-        self._photo_features: Recent[Tensor | None] = Recent(2 * num_views)
+        self._recent_features: Recent[Tensor | None] = Recent(2 * num_views)
         self._descriptors: dict[tuple[Corrector, FeatureSource], Recent[Tensor]] = {}
 
     def choose(self, target: Camera) -> Choice:
@@ -198,18 +198,18 @@ class SceneLifter:
         photos = [self._photos.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
         images = [to_image(photo) for photo in photos]
         valid = [torch.from_numpy(photo.valid) for photo in photos]
-        looked_at = [self._look_at(i, image) for i, image in zip(chosen, images, strict=True)]
-        return SourceViews.stack(cameras, images, valid, self._device, looked_at)
+        features = [self._photo_features(i, image) for i, image in zip(chosen, images, strict=True)]
+        return SourceViews.stack(cameras, images, valid, self._device, features)
 
     @torch.inference_mode()
-    def _look_at(self, index: int, image: Tensor) -> Tensor | None:  # [F, h, w]
-        """Stage II's features of a photo, see `Blending.photo_features`."""
+    def _photo_features(self, index: int, image: Tensor) -> Tensor | None:  # [F, h, w]
+        """Make Stage II's features of a photo, or find them, see `Blending.photo_features`."""
 
         def make() -> Tensor | None:
             features = self.renderer.blending.photo_features(image[None].to(self._device))
             return None if features is None else features[0]
 
-        return self._photo_features.get((index, image.shape), make)
+        return self._recent_features.get((index, image.shape), make)
 
     @torch.inference_mode()
     def _describe(self, corrector: Corrector, source: FeatureSource, index: int) -> Tensor:

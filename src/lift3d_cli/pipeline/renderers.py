@@ -48,9 +48,11 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
         return Renderer(PlaneSweepProposal(planes), num_samples=config.samples, memory_bytes=memory_bytes)
     network, identity = load_network(config.weights)
     network.to(device)
-    if resolve_precision(config.precision, torch.device(device)) == "bf16":
+    precision = resolve_precision(config.precision, torch.device(device))
+    if precision == "bf16":
         network.to_bfloat16(torch.device(device))
-    blending, proposal = LearnedBlending(network, identity), LearnedProposal(network, identity, config.planes)
+    proposal = LearnedProposal(network.regularizer, identity, config.planes, precision=precision)
+    blending = LearnedBlending(network.pyramid, network.blending, identity, precision)
     corrector, samples = network.corrector, config.samples
     if variant == "single-stage":
         own = load_weights(SINGLE_STAGE_WEIGHTS)

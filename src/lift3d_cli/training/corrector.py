@@ -16,7 +16,7 @@ from lift3d_cli.lifting.blending.learned import LearnedBlending
 from lift3d_cli.lifting.correction.corrector import InconsistencyCorrector, cell_cues
 from lift3d_cli.lifting.correction.evidence import Blend, SourceCells, on_maps
 from lift3d_cli.lifting.correction.prediction import FeaturePrediction, projection
-from lift3d_cli.lifting.network import Lift3DNetwork, compute_in_bfloat16
+from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal.learned import LearnedProposal
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sources import pad_maps
@@ -72,8 +72,8 @@ class _Prepared:
         gather, weights = WeightedGather(maps), example.weights
         features = gather(on_maps(weights.uv, example.grids), weights.omega)
         cells = SourceCells(maps, descriptors, example.grids, example.stride)
-        looks = (cells, target, example.lines, example.rays, example.t, weights, example.distribution)
-        return Blend(features, gather, *looks)
+        rest = (example.lines, example.rays, example.t, weights, example.distribution)
+        return Blend(features, gather, cells, target, *rest)
 
 
 def disturb(maps: Tensor, rng: random.Random) -> Tensor:  # [V, C, h, w]
@@ -106,7 +106,8 @@ class CorrectorTask(Task):
             raise ModelError("a corrector learns from features. hint: --model, once for each training encoder")
         self.network = network.eval().requires_grad_(False)
         self.corrector = network.corrector.requires_grad_(True)
-        renderer = Renderer(LearnedProposal(network, "training"), LearnedBlending(network, "training"))
+        blending = LearnedBlending(network.pyramid, network.blending, "training")
+        renderer = Renderer(LearnedProposal(network.regularizer, "training"), blending)
         encoders = {m.spec.name: m for m in (find_model(name).load() for name in config.models)}
         self._stock = self._draw(renderer, encoders, config.scenes, config, progress)
         self._held_out = {
@@ -118,7 +119,7 @@ class CorrectorTask(Task):
         self.network.to(device)
         self._device = device
         if device.type == "cuda":
-            compute_in_bfloat16(self.corrector.descriptor, device)
+            self.corrector.descriptor.precision = "bf16"
 
     def _draw(
         self,

@@ -117,7 +117,7 @@ class CorrectionScenes:
             cells = _choose_cells(truth.grid, counts, rng)
             if len(cells) < 8:
                 continue
-            t, weights = crop.look(truth.grid.cell_centers()[cells] - torch.tensor([float(left), float(top)]))
+            t, weights = crop.weigh(truth.grid.cell_centers()[cells] - torch.tensor([float(left), float(top)]))
             # Random projections take less room, and the error's expectation is the same.
             mixing = random_directions(model.spec.channels)
             yield CorrectionExample(
@@ -162,8 +162,8 @@ class _Crop:
         self._distribution = renderer.proposal(target, sources, bounds, renderer.memory_bytes)
         self._sources = renderer.blending.with_surface(sources, self._lines, self._distribution)
 
-    def look(self, rays: Tensor) -> tuple[Tensor, BlendingWeights]:
-        """The samples of rays [R, 2]: z-depth [R, S] and weights."""
+    def weigh(self, rays: Tensor) -> tuple[Tensor, BlendingWeights]:
+        """Sample rays [R, 2] and weigh the samples: z-depth [R, S] and weights."""
         t = sample_depths(self._distribution, rays, self._renderer.num_samples)
         return t, self._renderer.blending(self._sources, self._lines, rays, t, self._distribution)
 
@@ -171,7 +171,7 @@ class _Crop:
         """The rendered picture."""
         gather, rows = WeightedGather(self._sources.images), []
         for rays in pixel_centers(self._target.width, self._target.height).split(1024):
-            _, weights = self.look(rays)
+            _, weights = self.weigh(rays)
             rows.append(gather(weights.uv, weights.omega))
         return torch.cat(rows).T.reshape(3, self._target.height, self._target.width).clamp(0, 1)
 

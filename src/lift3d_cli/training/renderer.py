@@ -17,7 +17,7 @@ from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.grids import pixel_centers, sample_map
 from lift3d_cli.lifting.blending.learned import LearnedBlending
-from lift3d_cli.lifting.network import Lift3DNetwork, compute_in_bfloat16
+from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal.learned import LearnedProposal, Sweep
 from lift3d_cli.lifting.proposal.network import NUM_LATENTS
 from lift3d_cli.lifting.proposal.sampling import sample_depths
@@ -81,8 +81,7 @@ class RendererTask(Task):
         network.requires_grad_(False)
         for part in trained:
             part.requires_grad_(True)
-            if resolve_precision("auto", device) == "bf16":
-                compute_in_bfloat16(part, device)
+            part.precision = resolve_precision("auto", device)
         if config.compile:
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
             network.blending.compile()
@@ -131,11 +130,12 @@ class RendererTask(Task):
 
     def scores(self) -> Mapping[str, float]:
         """See `Task`."""
-        proposal = LearnedProposal(self.network, "training")
+        proposal = LearnedProposal(self.network.regularizer, "training")
         samples = Renderer.num_samples
         if self._single_stage:
             proposal, samples = UniformProposal(NUM_LATENTS), SINGLE_STAGE_SAMPLES
-        renderer = Renderer(proposal, LearnedBlending(self.network, "training"), samples)
+        blending = LearnedBlending(self.network.pyramid, self.network.blending, "training")
+        renderer = Renderer(proposal, blending, samples)
         return {f"psnr_{f.name}": held_out_psnr(renderer, f, self._device) for f in self._held_out}
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ def render_crops(network: Lift3DNetwork, example: Example, single_stage: bool = 
         swept, num_samples = None, SINGLE_STAGE_SAMPLES // 2
         distribution = uniform_distribution(NUM_LATENTS, frustum, sources.images.device)
     else:
-        swept = LearnedProposal(network, "training").sweep(sources, example.lines, frustum, 2**32)
+        swept = LearnedProposal(network.regularizer, "training").sweep(sources, example.lines, frustum, 2**32)
         distribution, num_samples = swept.distribution, Renderer.num_samples
     left, top, width, height = example.window
     rays = pixel_centers(width, height, views.images.device) + torch.tensor([left, top], device=views.images.device)
@@ -175,7 +175,7 @@ def render_crops(network: Lift3DNetwork, example: Example, single_stage: bool = 
     # Where the samples lie follows from the distribution, but it learns from depth and colour of its own and through
     # the latents only: the gradient of a colour along a ray is noise.
     t = sample_depths(distribution, rays, num_samples).detach()
-    blending = LearnedBlending(network, "training")
+    blending = LearnedBlending(network.pyramid, network.blending, "training")
     sources = blending.with_surface(sources, example.lines, distribution)
     weights = blending(sources, example.lines, rays, t, distribution)
     colors = sample_map(sources.sharpened, weights.uv)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
-from lift3d_cli.lifting.network import compute_in_bfloat16
+from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 from lift3d_cli.models.builtin.style_nets import TinyStyleNet
 from lift3d_cli.training.command import command_of, learn, parse
 from lift3d_cli.training.loop import Task, set_training
@@ -79,7 +79,7 @@ def _draw(image: np.ndarray, points: np.ndarray, color: np.ndarray, width: int) 
     cv2.polylines(image, sixteenths, False, np.clip(color, 0, 255).tolist(), width, cv2.LINE_AA, 4)
 
 
-class Vgg(nn.Module):
+class Vgg(MixedPrecision):
     """VGG-19 up to relu3_1, with the weights of a safetensors file `conv1_1.weight`, ..., `conv3_1.bias`.
 
     Raises:
@@ -99,6 +99,7 @@ class Vgg(nn.Module):
             raise ModelError(f"{path}: not the weights of VGG-19 up to relu3_1") from e
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
+    @in_precision
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Images [B, 3, H, W] in [0, 1] -> relu1_2, relu2_2, relu3_1."""
         x, out = image.flip(1) * 255 - torch.tensor(self._MEAN)[:, None, None], []
@@ -182,7 +183,7 @@ def train(folder: Path, vgg: Path, config: TrainConfig, dataset: str) -> None:
     photos = PhotoSet.read(folder, dataset)
     torch.manual_seed(config.seed)
     network = Vgg(vgg)
-    compute_in_bfloat16(network, torch.device("cpu"))  # most of a step; its weights are of half precision anyway
+    network.precision = "bf16"  # most of a step; its weights are of half precision anyway
     task = StyleTask(photos.learned, photos.held_out[::10], network, config.steps)
     scores = learn(config, task)
     publish_weights(

@@ -83,10 +83,10 @@ def test_what_a_channel_means_does_not_matter(corrector):
 def test_order_of_the_views_does_not_matter(corrector):
     maps, order = random_maps(), [3, 0, 4, 1, 2]
     want = blend_of(corrector, maps)
-    looks = want.cells.table.reshape(len(CAMERAS), GRID.height, GRID.width, -1)[order].permute(0, 3, 1, 2)
+    table = want.cells.table.reshape(len(CAMERAS), GRID.height, GRID.width, -1)[order].permute(0, 3, 1, 2)
     lines = EpipolarLines.between(TARGET, [CAMERAS[i] for i in order])
     weights = BlendingWeights(want.weights.omega[order], want.weights.uv[order], want.weights.coverage)
-    cells = SourceCells(maps[order], looks[:, :NUM_DESCRIPTORS], [GRID] * 5, 8.0)
+    cells = SourceCells(maps[order], table[:, :NUM_DESCRIPTORS], [GRID] * 5, 8.0)
     got = replace(want, cells=cells, lines=lines, weights=weights, gather=WeightedGather(maps[order]))
     torch.testing.assert_close(corrector.correct(got), corrector.correct(want), atol=1e-3, rtol=1e-3)
 
@@ -94,7 +94,7 @@ def test_order_of_the_views_does_not_matter(corrector):
 def test_view_that_does_not_see_the_ray_is_not_moved_to(corrector):
     seen = torch.tensor([1.0, 1, 0, 1, 1])
     blend = blend_of(corrector, random_maps(), seen)
-    weights, _ = corrector(blend.look()[1])
+    weights, _ = corrector(blend.evidence())
     assert weights[2].abs().max() < 1e-6
     assert weights[0].abs().max() > 1e-4
 

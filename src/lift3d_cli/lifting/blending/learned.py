@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import sample_map, sample_volume
+from lift3d_cli.lifting.blending.network import BlendingNetwork
 from lift3d_cli.lifting.blending.protocol import BlendingWeights
-from lift3d_cli.lifting.blending.pyramid import PYRAMID_STRIDE
+from lift3d_cli.lifting.blending.pyramid import PYRAMID_STRIDE, PhotoPyramid
 from lift3d_cli.lifting.blending.training_free import AngleAgreementBlending, SampleViews, normalized
 from lift3d_cli.lifting.blending.visibility import depth_buffers, visibility_inputs
-from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal.protocol import DepthDistribution
 from lift3d_cli.lifting.sources import NO_VIEW, SourceViews
 
@@ -25,13 +25,17 @@ class LearnedBlending:
     """Stage II: the training-free weights' logarithm plus what a network adds, and a learned weight of each sample.
 
     Args:
-        network: the weights.
+        pyramid: makes the photos' features.
+        network: adds to the logarithm, and weighs the samples.
         identity: of the weights, such as their sha256.
+        precision: of the renderer, "fp32" or "bf16", for `settings`; on a CPU, the network stays in float32.
         prior: the training-free weights.
     """
 
-    network: Lift3DNetwork
+    pyramid: PhotoPyramid
+    network: BlendingNetwork
     identity: str
+    precision: str = "fp32"
     prior: AngleAgreementBlending = field(default_factory=AngleAgreementBlending)
     bytes_per_sample = 4 * 380  # the widest layer's input, output and their copies
 
@@ -44,7 +48,7 @@ class LearnedBlending:
         distribution: DepthDistribution,
     ) -> BlendingWeights:
         with torch.no_grad():
-            views = self.prior.look(sources, lines, rays, t)
+            views = self.prior.sample(sources, lines, rays, t)
             inputs = _view_inputs(views)
             position = _position(t, distribution)
             visibility = visibility_inputs(sources.depth_buffers, views.uv, views.z, distribution)
@@ -56,7 +60,7 @@ class LearnedBlending:
         spacing = F.pad(position.diff(dim=-1), (1, 0)) * 20
         count = views.seen.sum(-3) / 8
         samples = torch.cat([latent, *(x[..., None] for x in (spacing, position, count))], -1)
-        view_weights, ray_logits = self.network.blending(
+        view_weights, ray_logits = self.network(
             torch.cat([*inputs, features, visibility], -3),
             views.seen,
             views.by_angle,
@@ -69,7 +73,7 @@ class LearnedBlending:
 
     def photo_features(self, images: Tensor) -> Tensor:
         """See `Blending`."""
-        return self.network.pyramid(images)
+        return self.pyramid(images)
 
     def with_surface(self, sources: SourceViews, lines: EpipolarLines, distribution: DepthDistribution) -> SourceViews:
         """See `Blending`."""
@@ -77,7 +81,7 @@ class LearnedBlending:
 
     def settings(self) -> Mapping[str, object]:
         """See `Blending`."""
-        return {"kind": "learned", "weights": self.identity, "precision": self.network.precision}
+        return {"kind": "learned", "weights": self.identity, "precision": self.precision}
 
 
 def _view_inputs(views: SampleViews) -> list[Tensor]:  # of [*B, V, n, R, S], 16 channels in all

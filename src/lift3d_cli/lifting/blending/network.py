@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from lift3d_cli.lifting.blending.pyramid import NUM_PHOTO_FEATURES
 from lift3d_cli.lifting.blending.visibility import NUM_VISIBILITY_INPUTS
+from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 from lift3d_cli.lifting.proposal.network import NUM_LATENTS, zeroed
 
 NUM_VIEW_INPUTS = 16 + NUM_PHOTO_FEATURES + NUM_VISIBILITY_INPUTS
@@ -18,7 +19,7 @@ NUM_VIEW_INPUTS = 16 + NUM_PHOTO_FEATURES + NUM_VISIBILITY_INPUTS
 _VIEW_GAIN, _RAY_GAIN = 3.0, 3.0
 
 
-class BlendingNetwork(nn.Module):
+class BlendingNetwork(MixedPrecision):
     """An MLP per source view with pooling over the views (as in IBRNet), and a 1-D convolution along the ray."""
 
     def __init__(self, width: int = 32) -> None:
@@ -35,6 +36,7 @@ class BlendingNetwork(nn.Module):
             zeroed(nn.Conv1d(width, 1, 1)),
         )
 
+    @in_precision
     def forward(
         self,
         views: Tensor,  # [*B, V, NUM_VIEW_INPUTS, R, S], finite

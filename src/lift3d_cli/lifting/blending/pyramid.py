@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lift3d_cli.lifting.precision import MixedPrecision, in_precision
+
 PYRAMID_STRIDE = 2
 """Photo pixels per cell of the features."""
 NUM_PHOTO_FEATURES = 16
@@ -15,7 +17,7 @@ NUM_PHOTO_FEATURES = 16
 _WIDTHS = (12, 24, 32, 48)
 
 
-class PhotoPyramid(nn.Module):
+class PhotoPyramid(MixedPrecision):
     """A four-level feature pyramid (Lin et al. 2017), of which the finest level is used.
 
     Every kernel of stride 2 is 4 wide, so that a cell looks at its own centre: a point `uv` of the photo is at
@@ -28,6 +30,7 @@ class PhotoPyramid(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(width, NUM_PHOTO_FEATURES, 1) for width in _WIDTHS)
         self.out = nn.Conv2d(NUM_PHOTO_FEATURES, NUM_PHOTO_FEATURES, 3, padding=1)
 
+    @in_precision
     def forward(self, images: Tensor) -> Tensor:
         """Photos [V, 3, H, W] in [0, 1] sRGB to features [V, NUM_PHOTO_FEATURES, ceil(H / 2), ceil(W / 2)]."""
         height, width = images.shape[2:]

@@ -63,25 +63,25 @@ class AngleAgreementBlending:
         t: Tensor,  # [R, S] z-depth
         distribution: DepthDistribution,
     ) -> BlendingWeights:
-        views = self.look(sources, lines, rays, t)
+        views = self.sample(sources, lines, rays, t)
         # The samples stand for equal probability: the seen ones share the ray.
         seen = views.seen.any(-3)
         share = (seen / seen.sum(-1, keepdim=True).clamp(min=1))[..., None, :, :]
         return BlendingWeights(normalized(views.weight) * share, views.uv, seen.float().mean(-1))
 
-    def look(self, sources: SourceViews, lines: EpipolarLines, rays: Tensor, t: Tensor) -> SampleViews:
-        """See `SampleViews`; what a learned Stage II starts from too."""
+    def sample(self, sources: SourceViews, lines: EpipolarLines, rays: Tensor, t: Tensor) -> SampleViews:
+        """Sample the photos at z-depths `t` [*B, R, S] of `rays` [*B, R, 2], for a learned Stage II too."""
         uv, z = lines.project(rays, t)
         height, width = sources.images.shape[-2:]
-        looks = sample_map(sources.looks, uv)
-        seen = inside(uv, width, height) & (looks[..., 3, :, :] > 0.99)
-        colors = looks[..., :3, :, :]
+        texels = sample_map(sources.texture, uv)
+        seen = inside(uv, width, height) & (texels[..., 3, :, :] > 0.99)
+        colors = texels[..., :3, :, :]
         angle = ray_angles(lines, rays, t)
         weight = seen / (angle**2 + self.angle_floor)
         by_angle = normalized(weight)
         mean = (by_angle[..., None, :, :] * colors).sum(-4, keepdim=True)
         weight = weight * torch.exp(-self.agreement * (colors - mean).abs().mean(-3))
-        return SampleViews(uv, z, seen, colors, looks[..., 4:, :, :], angle, by_angle, mean, weight)
+        return SampleViews(uv, z, seen, colors, texels[..., 4:, :, :], angle, by_angle, mean, weight)
 
     def photo_features(self, images: Tensor) -> None:
         """See `Blending`."""

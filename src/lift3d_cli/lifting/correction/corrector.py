@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from lift3d_cli.geometry.grids import FeatureGrid, sample_map
 from lift3d_cli.lifting.correction.evidence import SKETCH_CHANNELS, TAPS, Blend, Evidence
+from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 
 NUM_DESCRIPTORS = 48
 """Channels of a cell's descriptor."""
@@ -41,7 +42,7 @@ BYTES_PER_RAY = 4 * len(TAPS) * 6 * (NUM_DESCRIPTORS + SKETCH_CHANNELS)
 """Temporary memory per ray and view: what the cells show, their differences, and copies of these."""
 
 
-class CellDescriptor(nn.Module):
+class CellDescriptor(MixedPrecision):
     """What a photo shows around each cell of a feature map: lightness in windows of four sizes, and their colour."""
 
     def __init__(self, width: int = 32) -> None:
@@ -58,6 +59,7 @@ class CellDescriptor(nn.Module):
             _conv(width, NUM_DESCRIPTORS - _NUM_PLAIN),
         )
 
+    @in_precision
     def forward(self, cues: Tensor) -> Tensor:  # [N, cues, h, w] to [N, NUM_DESCRIPTORS, h, w]
         """Descriptors of every cell."""
         return torch.cat([self.plain(cues), self.context(4 * cues)], 1)
@@ -134,9 +136,9 @@ class InconsistencyCorrector(nn.Module):
 
     def correct(self, blend: Blend) -> Tensor:  # [R, C]
         """The blended features of some rays, corrected."""
-        cells, evidence = blend.look()
+        evidence = blend.evidence()
         weights, left_over = self(evidence)
-        moved = blend.gather.moved(blend.features, cells.rows, weights)
+        moved = blend.gather.moved(blend.features, evidence.cells.rows, weights)
         return moved + left_over @ blend.cells.slopes(self.log_ridge.exp())
 
     def forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:  # [V, R, T], [R, D]
@@ -147,7 +149,7 @@ class InconsistencyCorrector(nn.Module):
         log_noise, trust = self.ray_head(rays).unbind(-1)  # [R]
         log_variance = self.cell_head(torch.cat([cells, rays[:, None].expand(*cells.shape[:3], -1)], -1))[..., 0]
         # By nature, near cells of photos that Stage II believes.
-        prior = torch.exp(-evidence.distance) * ((evidence.share + 0.03) * evidence.seen)[..., None]
+        prior = torch.exp(-evidence.cells.distance) * ((evidence.share + 0.03) * evidence.seen)[..., None]
         prior = prior / prior.sum((0, 2)).clamp(min=1e-9)[:, None]
         difference = evidence.descriptors - evidence.blended[:, None]  # [V, R, T, D]
         weights = _kalman_gain(
@@ -193,7 +195,7 @@ def _cell_inputs(evidence: Evidence) -> Tensor:  # [V, R, T, _NUM_CELL_INPUTS]
     apart = evidence.disagreement
     cells = [
         torch.log(evidence.share + 0.01)[..., None].expand_as(apart) / 2 + 1,
-        evidence.distance,
+        evidence.cells.distance,
         torch.log(from_target + 1e-4) + 6,
         torch.log(from_blend + 1e-4) + 6,
         torch.log(apart + 1e-3) + 3,

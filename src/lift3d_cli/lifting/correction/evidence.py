@@ -74,6 +74,7 @@ class Evidence:
     """What the corrector decides by, for R rays, V source views and T cells in each.
 
     Args:
+        cells: which they are.
         descriptors: [V, R, T, D] of the cells.
         blended: [R, D] the blend of the source descriptors by Stage II's weights.
         target: [R, D] of the rendered target.
@@ -82,11 +83,11 @@ class Evidence:
         share: [V, R] each view's part of Stage II's weights; 0 where it does not see the point.
         angle: [V, R] radians, between the lines of sight from the target and from the view.
         seen: [V, R] bool.
-        distance: [V, R, T] see `Cells`.
         spread: [R] standard deviation of the ray's samples in 1/z, in parts of `_SPREAD_UNITS` from near to far.
         stride: image pixels per cell.
     """
 
+    cells: Cells
     descriptors: Tensor
     blended: Tensor
     target: Tensor
@@ -95,7 +96,6 @@ class Evidence:
     share: Tensor
     angle: Tensor
     seen: Tensor
-    distance: Tensor
     spread: Tensor
     stride: float
 
@@ -126,9 +126,9 @@ class SourceCells:
     ) -> None:
         sketches = sketch_maps([maps], maps.shape[1]) if sketches is None else sketches
         parts = (x.contiguous(memory_format=torch.channels_last) for x in (descriptors, sketches))
-        looks = torch.cat(list(parts), 1)  # in the order that a gather takes as it is
+        table = torch.cat(list(parts), 1)  # in the order that a gather takes as it is
         self.size = maps.shape[2:]
-        self.gather = WeightedGather(looks)
+        self.gather = WeightedGather(table)
         self.table = self.gather.maps.permute(0, 2, 3, 1).flatten(0, 2)
         self.parts = (descriptors.shape[1], SKETCH_CHANNELS)
         self.grids, self.stride = grids, stride
@@ -142,13 +142,13 @@ class SourceCells:
         """
         with self._lock:  # of the threads that render rays side by side, one makes it
             if self._slopes is None:
-                looks, features = self.table[:, : self.parts[0]], self._maps.permute(0, 2, 3, 1).flatten(0, 2)
-                looks = looks - looks.mean(0)
-                covariance = looks.T @ looks / len(looks)
+                descriptors, features = self.table[:, : self.parts[0]], self._maps.permute(0, 2, 3, 1).flatten(0, 2)
+                descriptors = descriptors - descriptors.mean(0)
+                covariance = descriptors.T @ descriptors / len(descriptors)
                 floor = ridge * covariance.diagonal().mean() + 1e-9  # 1e-9: maps of one colour
-                covariance = covariance + floor * torch.eye(len(covariance), device=looks.device)
+                covariance = covariance + floor * torch.eye(len(covariance), device=descriptors.device)
                 # The descriptors' mean is 0: that of the features falls out of the product.
-                self._slopes = torch.linalg.solve(covariance, looks.T @ features / len(looks))
+                self._slopes = torch.linalg.solve(covariance, descriptors.T @ features / len(descriptors))
         return self._slopes
 
 
@@ -178,8 +178,8 @@ class Blend:
     weights: BlendingWeights
     distribution: DepthDistribution
 
-    def look(self) -> tuple[Cells, Evidence]:
-        """The source cells around each ray's point, which lies at its samples' mean depth (in 1/z)."""
+    def evidence(self) -> Evidence:
+        """Read the source cells around each ray's point, which lies at its samples' mean depth (in 1/z)."""
         cells, weights = self.cells, self.weights
         of_sample = weights.omega.sum(0)
         of_sample = of_sample / of_sample.sum(1, keepdim=True).clamp(min=1e-9)  # of rays that no view sees: 0
@@ -192,7 +192,8 @@ class Blend:
         descriptors, sketches = cells.table[around.rows].split(cells.parts, -1)
         blended = cells.gather(on_maps(weights.uv, cells.grids), weights.omega)
         blended_descriptor, blended_sketch = blended.split(cells.parts, -1)
-        return around, Evidence(
+        return Evidence(
+            around,
             descriptors,
             blended_descriptor,
             self.target,
@@ -201,7 +202,6 @@ class Blend:
             share=weights.omega.sum(2),
             angle=ray_angles(self.lines, self.rays, 1 / inverse)[..., 0],
             seen=seen,
-            distance=around.distance,
             spread=(of_sample * parts.square()).sum(1).sqrt(),
             stride=cells.stride,
         )

@@ -45,7 +45,7 @@ class FeaturePrediction(nn.Module):
 
     def predict(self, blend: Blend) -> Tensor:  # [R, MAX_DIRECTIONS]
         """The projected features, centred and scaled."""
-        evidence = blend.look()[1]
+        evidence = blend.evidence()
         return self.head(torch.cat([evidence.blended, evidence.target], 1))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
-from lift3d_cli.lifting.network import Lift3DNetwork
+from lift3d_cli.lifting.proposal.network import DepthRegularizer
 from lift3d_cli.lifting.proposal.protocol import DepthDistribution
 from lift3d_cli.lifting.proposal.sweep import Frustum, VoxelViews, disparity, plane_sweep, smooth_volume, sweep_size
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal, angle_weighted_mean
@@ -56,17 +56,19 @@ class LearnedProposal:
     """Stage I: fixed cues at each voxel, the training-free cost as a prior, and a 3-D network that adds to its logits.
 
     Args:
-        network: the weights.
+        regularizer: the 3-D network.
         identity: of the weights, such as their sha256.
         num_planes: D, at most, see `planes`.
         voxels_per_plane: of disparity.
+        precision: "fp32" or "bf16", for `settings` and `volume_bytes`; the network computes in its own.
         prior: the training-free proposal.
     """
 
-    network: Lift3DNetwork
+    regularizer: DepthRegularizer
     identity: str
     num_planes: int = 128
     voxels_per_plane: float = 1.25
+    precision: str = "fp32"
     prior: PlaneSweepProposal = field(default_factory=PlaneSweepProposal)
 
     def __call__(
@@ -89,7 +91,7 @@ class LearnedProposal:
         volume = plane_sweep(sources, lines, frustum, memory_bytes, self.cues)
         # `cues` has the cost minus 1, to be centred, as its first channel, and the mean colour as its last.
         smooth = smooth_volume(volume[..., :1, :, :, :], self.prior.num_smoothings)
-        logits, latent = self.network.regularizer(torch.cat([volume, smooth], -4))
+        logits, latent = self.regularizer(torch.cat([volume, smooth], -4))
         logits = logits - self.prior.sharpness * (smooth[..., 0, :, :, :] + 1)
         return Sweep(frustum, logits, latent, volume[..., -3:, :, :, :])
 
@@ -113,7 +115,7 @@ class LearnedProposal:
         # Views that are equally near (copies of one photo) are one. An argmin and a look-up take several times as long.
         nearest = angle == angle.amin(-2, keepdim=True)
         share = nearest / nearest.sum(-2, keepdim=True)
-        color, contrast = views.deviation((share[..., None, :] * views.looks).sum(-3))
+        color, contrast = views.deviation((share[..., None, :] * views.appearance).sum(-3))
         total = torch.add(contrast, color, alpha=self.prior.color_weight).clamp_(max=_MAX_DEVIATION)
         ordered = _smallest(total.masked_fill_(nearest | ~views.seen, _MAX_DEVIATION), 4)
         return torch.stack([ordered[min(rank, len(ordered) - 1)] for rank in (0, 1, 3)], -2)
@@ -131,7 +133,7 @@ class LearnedProposal:
     def volume_bytes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> int:
         """See `Proposal`."""
         voxels = self.planes(target, cameras, depth_range) * math.prod(sweep_size(target, self._step(target)))
-        return _VOXEL_BYTES[self.network.precision] * voxels
+        return _VOXEL_BYTES[self.precision] * voxels
 
     def _step(self, target: Camera) -> int:
         return max(self.prior.step, math.ceil(max(target.width, target.height) / _MAX_VOXELS))
@@ -143,7 +145,7 @@ class LearnedProposal:
             "weights": self.identity,
             "num_planes": self.num_planes,
             "voxels_per_plane": self.voxels_per_plane,
-            "precision": self.network.precision,
+            "precision": self.precision,
         }
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 from lift3d_cli.ops.conv3d import Conv3d
 
 NUM_CUES = 13
@@ -16,7 +17,7 @@ NUM_LATENTS = 8
 _DEPTH_GAIN = 4.0
 
 
-class DepthRegularizer(nn.Module):
+class DepthRegularizer(MixedPrecision):
     """A 3-D U-Net over the sweep's voxels: cues to depth logits and latents."""
 
     def __init__(self, width: int = 8) -> None:
@@ -30,6 +31,7 @@ class DepthRegularizer(nn.Module):
         self.decoder0 = _conv(3 * width, width)
         self.head = zeroed(Conv3d(width, 1 + NUM_LATENTS, 3, padding=1))
 
+    @in_precision
     def forward(self, cues: Tensor) -> tuple[Tensor, Tensor]:  # [*B, NUM_CUES, D, h, w]
         """Residual depth logits [*B, D, h, w] and latents [*B, NUM_LATENTS, D, h, w]."""
         volume = cues.reshape(-1, *cues.shape[-4:])

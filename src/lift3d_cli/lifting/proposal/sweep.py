@@ -28,18 +28,18 @@ class VoxelViews:
     """R voxels of each of B targets (or of one, without *B), as V source views see them.
 
     Args:
-        looks: [*B, V, 6, R] sRGB, and the same after local normalisation (contrast): exposure and shading are gone.
+        appearance: [*B, V, 6, R] sRGB, and the same locally normalised (contrast): exposure and shading are gone.
         seen: [*B, V, R] bool, True where the voxel projects onto a usable pixel.
         angle: [*B, V, R] radians, between the lines of sight from the target and from the view.
     """
 
-    looks: Tensor
+    appearance: Tensor
     seen: Tensor
     angle: Tensor
 
     def deviation(self, reference: Tensor) -> tuple[Tensor, Tensor]:  # [*B, 6, R] to [*B, V, R], [*B, V, R]
         """How far each view's colour and its contrast are from a reference's, mean absolute differences."""
-        apart = (self.looks - reference[..., None, :, :]).abs_()
+        apart = (self.appearance - reference[..., None, :, :]).abs_()
         return apart[..., :3, :].mean(-2), apart[..., 3:, :].mean(-2)
 
 
@@ -102,7 +102,7 @@ def plane_sweep(
 
     def of_rays(rays: Tensor) -> Tensor:  # [*B, N, R, D]
         t = depths.expand(*depths.shape[:-2], len(rays), -1)
-        return statistics(_look(maps, lines, rays, t, frustum.step)).unflatten(-1, t.shape[-2:])
+        return statistics(_voxel_views(maps, lines, rays, t, frustum.step)).unflatten(-1, t.shape[-2:])
 
     volume = torch.cat(list(mapped(of_rays, uv.split(max(1, chunk // frustum.num_planes)), device)), -2)
     return volume.mT.unflatten(-1, (frustum.height, frustum.width))
@@ -140,8 +140,8 @@ def _sweep_maps(sources: SourceViews, step: int) -> Tensor:  # [*B, V, 7, h, w]
     return torch.cat([images, (images - mean) / (variance + 1e-3).sqrt(), valid], -3)
 
 
-def _look(maps: Tensor, lines: EpipolarLines, rays: Tensor, t: Tensor, step: int) -> VoxelViews:
-    """The voxels at z-depths `t` [*B, R, D] on `rays` [R, 2], as R * D of them."""
+def _voxel_views(maps: Tensor, lines: EpipolarLines, rays: Tensor, t: Tensor, step: int) -> VoxelViews:
+    """Sample the maps at the voxels at z-depths `t` [*B, R, D] on `rays` [R, 2], as R * D of them."""
     uv = lines.project(rays, t)[0].flatten(-3, -2) / step
     values = sample_map(maps, uv)  # [*B, V, 7, R * D]
     seen = inside(uv, maps.shape[-1], maps.shape[-2]) & (values[..., 6, :] > 0.99)

@@ -111,10 +111,10 @@ def uniform_distribution(num_latents: int, frustum: Frustum, device: torch.devic
 
 
 def angle_weighted_mean(views: VoxelViews, angle_floor: float) -> tuple[Tensor, Tensor]:
-    """Weights [*B, V, R] of the views that see a voxel, and by them the mean of the looks [*B, 6, R].
+    """Weights [*B, V, R] of the views that see a voxel, and by them the mean of their appearance [*B, 6, R].
 
     The weights sum to 1, or are all 0 where no view sees the voxel.
     """
     weight = views.seen / (views.angle + angle_floor)
     weight = weight / weight.sum(-2, keepdim=True).clamp(min=1e-9)
-    return weight, (weight[..., None, :] * views.looks).sum(-3)
+    return weight, (weight[..., None, :] * views.appearance).sum(-3)
