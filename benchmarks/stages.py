@@ -45,7 +45,7 @@ from lift3d_cli.pipeline.decode import decode
 from lift3d_cli.pipeline.encode import encode
 from lift3d_cli.pipeline.render import CachedFeatures, render
 from lift3d_cli.pipeline.results import TaskFolder
-from lift3d_cli.pipeline.workspace import ScenePhotos
+from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.paths import CameraPath
 from lift3d_cli.scene.scene import Scene
 
@@ -129,7 +129,7 @@ class Stopwatch:
             return self.timed(self.decoder, "decode")
 
         seams = [
-            (ScenePhotos, "resized", "read photos"),
+            (Workspace, "resized", "read photos"),
             (CachedFeatures, "read", "read features"),
             (lift_module, "touched", "read features"),
             (LearnedBlending, "photo_features", "photo features"),
@@ -179,9 +179,9 @@ class Job:
     def run(self, stopwatch: Stopwatch) -> None:
         """Leaves nothing behind but what can be read again in the cache: the features and the scene's points."""
         decoding = DecodeConfig(self.task, device=self.config.device, video=False)
-        photos = ScenePhotos(self.scene, self.cache, keep=3 * self.config.views)
+        workspace = Workspace(self.scene, self.cache, keep=3 * self.config.views)
         with tempfile.TemporaryDirectory() as folder:
-            done = render(photos, self.path, "stages", self.config, Path(folder) / "render", stopwatch.progress)
+            done = render(workspace, self.path, "stages", self.config, Path(folder) / "render", stopwatch.progress)
             decode(done, Path(folder), decoding, stopwatch.progress)
 
     def sizes(self, stopwatch: Stopwatch) -> Sizes:
@@ -284,7 +284,7 @@ def main() -> None:
         cache = SceneCache(Path(folder), str(scene.root))
         # At the frame's size, so that its features have a cell for as many pixels as those of the photos.
         longest = max(path.cameras[0].width, path.cameras[0].height)
-        encode(ScenePhotos(scene, cache), EncodeConfig((options.model,), options.device, max_size=longest))
+        encode(Workspace(scene, cache), EncodeConfig((options.model,), options.device, max_size=longest))
         config = RenderConfig(views=options.views, device=options.device)
         job = Job(scene, cache, path, config, options.task or model.spec.tasks[0])
         seconds, least, sizes = measure(job, type(model), options.rounds)

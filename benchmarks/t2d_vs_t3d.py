@@ -36,7 +36,7 @@ from lift3d_cli.models.base import DecodeContext, DecodeOptions, FeatureMap, Ren
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.lift import SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
-from lift3d_cli.pipeline.workspace import ResizedPhotos
+from lift3d_cli.pipeline.workspace import ResizedWorkspace
 
 EMBEDDED = ("tiny-colorizer:colorize", "tiny-superres:superres", "style:stylize")
 MADE_UP = {
@@ -95,10 +95,10 @@ class Bench:
 
     def __init__(self, scene: Path, height: int, views: int, device: str) -> None:
         self.device = resolve_device(device)
-        self.photos = ResizedPhotos(load_scene(scene), height, keep=4 * views)
+        self.photos = ResizedWorkspace(load_scene(scene), height, keep=4 * views)
         renderer = make_renderer(RenderConfig(), self.device)
         self._lifter = SceneLifter(self.photos, self.photos.points(), renderer, views, self.device)
-        self.target = measuring.novel_pose(self.photos.scene, self.photos.scene.views[0].camera.height)
+        self.target = measuring.novel_pose(self.photos.scene, self.photos.camera(0).height)
         self.choice = self._lifter.choose(self.target)
 
     def costs(self, models: Mapping[str, tuple[str, str]], rounds: int) -> dict[str, tuple[Cost, float]]:
@@ -197,7 +197,7 @@ def main() -> None:
             ref, _, task = name.rpartition(":")
             models[name] = made_up(ref, Path(folder)) if ref in MADE_UP else ref, task
         found = bench.costs(models, options.rounds)
-    photos = options.photos or len(bench.photos.scene.views)
+    photos = options.photos or bench.photos.num_photos
     if options.plot:
         draw(options.plot, found, photos)
     where = f"{bench.target.width} x {bench.target.height}, {len(bench.choice.sources)} source photos a frame"

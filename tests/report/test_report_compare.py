@@ -76,8 +76,8 @@ def test_correction_is_that_from_the_blended_to_the_corrected_features(folder):
     settings, frame = run.render.content["renderer"]["proposal"], run.frames[2]
     config = RenderConfig(planes=8, samples=2, views=3, precision=settings["precision"])
     renderer = make_renderer(config)
-    lifter = SceneLifter(run.photos, run.photos.points(), renderer, 3, torch.device("cpu"))
-    source = CachedFeatures(run.photos, run.encoders["patches"], 8)
+    lifter = SceneLifter(run.workspace, run.workspace.points(), renderer, 3, torch.device("cpu"))
+    source = CachedFeatures(run.workspace, run.encoders["patches"], 8)
     correctors = {"with": renderer.corrector, "without": None}
     camera = run.cameras[2]
     view = lifter.lift(camera, lifter.choose(camera), dict.fromkeys(correctors, source), correctors)

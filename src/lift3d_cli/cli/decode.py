@@ -15,7 +15,7 @@ from lift3d_cli.config import RAW_FORMATS, DecodeConfig
 from lift3d_cli.errors import CacheError
 
 if TYPE_CHECKING:
-    from lift3d_cli.pipeline.workspace import ScenePhotos
+    from lift3d_cli.pipeline.workspace import Workspace
 
 
 def decode(
@@ -95,7 +95,7 @@ def decode(
         output or Path("lift3d-out") / folder.name,
         config,
         console.progress,
-        lambda scene: open_photos(scene, folder, cache),
+        lambda scene: open_workspace(scene, folder, cache),
     )
     console.warn(done.note)
     paths = [p for p in (done.frames, done.video) if p is not None]
@@ -120,16 +120,16 @@ def _point(text: str | None) -> tuple[float, float] | None:
     return x, y
 
 
-def open_photos(scene: Path, render: Path, cache: Path | None) -> ScenePhotos:
-    """The photos of the scene that a render was made from, with the cache that it lies in."""
+def open_workspace(scene: Path, render: Path, cache: Path | None) -> Workspace:
+    """Open the scene that a render was made from, with the cache that it lies in."""
     from lift3d_cli.cache.store import SceneCache
-    from lift3d_cli.pipeline.workspace import ScenePhotos
+    from lift3d_cli.pipeline.workspace import Workspace
 
     loaded = options.open_scene(scene)
     is_in_cache = render.parent.name == "renders" and (render.parent.parent / "feats").is_dir()
     if cache is None and is_in_cache:
-        return ScenePhotos(loaded, SceneCache(render.parent.parent, str(scene)))
-    return ScenePhotos(loaded, options.open_cache(loaded, cache))
+        return Workspace(loaded, SceneCache(render.parent.parent, str(scene)))
+    return Workspace(loaded, options.open_cache(loaded, cache))
 
 
 def find_render(given: Path | None, cache: Path | None) -> Path:

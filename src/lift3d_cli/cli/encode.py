@@ -39,11 +39,11 @@ def encode(
     loaded = options.open_scene(scene)
     store = options.open_cache(loaded, cache)
     from lift3d_cli.pipeline.encode import encode as run
-    from lift3d_cli.pipeline.workspace import ScenePhotos
+    from lift3d_cli.pipeline.workspace import Workspace
 
     models = tuple(_with_prompt(name, prompt) for name in model or EncodeConfig.models)
     config = EncodeConfig(models, device, dtype, max_size, force, seed)
-    done = run(ScenePhotos(loaded, store, keep=2), config, console.progress)
+    done = run(Workspace(loaded, store, keep=2), config, console.progress)
     console.warn(remember(scene, cache))
     if prune:
         from lift3d_cli.pipeline.prune import prune_features

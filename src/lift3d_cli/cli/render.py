@@ -65,12 +65,12 @@ def render(
     from lift3d_cli.cache.renders import Render
     from lift3d_cli.pipeline.render import render as run
     from lift3d_cli.pipeline.trust import judge, write_confidence
-    from lift3d_cli.pipeline.workspace import ScenePhotos
+    from lift3d_cli.pipeline.workspace import Workspace
 
     config = RenderConfig(tuple(model or ()), views, planes, samples, device, dtype, memory, weights, precision)
     name = "path" if poses == "-" else Path(poses).stem
-    photos = ScenePhotos(loaded, store)
-    folder = run(photos, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress)
+    workspace = Workspace(loaded, store)
+    folder = run(workspace, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress)
     console.warn(remember(scene, cache, folder))
     done = Render.open(folder)
     if confidence:

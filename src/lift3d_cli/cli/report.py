@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lift3d_cli.cli import console, options
-from lift3d_cli.cli.decode import find_render, open_photos
+from lift3d_cli.cli.decode import find_render, open_workspace
 from lift3d_cli.config import ReportConfig
 
 
@@ -51,10 +51,10 @@ def report(
     from lift3d_cli.report.collect import Run, default_results
     from lift3d_cli.report.page import make_report
 
-    photos = open_photos(Path(Render.open(folder).facts["scene"]), folder, cache)
+    workspace = open_workspace(Path(Render.open(folder).facts["scene"]), folder, cache)
     results = decoded or default_results(folder)
     config = ReportConfig(tuple(metrics or ()), compare_2d, frames, device, memory, weights)
-    page = make_report(Run(folder, photos, results, frames), config, console.progress)
+    page = make_report(Run(folder, workspace, results, frames), config, console.progress)
     file = output or default_results(folder) / "report.html"
     write_output(file, page.encode())
     if json:

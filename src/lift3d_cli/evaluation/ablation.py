@@ -21,7 +21,7 @@ from lift3d_cli.models.base import FeatureMap
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
 from lift3d_cli.pipeline.renderers import load_prediction, make_renderer
-from lift3d_cli.pipeline.workspace import ResizedPhotos
+from lift3d_cli.pipeline.workspace import ResizedWorkspace
 from lift3d_cli.scene.scene import Scene
 
 ROWS = {
@@ -47,7 +47,7 @@ class _Ablation:
     def __init__(self, scene: Scene, config: AblationConfig) -> None:
         device = resolve_device(config.device)
         self.held_out, candidates = split(scene, config.every)
-        self.photos = ResizedPhotos(scene, config.height, keep=8 * config.views)
+        self.photos = ResizedWorkspace(scene, config.height, keep=8 * config.views)
         models = [find_model(name).load() for name in config.models]
         self.sources = {m.spec.name: EncodedOnTheSpot(self.photos, m, device, 3 * config.views) for m in models}
         settings = RenderConfig(memory=config.memory, weights=config.weights)
@@ -72,7 +72,7 @@ class _Ablation:
 
     def measure(self, index: int) -> Errors:
         """The errors of every row at one left-out photo."""
-        camera = self.photos.scene.views[index].camera
+        camera = self.photos.camera(index)
         photo = self.photos.resized(index, camera.width, camera.height)
         counts = torch.from_numpy(photo.valid & photo.opaque)
         truths = {model: source.read(index) for model, source in self.sources.items()}

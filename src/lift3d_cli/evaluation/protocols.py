@@ -27,14 +27,14 @@ from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.results import write_output
-from lift3d_cli.pipeline.workspace import Recent, ResizedPhotos, ScenePhotos
+from lift3d_cli.pipeline.workspace import Recent, ResizedWorkspace, Workspace
 from lift3d_cli.scene.scene import Photo, Scene
 
 
 class EncodedOnTheSpot:
     """Features of photos as they are evaluated, made when asked for: a `FeatureSource`."""
 
-    def __init__(self, photos: ScenePhotos, model: Model, device: torch.device, keep: int) -> None:
+    def __init__(self, photos: Workspace, model: Model, device: torch.device, keep: int) -> None:
         self.model = model.to(device)
         self._photos = photos
         self._device = device
@@ -42,7 +42,7 @@ class EncodedOnTheSpot:
 
     def size(self, index: int) -> tuple[int, int]:
         """See `FeatureSource`."""
-        camera = self._photos.scene.views[index].camera
+        camera = self._photos.camera(index)
         return camera.width, camera.height
 
     def read(self, index: int, keep: bool = True) -> FeatureMap:
@@ -54,7 +54,7 @@ class EncodedOnTheSpot:
         return self.model.checked_encode(image, self._photos.scene.views[index].name)
 
 
-class EvaluationPhotos(ResizedPhotos):
+class EvaluationPhotos(ResizedWorkspace):
     """The photos of a scene at the height of an evaluation; several protocols may share them.
 
     Args:
@@ -67,7 +67,7 @@ class EvaluationPhotos(ResizedPhotos):
         self._points: dict[tuple[int, ...], np.ndarray] = {}
 
     def points(self, indices: list[int]) -> np.ndarray:
-        """See `ScenePhotos`; triangulated once."""
+        """See `Workspace`; triangulated once."""
         key = tuple(indices)
         if key not in self._points:
             self._points[key] = super().points(indices)
@@ -106,7 +106,7 @@ class Bench:
 
     def camera(self, index: int) -> Camera:
         """Of a photo, at its size here."""
-        return self.photos.scene.views[index].camera
+        return self.photos.camera(index)
 
     def photo(self, index: int) -> tuple[Tensor, Tensor]:
         """A photo's pixels [3, H, W], and which of them [H, W] are ground truth.

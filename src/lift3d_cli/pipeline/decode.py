@@ -25,7 +25,7 @@ from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.results import TaskFolder, video_writer, write_features
-from lift3d_cli.pipeline.workspace import ScenePhotos
+from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.scene import Scene
 
 
@@ -51,7 +51,7 @@ def decode(
     output: Path,
     config: DecodeConfig,
     progress: Progress = no_progress,
-    open_photos: Callable[[Path], ScenePhotos] | None = None,
+    open_workspace: Callable[[Path], Workspace] | None = None,
 ) -> Decoded:
     """Decode every frame of a render into `output/<task>/` and `output/<task>.mp4`; see `TaskFolder`.
 
@@ -63,7 +63,7 @@ def decode(
         output: folder of the results.
         config: settings.
         progress: see `Progress`.
-        open_photos: opens the scene at a path with its cache, for what needs a photo.
+        open_workspace: opens the scene at a path with its cache, for what needs a photo.
 
     Raises:
         CacheError: if the render is missing, unfinished, or has no features for the task.
@@ -71,7 +71,7 @@ def decode(
     """
     if config.raw and config.raw not in RAW_FORMATS:
         raise ValueError(f"raw is {config.raw!r}, not one of {RAW_FORMATS}")
-    work = _Work(render, config, open_photos)
+    work = _Work(render, config, open_workspace)
     if config.raw:
         return _write_raw(work, output, progress)
     if config.source_views:
@@ -82,14 +82,14 @@ def decode(
 class _Work:
     """A render, the features of it to decode, their model, and the task."""
 
-    def __init__(self, render: Path, config: DecodeConfig, open_photos: Callable[[Path], ScenePhotos] | None) -> None:
+    def __init__(self, render: Path, config: DecodeConfig, open_workspace: Callable[[Path], Workspace] | None) -> None:
         self.config = config
         self.colors = Render.open(render)
         self.features, self.model, self.task = _choose(render, config)
         self.names: Sequence[str] = self.colors.facts["names"]
         self.device = resolve_device(config.device)
         self.model.to(self.device)
-        self._open_photos = open_photos
+        self._open_workspace = open_workspace
         self._source: CachedFeatures | None = None
         unfinished = len(set(self.colors.missing()) | set(self.features.missing()))
         if unfinished:
@@ -118,19 +118,19 @@ class _Work:
     def photo(self, name: str) -> tuple[FeatureMap, Tensor]:
         """A photo's own features and its pixels [3, H, W]; see `DecodeContext`."""
         source = self._photo_features()
-        index = find_photo(source.photos.scene, name)
-        camera = source.photos.scene.views[index].camera
+        index = find_photo(source.workspace.scene, name)
+        camera = source.workspace.camera(index)
         features, (width, height) = source.read(index), source.size(index)
         grid = features.grid.rescaled(camera.width / width, camera.height / height)
-        image = to_image(source.photos.photo(index), self.device)
+        image = to_image(source.workspace.photo(index), self.device)
         return FeatureMap(features.data.to(self.device).float(), grid), image
 
     def decoder(self) -> Decoder:
         """What decodes the frames."""
         options = decode_options(self.config)
         if options.point is not None:
-            scene = self._photo_features().photos.scene
-            camera = scene.views[find_photo(scene, options.point_view)].camera
+            workspace = self._photo_features().workspace
+            camera = workspace.camera(find_photo(workspace.scene, options.point_view))
             options = replace(options, point=(options.point[0] / camera.width, options.point[1] / camera.height))
         torch.manual_seed(self.config.seed)
         frames = RenderedFeatures(self.features, self.device)
@@ -152,17 +152,17 @@ class _Work:
 
     def _photo_features(self) -> CachedFeatures:
         if self._source is None:
-            if self._open_photos is None:
+            if self._open_workspace is None:
                 raise ValueError("a task asks for a photo, and there is no scene")
-            photos = self._open_photos(Path(self.colors.facts["scene"]))
+            workspace = self._open_workspace(Path(self.colors.facts["scene"]))
             key = self.features.content["encoder"]
-            encoders = [e for e in photos.cache.encoders() if e.key == key]
+            encoders = [e for e in workspace.cache.encoders() if e.key == key]
             if not encoders:
                 raise CacheError(
-                    f"{photos.cache.root}: has no features of {self.model.spec.name} any more. "
-                    f"hint: lift3d encode {photos.scene.root} --model {shlex.quote(self.features.facts['ref'])}"
+                    f"{workspace.cache.root}: has no features of {self.model.spec.name} any more. "
+                    f"hint: lift3d encode {workspace.scene.root} --model {shlex.quote(self.features.facts['ref'])}"
                 )
-            self._source = CachedFeatures(photos, encoders[0], keep=2, model=self.model)
+            self._source = CachedFeatures(workspace, encoders[0], keep=2, model=self.model)
         return self._source
 
 

@@ -21,7 +21,7 @@ from lift3d_cli.machine.background import touched
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.memory import plan_memory
-from lift3d_cli.pipeline.workspace import Recent, ScenePhotos
+from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.bounds import depth_range
 
 # A target that has within a tenth the pixels per angle of the encoded photos gets the model's own grid of its size.
@@ -77,7 +77,7 @@ class SceneLifter:
     """Renders any number of targets from one scene; memory depends on the source views of a target only.
 
     Args:
-        photos: the scene's photos.
+        workspace: the scene.
         points: [N, 3] points on its surfaces, or none.
         renderer: the two stages.
         num_views: source photos per target, at most.
@@ -87,26 +87,26 @@ class SceneLifter:
 
     def __init__(
         self,
-        photos: ScenePhotos,
+        workspace: Workspace,
         points: np.ndarray,
         renderer: Renderer,
         num_views: int,
         device: torch.device,
         candidates: Sequence[int] | None = None,
     ) -> None:
-        self._photos = photos
+        self._workspace = workspace
         self._points = points
         self.renderer = renderer
         self._num_views = num_views
         self._device = device
-        self._candidates = range(len(photos.scene.views)) if candidates is None else candidates
+        self._candidates = range(workspace.num_photos) if candidates is None else candidates
         # What the networks make of each photo, which the next pose mostly needs too.
         self._photo_features: Recent[Tensor | None] = Recent(2 * num_views)
         self._descriptors: dict[tuple[Corrector, FeatureSource], Recent[Tensor]] = {}
 
     def choose(self, target: Camera) -> Choice:
         """Decide what a target is rendered from; cheap, no photo is read."""
-        views = [self._photos.scene.views[i] for i in self._candidates]
+        views = [self._workspace.scene.views[i] for i in self._candidates]
         near_far = depth_range(target, self._points, views)
         cameras = [view.camera for view in views]
         chosen = select_sources(target, cameras, self._num_views, near_far, self._points)
@@ -115,7 +115,7 @@ class SceneLifter:
     def read_ahead(self, target: Camera, choice: Choice, features: Mapping[str, FeatureSource]) -> None:
         """Read what `lift` will need, on another thread while it renders the target before."""
         # Of two targets, each photo at the target's size and, for the descriptors, at the encoder's.
-        self._photos.make_room(4 * self._num_views)
+        self._workspace.make_room(4 * self._num_views)
         corrector = self.renderer.corrector
         models = self._models(target, choice.sources, features, None)
         try:
@@ -124,12 +124,12 @@ class SceneLifter:
             return
         for index in choice.sources:
             camera = self._source_camera(index, target)
-            self._photos.resized(index, camera.width, camera.height)
+            self._workspace.resized(index, camera.width, camera.height)
             for name, source in features.items():
                 if not models[name].channels_at_once:
                     touched(source.read(index).data)
                 if corrector is not None and index not in self._descriptors.get((corrector, source), ()):
-                    self._photos.resized(index, *source.size(index))
+                    self._workspace.resized(index, *source.size(index))
 
     def lift(
         self,
@@ -195,7 +195,7 @@ class SceneLifter:
         return left, {name: replace(model, channels_at_once=at_once[name]) for name, model in models.items()}
 
     def _source_views(self, chosen: Sequence[int], cameras: Sequence[Camera]) -> SourceViews:
-        photos = [self._photos.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
+        photos = [self._workspace.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
         images = [to_image(photo) for photo in photos]
         valid = [torch.from_numpy(photo.valid) for photo in photos]
         looked_at = [self._look_at(i, image) for i, image in zip(chosen, images, strict=True)]
@@ -216,7 +216,7 @@ class SceneLifter:
         """The corrector's descriptors [D, h, w] of the cells of a photo's features."""
 
         def make() -> Tensor:
-            photo = self._photos.resized(index, *source.size(index))
+            photo = self._workspace.resized(index, *source.size(index))
             return corrector.describe(to_image(photo, self._device), source.read(index).grid)
 
         recent = self._descriptors.setdefault((corrector, source), Recent(2 * self._num_views))
@@ -227,7 +227,7 @@ class SceneLifter:
 
     def _source_camera(self, index: int, target: Camera) -> Camera:
         """The photo's camera, at a size where its pixels are as fine as the target's: finer ones would alias."""
-        camera = self._photos.scene.views[index].camera
+        camera = self._workspace.camera(index)
         factor = min(1.0, target.K[0, 0] / camera.K[0, 0])
         if factor > 1 - 1e-3:  # not worth a resampling
             return camera

@@ -24,35 +24,35 @@ from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.pipeline.encode import encoded_size, model_of
 from lift3d_cli.pipeline.lift import Choice, LiftedView, SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
-from lift3d_cli.pipeline.workspace import Recent, ScenePhotos
+from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.paths import CameraPath
 
 
 class CachedFeatures:
     """Features of one encoder from the scene cache: a `FeatureSource`."""
 
-    def __init__(self, photos: ScenePhotos, encoder: EncoderRecord, keep: int, model: Model | None = None) -> None:
+    def __init__(self, workspace: Workspace, encoder: EncoderRecord, keep: int, model: Model | None = None) -> None:
         self.encoder = encoder
         self.model: Model = model or model_of(encoder)
-        self.photos = photos
+        self.workspace = workspace
         self._recent: Recent[FeatureMap] = Recent(keep)
 
     def size(self, index: int) -> tuple[int, int]:
         """See `FeatureSource`."""
-        return encoded_size(self.encoder, self.photos.scene.views[index].camera)
+        return encoded_size(self.encoder, self.workspace.camera(index))
 
     def read(self, index: int, keep: bool = True) -> FeatureMap:
         """See `FeatureSource`; the file is memory-mapped."""
-        record = self.photos.record(index, self.size(index))
+        record = self.workspace.record(index, self.size(index))
 
         def make() -> FeatureMap:
-            return FeatureMap(*self.photos.cache.read_features(self.encoder, record))
+            return FeatureMap(*self.workspace.cache.read_features(self.encoder, record))
 
         return self._recent.get(index, make) if keep else make()
 
 
 def render(
-    photos: ScenePhotos,
+    workspace: Workspace,
     path: CameraPath,
     name: str,
     config: RenderConfig,
@@ -62,7 +62,7 @@ def render(
     """Render every pose of a path that is not rendered yet; returns the render's folder.
 
     Args:
-        photos: the scene's photos, with a cache.
+        workspace: the scene, with a cache.
         path: the poses.
         name: of the render, for people.
         config: settings.
@@ -72,13 +72,13 @@ def render(
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
     device = resolve_device(config.device)
-    lifter = SceneLifter(photos, photos.points(), make_renderer(config, device), config.views, device)
+    lifter = SceneLifter(workspace, workspace.points(), make_renderer(config, device), config.views, device)
     choices = [lifter.choose(camera) for camera in path.cameras]
     used = sorted({i for choice in choices for i in choice.sources})
-    features = {e.name: CachedFeatures(photos, e, 2 * config.views) for e in _encoders(photos, used, config)}
-    content = _content(photos, path, choices, config.views, lifter.renderer.settings())
-    facts = {"scene": str(photos.scene.root.resolve()), "fps": path.fps, "names": list(path.names)}
-    root = output or render_dir(photos.cache.root, name, content)
+    features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in _encoders(workspace, used, config)}
+    content = _content(workspace, path, choices, config.views, lifter.renderer.settings())
+    facts = {"scene": str(workspace.scene.root.resolve()), "fps": path.fps, "names": list(path.names)}
+    root = output or render_dir(workspace.cache.root, name, content)
     colors = Render.create(root, content, facts)
     lifted = {name: _features_render(colors, source.encoder, config.dtype) for name, source in features.items()}
     todo_colors, missing = set(colors.missing()), {name: set(r.missing()) for name, r in lifted.items()}
@@ -112,27 +112,27 @@ def _features_render(colors: Render, encoder: EncoderRecord, dtype: str) -> Rend
     )
 
 
-def _encoders(photos: ScenePhotos, used: Sequence[int], config: RenderConfig) -> list[EncoderRecord]:
+def _encoders(workspace: Workspace, used: Sequence[int], config: RenderConfig) -> list[EncoderRecord]:
     """The encoders to lift, and a clear word now if a photo that is needed is not encoded."""
-    cache = photos.cache
+    cache = workspace.cache
     if config.models:
         encoders = [cache.find_encoder(name) for name in config.models]
     else:
         encoders = list({e.name: e for e in cache.encoders()}.values())
     for encoder in encoders:
-        records = [photos.record(i, encoded_size(encoder, photos.scene.views[i].camera)) for i in used]
+        records = [workspace.record(i, encoded_size(encoder, workspace.camera(i))) for i in used]
         missing = cache.missing(encoder, records)
         if missing:
             raise CacheError(
                 f"{cache.root}: {len(missing)} of {len(records)} photos are not encoded with {encoder.name} "
                 f"(first: {missing[0].name}). "
-                f"hint: lift3d encode {photos.scene.root} --model {shlex.quote(encoder.ref)}"
+                f"hint: lift3d encode {workspace.scene.root} --model {shlex.quote(encoder.ref)}"
             )
     return encoders
 
 
 def _content(
-    photos: ScenePhotos, path: CameraPath, choices: Sequence[Choice], views: int, renderer: Mapping[str, object]
+    workspace: Workspace, path: CameraPath, choices: Sequence[Choice], views: int, renderer: Mapping[str, object]
 ) -> dict[str, object]:
     """Everything that the rendered colours depend on."""
     used = sorted({i for choice in choices for i in choice.sources})
@@ -142,7 +142,7 @@ def _content(
         "frames": len(path),
         "dtype": "fp32",  # of the depth
         "cameras": [camera_json(camera) for camera in path.cameras],
-        "sources": [[photos.record(i).key, photos.scene.views[i].camera.w2c.tolist()] for i in used],
+        "sources": [[workspace.record(i).key, workspace.camera(i).w2c.tolist()] for i in used],
         # Per pose: near and far, and which of the sources. They follow from all photos, by the points of the surfaces.
         "choices": [[*choice.depth_range, [place[i] for i in choice.sources]] for choice in choices],
         "views": views,

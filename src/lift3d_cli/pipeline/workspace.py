@@ -1,4 +1,4 @@
-"""The photos of a scene as the stages need them: identified, undistorted once, resized, a few kept in memory."""
+"""A scene as the stages need it: its photos identified, undistorted once, resized, a few kept in memory."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Recent(Generic[T]):
         return value
 
 
-class ScenePhotos:
-    """Photos of a scene by index.
+class Workspace:
+    """A scene to work on: its cameras and photos by index, the points on its surfaces, and its cache.
 
     Args:
         scene: the scene.
@@ -65,6 +65,15 @@ class ScenePhotos:
         self._sha256 = functools.cache(file_sha256)
         self._records: dict[tuple[int, tuple[int, int] | None], PhotoRecord] = {}
         self._recent: Recent[Photo] = Recent(keep)
+
+    @property
+    def num_photos(self) -> int:
+        """Count the photos, which are those of `Scene.views`, in their order."""
+        return len(self.scene.views)
+
+    def camera(self, index: int) -> Camera:
+        """Return the camera of a photo, undistorted and in the full size that it has here."""
+        return self.scene.views[index].camera
 
     def record(self, index: int, size: tuple[int, int] | None = None) -> PhotoRecord:
         """The identity of a photo, shrunk to `size` (width, height); reads the file's bytes the first time."""
@@ -109,8 +118,8 @@ class ScenePhotos:
         views = self.scene.views if indices is None else [self.scene.views[i] for i in indices]
         if self.cache is None or self.scene.points is not None:
             return surface_points(self.scene, views=views)
-        chosen = range(len(self.scene.views)) if indices is None else indices
-        ingredients = [[self.record(i).key, self.scene.views[i].camera.w2c.tolist()] for i in chosen]
+        chosen = range(self.num_photos) if indices is None else indices
+        ingredients = [[self.record(i).key, self.camera(i).w2c.tolist()] for i in chosen]
         key = key_of("points", {"photos": ingredients})
         try:
             return self.cache.read_arrays("points", key)["xyz"]
@@ -120,19 +129,19 @@ class ScenePhotos:
             return points
 
 
-class ResizedPhotos(ScenePhotos):
+class ResizedWorkspace(Workspace):
     """A scene whose photos, with their cameras, are all resized to one height; nothing is kept on disk."""
 
     def __init__(self, scene: Scene, height: int, keep: int) -> None:
         super().__init__(_resized_scene(scene, height), None, keep)
-        self._full = ScenePhotos(scene, None)
+        self._full = Workspace(scene, None)
 
     def resized(self, index: int, width: int, height: int) -> Photo:
-        """See `ScenePhotos`; from the photo in full size, so that it is resampled once."""
+        """See `Workspace`; from the photo in full size, so that it is resampled once."""
         return self._recent.get((index, width, height), lambda: resize_photo(self._full.photo(index), width, height))
 
     def points(self, indices: list[int] | None = None) -> np.ndarray:
-        """See `ScenePhotos`."""
+        """See `Workspace`."""
         return self._full.points(indices)
 
 

@@ -23,7 +23,7 @@ from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.png import read_png
 from lift3d_cli.machine.provenance import commit
 from lift3d_cli.models.registry import find_model
-from lift3d_cli.pipeline.workspace import ScenePhotos
+from lift3d_cli.pipeline.workspace import Workspace
 
 _MAX_JSON_BYTES = 64 * 2**20
 
@@ -73,7 +73,7 @@ class Run:
 
     Args:
         folder: of the render.
-        photos: of its scene, with the cache.
+        workspace: its scene, with the cache.
         decoded: folder of the results of `decode`.
         max_frames: show so many frames of the path at most, evenly spread.
 
@@ -81,8 +81,8 @@ class Run:
         CacheError: if the render is missing, damaged or unfinished.
     """
 
-    def __init__(self, folder: Path, photos: ScenePhotos, decoded: Path, max_frames: int) -> None:
-        self.render, self.photos, self.decoded = Render.open(folder), photos, decoded
+    def __init__(self, folder: Path, workspace: Workspace, decoded: Path, max_frames: int) -> None:
+        self.render, self.workspace, self.decoded = Render.open(folder), workspace, decoded
         if missing := self.render.missing():
             raise CacheError(
                 f"{folder}: {len(missing)} of {self.render.content['frames']} frames are not rendered yet. "
@@ -107,7 +107,7 @@ class Run:
     @cached_property
     def encoders(self) -> dict[str, EncoderRecord]:
         """By model, what encoded the photos; without those that are gone from the cache."""
-        by_key = {encoder.key: encoder for encoder in self.photos.cache.encoders()}
+        by_key = {encoder.key: encoder for encoder in self.workspace.cache.encoders()}
         keys = {name: lifted.content["encoder"] for name, lifted in self.lifted.items()}
         return {name: by_key[key] for name, key in keys.items() if key in by_key}
 
@@ -142,7 +142,7 @@ class Run:
 
     def commands(self) -> list[str]:
         """The command lines that lead to the results, as far as these record them."""
-        scene, render = short(self.photos.scene.root), short(self.render.root)
+        scene, render = short(self.workspace.scene.root), short(self.render.root)
         lines = [f"lift3d encode {scene} {_encode_options(e)}" for e in self.encoders.values()]
         renderer = self.render.content["renderer"]
         made = {"views": self.render.content["views"], "samples": renderer["num_samples"]}

@@ -194,9 +194,9 @@ def corrections(
         raise ModelError("the render is of other weights, precision or version. hint: --weights")
     if not run.encoders:
         raise CacheError("the cache has no features of its models any more")
-    sources = {name: CachedFeatures(run.photos, e, 2 * content["views"]) for name, e in run.encoders.items()}
+    sources = {name: CachedFeatures(run.workspace, e, 2 * content["views"]) for name, e in run.encoders.items()}
     plain = replace(renderer, corrector=None)
-    lifter = SceneLifter(run.photos, np.zeros((0, 3)), plain, content["views"], device)
+    lifter = SceneLifter(run.workspace, np.zeros((0, 3)), plain, content["views"], device)
     found: dict[str, list[np.ndarray]] = {name: [] for name in sources}
     for place in progress(chosen, "corrector", len(chosen)):
         frame = run.frames[place]

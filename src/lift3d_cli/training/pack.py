@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lift3d_cli.pipeline.workspace import ScenePhotos, shrunk_size
+from lift3d_cli.pipeline.workspace import Workspace, shrunk_size
 from lift3d_cli.scene.assemble import OPENCV_FROM_OPENGL
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.photos import resize_photo
@@ -40,7 +40,7 @@ def pack_scene(folder: Path, out: Path, max_size: int, quality: int, max_photos:
     Raises:
         SceneError: if it cannot be read.
     """
-    photos = ScenePhotos(load_scene(folder), None)
+    photos = Workspace(load_scene(folder), None)
     views = photos.scene.views
     points = photos.points([i for i in range(len(views)) if not left_out or i % left_out])
     (out / "images").mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ from lift3d_cli.machine.device import resolve_precision
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.lift import SceneLifter
 from lift3d_cli.pipeline.renderers import SINGLE_STAGE_SAMPLES
-from lift3d_cli.pipeline.workspace import ResizedPhotos
+from lift3d_cli.pipeline.workspace import ResizedWorkspace
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.training.photos import read_photo
 from lift3d_cli.training.renderer_data import (
@@ -254,11 +254,11 @@ def _mean(values: Tensor, counts: Tensor) -> Tensor:  # [B, h, w] each, to [B]
 def held_out_psnr(renderer: Renderer, folder: Path, device: torch.device | str = "cpu", every: int = 8) -> float:
     """Mean PSNR in dB over the last few left-out photos of a scene, at height 320 from 8 views."""
     photos, candidates, points = _held_out_scene(folder, every)
-    views = range(len(photos.scene.views))
+    views = range(photos.num_photos)
     lifter = SceneLifter(photos, points, renderer, 8, torch.device(device), candidates)
     values = []
     for i in views[::every][-_MAX_HELD_OUT:]:
-        camera = photos.scene.views[i].camera
+        camera = photos.camera(i)
         photo = photos.resized(i, camera.width, camera.height)
         image = lifter.lift(camera, lifter.choose(camera)).frame.image.cpu()
         counts = torch.from_numpy(photo.valid & photo.opaque)
@@ -267,8 +267,8 @@ def held_out_psnr(renderer: Renderer, folder: Path, device: torch.device | str =
 
 
 @functools.lru_cache
-def _held_out_scene(folder: Path, every: int) -> tuple[ResizedPhotos, list[int], np.ndarray]:
+def _held_out_scene(folder: Path, every: int) -> tuple[ResizedWorkspace, list[int], np.ndarray]:
     """Photos at height 320, the indices that stay as sources, and surface points from those."""
-    photos = ResizedPhotos(load_scene(folder), 320, keep=64)
-    candidates = [i for i in range(len(photos.scene.views)) if i % every]
+    photos = ResizedWorkspace(load_scene(folder), 320, keep=64)
+    candidates = [i for i in range(photos.num_photos) if i % every]
     return photos, candidates, photos.points(candidates)
