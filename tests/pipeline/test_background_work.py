@@ -81,7 +81,7 @@ def test_a_pose_is_read_on_another_thread_and_of_other_photos_nothing(work, monk
         lambda self, encoder, photo: note(photo.name) or read_features(self, encoder, photo),
     )
     render = work.render()
-    used = {work.workspace.scene.views[i].name for pose in range(3) for i in render.read_frame(pose)[2]["sources"]}
+    used = {work.workspace.scene.views[i].name for pose in range(3) for i in render.read_maps(pose).sources}
     # The frames are half as large as the photos that were encoded, so each photo is read for the colour, for the
     # descriptors, and its features: once, and none of it by the thread that renders.
     assert sorted(reads) == sorted(3 * [("lift3d-reader", name) for name in used])
@@ -127,7 +127,7 @@ def test_photo_that_is_damaged_meanwhile_ends_the_render_and_the_frames_before_a
     work.encode()
     cameras = rig(8)[:3]
     done = work.render(cameras, output=tmp_path / "before", views=1)
-    first, second, _ = (done.read_frame(pose)[2]["sources"].item() for pose in range(3))
+    (first,), (second,), _ = (done.read_maps(pose).sources for pose in range(3))
     assert first != second
     damaged, read_photo = work.workspace.scene.views[second].name, photos_module.read_photo
 

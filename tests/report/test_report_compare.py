@@ -73,8 +73,8 @@ def test_uncovered_pixels_contradict_nothing():
 def test_correction_is_that_from_the_blended_to_the_corrected_features(folder):
     run = open_run(folder)
     (maps,) = compare.corrections(run, [2], ReportConfig(), no_progress).values()
-    settings, frame = run.render.content["renderer"]["proposal"], run.frames[2]
-    config = RenderConfig(planes=8, samples=2, views=3, precision=settings["precision"])
+    frame = run.frames[2]
+    config = RenderConfig(planes=8, samples=2, views=3, precision=run.render.precision)
     renderer = make_renderer(config)
     lifter = SceneLifter(run.workspace, run.workspace.points(), renderer, 3, torch.device("cpu"))
     source = CachedFeatures(run.workspace, run.encoders["patches"], 8)

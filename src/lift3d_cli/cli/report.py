@@ -51,7 +51,7 @@ def report(
     from lift3d_cli.report.collect import Run, default_results
     from lift3d_cli.report.page import make_report
 
-    workspace = open_workspace(Path(Render.open(folder).facts["scene"]), folder, cache)
+    workspace = open_workspace(Render.open(folder).scene, folder, cache)
     results = decoded or default_results(folder)
     config = ReportConfig(tuple(metrics or ()), compare_2d, frames, device, memory, weights)
     page = make_report(Run(folder, workspace, results, frames), config, console.progress)

@@ -16,7 +16,7 @@ from lift3d_cli.machine.background import BackgroundWriter, prefetched
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import Model
-from lift3d_cli.models.fingerprint import fingerprint
+from lift3d_cli.models.fingerprint import fingerprint, is_made_by
 from lift3d_cli.models.registry import ModelRef, find_model
 from lift3d_cli.pipeline.workspace import Workspace, shrunk_size
 from lift3d_cli.scene.scene import Photo
@@ -76,13 +76,12 @@ def _encode_model(
             torch.manual_seed(config.seed)  # per photo, so that the order and what was there before do not matter
             features = model.checked_encode(to_image(photo, device), workspace.scene.views[i].name)
             cache.write_features(encoder, records[i], features.data, features.grid, later)
-    folder = cache.root / "feats" / encoder.folder
-    return Encoded(model.spec.name, folder, len(todo), len(views) - len(todo))
+    return Encoded(model.spec.name, cache.features_dir(encoder), len(todo), len(views) - len(todo))
 
 
 def encoded_size(encoder: EncoderRecord, camera: Camera) -> tuple[int, int]:
     """(width, height) of the image that an encoder gets for a photo of this camera."""
-    return shrunk_size(camera, encoder.fingerprint["max_size"])
+    return shrunk_size(camera, encoder.max_size)
 
 
 def to_image(photo: Photo, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -98,7 +97,7 @@ def model_of(encoder: EncoderRecord) -> Model:
     """
     ref = find_model(encoder.ref)
     model = ref.load()
-    if not fingerprint(model, ref).items() <= dict(encoder.fingerprint).items():  # it has settings of encode too
+    if not is_made_by(encoder.fingerprint, model, ref):
         raise ModelError(
             f"model {encoder.name}: changed since the photos were encoded with it. "
             f"hint: lift3d encode SCENE --model {shlex.quote(encoder.ref)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lift3d_cli.cache.inventory import prune
+from lift3d_cli.cache.renders import renders_dir
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.pipeline.encode import encoded_size
 from lift3d_cli.pipeline.workspace import Workspace
@@ -16,9 +17,9 @@ def prune_features(scene: Scene, cache: SceneCache) -> int:
     """
     workspace = Workspace(scene, cache)
     latest = {encoder.name: encoder for encoder in cache.encoders()}.values()
-    keep = [cache.root / "renders", *cache.root.glob("points-*.safetensors")]
+    keep = [renders_dir(cache.root), *cache.array_paths("points")]
     for index, view in enumerate(scene.views):
-        keep.append(cache.root / "photos" / workspace.record(index).file_name)
+        keep.append(cache.photo_path(workspace.record(index)))
         for encoder in latest:
             record = workspace.record(index, encoded_size(encoder, view.camera))
             keep.append(cache.features_path(encoder, record))

@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 
 import lift3d_cli
-from lift3d_cli.cache.format import EncoderRecord, slug
-from lift3d_cli.cache.renders import Render, render_dir, render_key
+from lift3d_cli.cache.format import EncoderRecord
+from lift3d_cli.cache.renders import FrameMaps, Render, render_content, render_dir
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.machine.atomic import Later, write_atomic
 from lift3d_cli.machine.background import BackgroundWriter, prefetched
 from lift3d_cli.machine.device import resolve_device
@@ -77,10 +76,9 @@ def render(
     used = sorted({i for choice in choices for i in choice.sources})
     features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in _encoders(workspace, used, config)}
     content = _content(workspace, path, choices, config.views, lifter.renderer.settings())
-    facts = {"scene": str(workspace.scene.root.resolve()), "fps": path.fps, "names": list(path.names)}
     root = output or render_dir(workspace.cache.root, name, content)
-    colors = Render.create(root, content, facts)
-    lifted = {name: _features_render(colors, source.encoder, config.dtype) for name, source in features.items()}
+    colors = Render.begin(root, content, workspace.scene.root.resolve(), path.fps, path.names)
+    lifted = {name: colors.begin_features(source.encoder, config.dtype) for name, source in features.items()}
     todo_colors, missing = set(colors.missing()), {name: set(r.missing()) for name, r in lifted.items()}
     todo = sorted(todo_colors.union(*missing.values()))
 
@@ -101,15 +99,6 @@ def render(
             for name, data in found.items():
                 lifted[name].write_frame(index, data.cpu(), grids[name], later=later)
     return root
-
-
-def _features_render(colors: Render, encoder: EncoderRecord, dtype: str) -> Render:
-    """An encoder's lifted features: they join the render of the colours, also when they are made later."""
-    content = {"frames": colors.content["frames"], "dtype": dtype, "render": colors.key, "encoder": encoder.key}
-    facts = {"ref": encoder.ref, "model": encoder.name, "fingerprint": dict(encoder.fingerprint)}
-    return Render.create(
-        colors.root / "feats" / f"{slug(encoder.name, 'model')}-{render_key(content)[:8]}", content, facts
-    )
 
 
 def _encoders(workspace: Workspace, used: Sequence[int], config: RenderConfig) -> list[EncoderRecord]:
@@ -137,40 +126,21 @@ def _content(
     """Everything that the rendered colours depend on."""
     used = sorted({i for choice in choices for i in choice.sources})
     place = {index: n for n, index in enumerate(used)}
-    return {
-        "version": lift3d_cli.__version__,
-        "frames": len(path),
-        "dtype": "fp32",  # of the depth
-        "cameras": [camera_json(camera) for camera in path.cameras],
-        "sources": [[workspace.record(i).key, workspace.camera(i).w2c.tolist()] for i in used],
-        # Per pose: near and far, and which of the sources. They follow from all photos, by the points of the surfaces.
-        "choices": [[*choice.depth_range, [place[i] for i in choice.sources]] for choice in choices],
-        "views": views,
-        "renderer": renderer,
-        "maps": ["confidence", "coverage", "depth"],
-    }
-
-
-def camera_json(camera: Camera) -> dict[str, object]:
-    """A camera as JSON values."""
-    return {"K": camera.K.tolist(), "w2c": camera.w2c.tolist(), "width": camera.width, "height": camera.height}
+    return render_content(
+        lift3d_cli.__version__,
+        path.cameras,
+        [(workspace.record(i).key, workspace.camera(i)) for i in used],
+        [(choice.depth_range, [place[i] for i in choice.sources]) for choice in choices],
+        views,
+        renderer,
+    )
 
 
 def _write_colors(colors: Render, index: int, view: LiftedView, later: Later) -> None:
     frame, image = view.frame, to_uint8(view.frame.image)
     later(lambda: write_atomic(colors.color_path(index), encode_png(image)))
-    height, width = frame.depth.shape
-    colors.write_frame(
-        index,
-        frame.depth[None].cpu(),
-        FeatureGrid(width, height, (1.0, 1.0)),
-        {
-            "coverage": _as_bytes(frame.coverage),
-            "confidence": _as_bytes(frame.confidence),
-            "sources": torch.tensor(list(view.choice.sources), dtype=torch.int32),
-        },
-        later,
-    )
+    coverage, confidence = _as_bytes(frame.coverage), _as_bytes(frame.confidence)
+    colors.write_maps(index, FrameMaps(frame.depth, coverage, confidence, view.choice.sources), later)
 
 
 def _as_bytes(share: torch.Tensor) -> torch.Tensor:

@@ -42,7 +42,7 @@ def plot_data(run: Run, thumbnail: int, max_points: int) -> dict[str, object]:
         ],
         "path": [
             {"name": name, "at": placed(_corners(camera, frustum))}
-            for name, camera in zip(run.render.facts["names"], run.cameras, strict=True)
+            for name, camera in zip(run.render.names, run.cameras, strict=True)
         ],
         "points": colored[inside].round(3).tolist(),
     }

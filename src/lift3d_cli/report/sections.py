@@ -112,7 +112,7 @@ def cards(shown: Shown) -> str:
 
 def warnings(run: Run) -> str:
     """What `render` warns of."""
-    if "confidence" not in run.render.content.get("maps", ()):
+    if not run.render.has_confidence:
         return ""
     return "".join(f'<p class="warning">{escape(text)}</p>' for text in judge(run.render).warnings)
 
@@ -218,7 +218,7 @@ def inside(shown: Shown, size: Size) -> str:
     unseen = "linear-gradient(90deg, #888, rgb({} {} {}))".format(*UNSEEN)
     for n, place in enumerate(shown.chosen):
         frame = shown.run.frames[place]
-        near, far, _ = shown.run.render.content["choices"][frame.index]
+        near, far = shown.run.render.depth_range(frame.index)
         height, width = frame.depth.shape
         inverse = ((1 / frame.depth - 1 / far) / (1 / near - 1 / far)).numpy()
         tiles = [
@@ -255,9 +255,8 @@ def _key(colors: int, low: str, high: str) -> str:
 
 def made(run: Run) -> str:
     """Commands, the poses to download, versions."""
-    facts = run.render.facts
     with tempfile.TemporaryDirectory() as folder:
-        file = write_path(Path(folder) / "path.json", run.cameras, float(facts["fps"]), facts["names"])
+        file = write_path(Path(folder) / "path.json", run.cameras, run.render.fps, run.render.names)
         poses = base64.b64encode(file.read_bytes()).decode()
     versions = "".join(f"<dt>{escape(what)}</dt><dd>{escape(which)}</dd>" for what, which in run.versions().items())
     return (
