@@ -113,7 +113,7 @@ def measured(scene_path: Path, options: argparse.Namespace) -> Iterator[Measured
     terms = _watch_terms()
     for i in held_out:
         camera = photos.camera(i)
-        view = lifter.lift(camera, lifter.choose(camera), features)
+        view = lifter.lift(lifter.plan(camera, lifter.choose(camera), features))
         photo = photos.resized(i, camera.width, camera.height)
         counts, believed = torch.from_numpy(photo.valid & photo.opaque), view.frame.confidence
         yield Measured(

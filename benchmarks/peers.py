@@ -230,7 +230,7 @@ def rays_per_second(rounds: int, height: int, rays: int, device: torch.device) -
         for _ in mapped(lambda _: network(maps, uv, direction), range(num_workers(device)), device):
             pass
 
-    runs = {"lift3d": lambda: lifter.lift(target, choice), "transformer": transform}
+    runs = {"lift3d": lambda: lifter.lift(lifter.plan(target, choice)), "transformer": transform}
     seconds = measuring.medians(runs, rounds, device)
     pixels, num_rays = target.width * target.height, num_workers(device) * rays
     return {"lift3d": pixels / seconds["lift3d"], "transformer": num_rays / seconds["transformer"]}, views

@@ -37,6 +37,7 @@ from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.rigs import look_at
 from lift3d_cli.pipeline.decode import decode
 from lift3d_cli.pipeline.encode import encode
+from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
 from lift3d_cli.pipeline.render import render
 from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.paths import CameraPath
@@ -163,7 +164,7 @@ class Bench:
             render(self._photos(), self.path, "poses", self.config, next(self._fresh), stop)
 
     def _photos(self) -> Workspace:
-        return Workspace(self.scene, self._cache, keep=3 * self.job.views)
+        return Workspace(self.scene, self._cache, keep=PHOTOS_PER_VIEW * self.job.views)
 
 
 COMMANDS: dict[str, Callable[[Bench], object]] = {

@@ -43,6 +43,7 @@ from lift3d_cli.pipeline import lift as lift_module
 from lift3d_cli.pipeline import render as render_module
 from lift3d_cli.pipeline.decode import decode
 from lift3d_cli.pipeline.encode import encode
+from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
 from lift3d_cli.pipeline.render import CachedFeatures, render
 from lift3d_cli.pipeline.results import TaskFolder
 from lift3d_cli.pipeline.workspace import Workspace
@@ -179,7 +180,7 @@ class Job:
     def run(self, stopwatch: Stopwatch) -> None:
         """Leaves nothing behind but what can be read again in the cache: the features and the scene's points."""
         decoding = DecodeConfig(self.task, device=self.config.device, video=False)
-        workspace = Workspace(self.scene, self.cache, keep=3 * self.config.views)
+        workspace = Workspace(self.scene, self.cache, keep=PHOTOS_PER_VIEW * self.config.views)
         with tempfile.TemporaryDirectory() as folder:
             done = render(workspace, self.path, "stages", self.config, Path(folder) / "render", stopwatch.progress)
             decode(done, Path(folder), decoding, stopwatch.progress)

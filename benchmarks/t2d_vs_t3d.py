@@ -109,7 +109,7 @@ class Bench:
             rounds: that count.
         """
         added: dict[str, list[float]] = {name: [] for name in models}
-        runs = {"render": lambda: self._lifter.lift(self.target, self.choice)}
+        runs = {"render": lambda: self._lifter.lift(self._lifter.plan(self.target, self.choice))}
         for name, (ref, task) in models.items():
             runs |= self._of_model(name, ref, task, added[name])
         runs = {name: torch.inference_mode()(run) for name, run in runs.items()}
@@ -125,7 +125,7 @@ class Bench:
         """What is timed of a model. `lift` appends what the features add to `added`."""
         model = find_model(ref).load()
         source = {name: EncodedOnTheSpot(self.photos, model, self.device, 2 * len(self.choice.sources))}
-        view = self._lifter.lift(self.target, self.choice, source)
+        view = self._lifter.lift(self._lifter.plan(self.target, self.choice, source))
         features = FeatureMap(view.frame.features[name], view.grids[name])
         rendered = RenderedView(view.frame.image, view.frame.coverage)
         with torch.inference_mode():
@@ -134,14 +134,17 @@ class Bench:
         def lift() -> None:
             stopwatch = Stopwatch(self.device)
             with stopwatch.watching(type(model)):
-                self._lifter.lift(self.target, self.choice, source)
+                self._lifter.lift(self._lifter.plan(self.target, self.choice, source))
             added.append(of_features(stopwatch.seconds, rendered.coverage.numel(), features.data[0].numel()))
+
+        def features_alone() -> None:
+            self._lifter.lift_features(self._lifter.plan(self.target, self.choice, source), rendered.image)
 
         return {
             f"lift {name}": lift,
             f"encode {name}": lambda: model.checked_encode(rendered.image),
             f"decode {name}": lambda: decoder(features, rendered),
-            f"features {name}": lambda: self._lifter.lift_features(self.target, self.choice, source, rendered.image),
+            f"features {name}": features_alone,
         }
 
 

@@ -18,6 +18,7 @@ from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.errors import ResourceError, SceneError
 from lift3d_cli.machine import atomic
 from lift3d_cli.machine import background as overlap
+from lift3d_cli.pipeline import lift
 from lift3d_cli.pipeline import workspace as photos_module
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
@@ -86,6 +87,19 @@ def test_a_pose_is_read_on_another_thread_and_of_other_photos_nothing(work, monk
     # descriptors, and its features: once, and none of it by the thread that renders.
     assert sorted(reads) == sorted(3 * [("lift3d-reader", name) for name in used])
     assert len(used) < 8
+
+
+def test_a_pose_is_planned_once_and_by_the_thread_that_reads(work, monkeypatch):
+    work.encode()
+    planned, plan_memory = [], lift.plan_memory
+
+    def note(*args):
+        planned.append(threading.current_thread().name[:13])
+        return plan_memory(*args)
+
+    monkeypatch.setattr(lift, "plan_memory", note)
+    work.render()
+    assert planned == 3 * ["lift3d-reader"]
 
 
 def full_disk(monkeypatch, name: str) -> None:

@@ -85,7 +85,7 @@ def test_offset_of_the_models_grid_stays_with_the_image(model, monkeypatch):
 def test_features_land_on_the_target_at_any_resolution(photos, model, factor):
     target = look_at((0.0, 0.0, -4.0)).resized(round(96 * factor), round(72 * factor))
     lifter = SceneLifter(photos, photos.points(), RENDERER, 6, CPU)
-    view = lifter.lift(target, lifter.choose(target), {"patches": EncodedPhotos(photos, model)})
+    view = lifter.lift(lifter.plan(target, lifter.choose(target), {"patches": EncodedPhotos(photos, model)}))
     assert view.frame.image.shape == (3, target.height, target.width)
     grid = view.grids["patches"]
     assert (grid.width, grid.height) == (24, 18)  # as many cells per angle as the photos have, at any size
@@ -101,7 +101,7 @@ def test_sources_are_read_at_the_targets_scale_and_never_enlarged(photos, monkey
     for width, height, want in ((48, 36, (48, 36)), (96, 72, (96, 72)), (192, 144, (96, 72))):
         asked.clear()
         target = look_at((0.0, 0.0, -4.0)).resized(width, height)
-        lifter.lift(target, lifter.choose(target))
+        lifter.lift(lifter.plan(target, lifter.choose(target)))
         assert asked == [want] * 3
 
 
@@ -110,7 +110,7 @@ def test_features_of_the_chosen_photos_only_are_read(photos, model):
     lifter = SceneLifter(photos, photos.points(), RENDERER, 3, CPU)
     choice = lifter.choose(target)
     source = EncodedPhotos(photos, model)
-    lifter.lift(target, choice, {"patches": source})
+    lifter.lift(lifter.plan(target, choice, {"patches": source}))
     assert source.asked == list(choice.sources)
 
 
@@ -133,7 +133,7 @@ def test_photos_of_mixed_sizes_and_shapes_are_lifted_together(tmp_path, model):
     photos = Workspace(load_scene(write_scene(tmp_path / "mixed", [*cameras, upright])), None)
     target = look_at((-0.3, 0.0, -4.0))
     lifter = SceneLifter(photos, photos.points(), RENDERER, 5, CPU)
-    view = lifter.lift(target, lifter.choose(target), {"patches": EncodedPhotos(photos, model)})
+    view = lifter.lift(lifter.plan(target, lifter.choose(target), {"patches": EncodedPhotos(photos, model)}))
     truth = as_tensor(photograph(target)[0])
     assert -10 * torch.log10(((view.frame.image - truth) ** 2).mean()) > 20
     want = model.checked_encode(truth).data

@@ -14,6 +14,7 @@ from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.progress import no_progress
 from lift3d_cli.pipeline.decode import Decoded, decode
 from lift3d_cli.pipeline.encode import Encoded, encode
+from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
 from lift3d_cli.pipeline.render import render
 from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.load import load_scene
@@ -52,7 +53,7 @@ class Work:
     @property
     def workspace(self) -> Workspace:
         """As a new process would see them."""
-        return Workspace(load_scene(self.scene), SceneCache(self.scene / ".lift3d"))
+        return Workspace(load_scene(self.scene), SceneCache(self.scene / ".lift3d"), keep=8 * PHOTOS_PER_VIEW)
 
     def encode(self, model: str | None = None, progress=no_progress, **settings) -> Encoded:
         return encode(self.workspace, EncodeConfig((model or self.model,), **settings), progress)[0]

@@ -80,7 +80,7 @@ def test_correction_is_that_from_the_blended_to_the_corrected_features(folder):
     source = CachedFeatures(run.workspace, run.encoders["patches"], 8)
     correctors = {"with": renderer.corrector, "without": None}
     camera = run.cameras[2]
-    view = lifter.lift(camera, lifter.choose(camera), dict.fromkeys(correctors, source), correctors)
+    view = lifter.lift(lifter.plan(camera, lifter.choose(camera), dict.fromkeys(correctors, source), correctors))
     moved, blended = (view.frame.features[name].float() for name in correctors)
     assert list(frame.sources) == list(view.choice.sources)
     expected = (moved - blended).norm(dim=0) / blended.norm() * blended[0].numel() ** 0.5

@@ -206,7 +206,7 @@ def evaluate(
     rows = []
     for i in progress(bench.held_out, f"eval {scene.root.name}", len(bench.held_out)):
         camera = bench.camera(i)
-        view = lifter.lift(camera, lifter.choose(camera), features)
+        view = lifter.lift(lifter.plan(camera, lifter.choose(camera), features))
         rows.append({"name": scene.views[i].name, **_measure(view, bench, i, lpips)})
         rows[-1]["sources"] = [scene.views[j].name for j in view.choice.sources]
         if save is not None:

@@ -13,7 +13,6 @@ from lift3d_cli.cache.format import EncoderRecord
 from lift3d_cli.cache.renders import FrameMaps, Render, render_content, render_dir
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
-from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.atomic import Later, write_atomic
 from lift3d_cli.machine.background import BackgroundWriter, prefetched
 from lift3d_cli.machine.device import resolve_device
@@ -21,7 +20,7 @@ from lift3d_cli.machine.png import encode_png, read_png, to_uint8
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.pipeline.encode import encoded_size, model_of
-from lift3d_cli.pipeline.lift import Choice, LiftedView, SceneLifter
+from lift3d_cli.pipeline.lift import Choice, LiftedView, Plan, SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.paths import CameraPath
@@ -82,20 +81,21 @@ def render(
     todo_colors, missing = set(colors.missing()), {name: set(r.missing()) for name, r in lifted.items()}
     todo = sorted(todo_colors.union(*missing.values()))
 
-    def read(index: int) -> tuple[Camera, Choice, dict[str, CachedFeatures]]:
+    def read(index: int) -> Plan:
         wanted = {name: source for name, source in features.items() if index in missing[name]}
-        lifter.read_ahead(path.cameras[index], choices[index], wanted)
-        return path.cameras[index], choices[index], wanted
+        plan = lifter.plan(path.cameras[index], choices[index], wanted)
+        lifter.read_ahead(plan)
+        return plan
 
-    with prefetched(todo, read) as poses, BackgroundWriter() as later:
-        for index, pose in zip(progress(todo, "render", len(todo)), poses, strict=True):
+    with prefetched(todo, read) as plans, BackgroundWriter() as later:
+        for index, plan in zip(progress(todo, "render", len(todo)), plans, strict=True):
             if index in todo_colors:
-                view = lifter.lift(*pose)
+                view = lifter.lift(plan)
                 _write_colors(colors, index, view, later)
                 found, grids = view.frame.features, view.grids
             else:
                 image = torch.from_numpy(read_png(colors.color_path(index))).permute(2, 0, 1) / 255
-                found, grids = lifter.lift_features(*pose, image)
+                found, grids = lifter.lift_features(plan, image)
             for name, data in found.items():
                 lifted[name].write_frame(index, data.cpu(), grids[name], later=later)
     return root

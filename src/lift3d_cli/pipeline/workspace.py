@@ -29,7 +29,7 @@ class Recent(Generic[T]):
     """
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self._size = size
         self._values: OrderedDict[Hashable, T] = OrderedDict()
         self._lock = Lock()
 
@@ -45,7 +45,7 @@ class Recent(Generic[T]):
         made = make()  # without the lock: who finds his value shall not wait for another's
         with self._lock:
             value = self._values.setdefault(key, made)
-            if len(self._values) > self.size:
+            if len(self._values) > self._size:
                 self._values.popitem(last=False)
         return value
 
@@ -56,7 +56,7 @@ class Workspace:
     Args:
         scene: the scene.
         cache: where undistorted photos are kept, or None to keep nothing on disk.
-        keep: how many resized photos to hold in memory.
+        keep: how many resized photos to hold in memory; see `PHOTOS_PER_VIEW`.
     """
 
     def __init__(self, scene: Scene, cache: SceneCache | None, keep: int = 16) -> None:
@@ -108,10 +108,6 @@ class Workspace:
     def resized(self, index: int, width: int, height: int) -> Photo:
         """A photo at another size."""
         return self._recent.get((index, width, height), lambda: resize_photo(self.photo(index), width, height))
-
-    def make_room(self, keep: int) -> None:
-        """Hold at least so many resized photos in memory."""
-        self._recent.size = max(self._recent.size, keep)
 
     def points(self, indices: list[int] | None = None) -> np.ndarray:
         """[N, 3] points on surfaces, from the file or from the photos `indices` (all); kept in the cache."""

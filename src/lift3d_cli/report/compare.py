@@ -199,7 +199,8 @@ def corrections(
     for place in progress(chosen, "corrector", len(chosen)):
         frame = run.frames[place]
         choice = Choice(render.depth_range(frame.index), frame.sources)
-        blended, _ = lifter.lift_features(run.cameras[frame.index], choice, sources, _tensor(frame.image))
+        plan = lifter.plan(run.cameras[frame.index], choice, sources)
+        blended, _ = lifter.lift_features(plan, _tensor(frame.image))
         for name, maps in found.items():
             without, (stored, _, _) = blended[name].float().cpu(), run.lifted[name].read_frame(frame.index)
             norm = without.square().sum(0).mean().sqrt().clamp(min=1e-12)  # of the whole frame: no cell has none

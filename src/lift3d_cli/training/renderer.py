@@ -260,7 +260,7 @@ def held_out_psnr(renderer: Renderer, folder: Path, device: torch.device | str =
     for i in views[::every][-_MAX_HELD_OUT:]:
         camera = photos.camera(i)
         photo = photos.resized(i, camera.width, camera.height)
-        image = lifter.lift(camera, lifter.choose(camera)).frame.image.cpu()
+        image = lifter.lift(lifter.plan(camera, lifter.choose(camera))).frame.image.cpu()
         counts = torch.from_numpy(photo.valid & photo.opaque)
         values.append(-10 * math.log10(((image - to_image(photo)) ** 2)[:, counts].mean()))
     return sum(values) / len(values)
