@@ -34,7 +34,7 @@ from lift3d_cli.pipeline.held_out import split
 from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.trust import DOUBTFUL, LEAST_COVERAGE, MOST_DOUBTFUL
-from lift3d_cli.pipeline.workspace import ResizedPhotos
+from lift3d_cli.pipeline.workspace import ResizedWorkspace
 from lift3d_cli.scene.load import load_scene
 
 BINS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.01)
@@ -104,7 +104,7 @@ def measured(scene_path: Path, options: argparse.Namespace) -> Iterator[Measured
         held_out = rest[:: math.ceil(len(rest) / options.most)]
     else:
         held_out, sources = split(scene, 8)
-    photos = ResizedPhotos(scene, options.height, keep=64)
+    photos = ResizedWorkspace(scene, options.height, keep=64)
     lifter = SceneLifter(photos, photos.points(sources), make_renderer(RenderConfig(), device), 8, device, sources)
     features = {}
     if options.model:
@@ -112,8 +112,8 @@ def measured(scene_path: Path, options: argparse.Namespace) -> Iterator[Measured
         features["model"] = EncodedOnTheSpot(photos, model, device, 32)
     terms = _watch_terms()
     for i in held_out:
-        camera = photos.scene.views[i].camera
-        view = lifter.lift(camera, lifter.choose(camera), features)
+        camera = photos.camera(i)
+        view = lifter.lift(lifter.plan(camera, lifter.choose(camera), features))
         photo = photos.resized(i, camera.width, camera.height)
         counts, believed = torch.from_numpy(photo.valid & photo.opaque), view.frame.confidence
         yield Measured(

@@ -39,7 +39,7 @@ from lift3d_cli.ops import weighted_gather as gather_module
 from lift3d_cli.ops.weighted_gather import WeightedGather, weighted_gather_ref
 from lift3d_cli.pipeline.lift import SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
-from lift3d_cli.pipeline.workspace import ResizedPhotos
+from lift3d_cli.pipeline.workspace import ResizedWorkspace
 
 SAMPLES, CHUNK = 8, 512
 FLOAT = 4  # bytes
@@ -215,11 +215,11 @@ class ViewRayTransformer(nn.Module):
 @torch.inference_mode()
 def rays_per_second(rounds: int, height: int, rays: int, device: torch.device) -> tuple[dict[str, float], int]:
     """Of lift3d's renderer, a whole frame, and of the transformer, `rays` of it on each core; and how many photos."""
-    photos = ResizedPhotos(load_scene(measuring.SCENE), height, keep=32)
-    candidates = list(range(1, len(photos.scene.views)))
+    photos = ResizedWorkspace(load_scene(measuring.SCENE), height, keep=32)
+    candidates = list(range(1, photos.num_photos))
     renderer = make_renderer(RenderConfig(device=str(device)), device)
     lifter = SceneLifter(photos, photos.points(), renderer, 10, device, candidates)
-    target = photos.scene.views[0].camera
+    target = photos.camera(0)
     choice = lifter.choose(target)
     views = len(choice.sources)
     network, maps = ViewRayTransformer().eval().to(device), torch.rand(views, 35, height, target.width, device=device)
@@ -230,7 +230,7 @@ def rays_per_second(rounds: int, height: int, rays: int, device: torch.device) -
         for _ in mapped(lambda _: network(maps, uv, direction), range(num_workers(device)), device):
             pass
 
-    runs = {"lift3d": lambda: lifter.lift(target, choice), "transformer": transform}
+    runs = {"lift3d": lambda: lifter.lift(lifter.plan(target, choice)), "transformer": transform}
     seconds = measuring.medians(runs, rounds, device)
     pixels, num_rays = target.width * target.height, num_workers(device) * rays
     return {"lift3d": pixels / seconds["lift3d"], "transformer": num_rays / seconds["transformer"]}, views

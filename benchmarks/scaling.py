@@ -37,8 +37,9 @@ from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.rigs import look_at
 from lift3d_cli.pipeline.decode import decode
 from lift3d_cli.pipeline.encode import encode
+from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
 from lift3d_cli.pipeline.render import render
-from lift3d_cli.pipeline.workspace import ScenePhotos
+from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.paths import CameraPath
 from lift3d_cli.scene.scene import Scene, View
 
@@ -162,8 +163,8 @@ class Bench:
         with suppress(InterruptedError):
             render(self._photos(), self.path, "poses", self.config, next(self._fresh), stop)
 
-    def _photos(self) -> ScenePhotos:
-        return ScenePhotos(self.scene, self._cache, keep=3 * self.job.views)
+    def _photos(self) -> Workspace:
+        return Workspace(self.scene, self._cache, keep=PHOTOS_PER_VIEW * self.job.views)
 
 
 COMMANDS: dict[str, Callable[[Bench], object]] = {

@@ -27,7 +27,7 @@ from roofline import COLORS, Sizes, Work, speed, work
 from torch.utils.flop_counter import FlopCounterMode
 
 from lift3d_cli import load_scene
-from lift3d_cli.cache.renders import Render
+from lift3d_cli.cache.frames import Frames
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.config import DecodeConfig, EncodeConfig, RenderConfig
 from lift3d_cli.lifting import gather as gather_module
@@ -44,9 +44,10 @@ from lift3d_cli.pipeline import lift as lift_module
 from lift3d_cli.pipeline import render as render_module
 from lift3d_cli.pipeline.decode import decode
 from lift3d_cli.pipeline.encode import encode
+from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
 from lift3d_cli.pipeline.render import CachedFeatures, render
 from lift3d_cli.pipeline.results import TaskFolder
-from lift3d_cli.pipeline.workspace import ScenePhotos
+from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.paths import CameraPath
 from lift3d_cli.scene.scene import Scene
 
@@ -130,7 +131,7 @@ class Stopwatch:
             return self.timed(self.decoder, "decode")
 
         seams = [
-            (ScenePhotos, "resized", "read photos"),
+            (Workspace, "resized", "read photos"),
             (CachedFeatures, "read", "read features"),
             (lift_module, "touched", "read features"),
             (LearnedBlending, "photo_features", "photo features"),
@@ -145,8 +146,8 @@ class Stopwatch:
             (type(network.corrector), "correct", "corrector"),
             (gather_module, "fill_unseen", "fill"),
             (render_module, "encode_png", "write"),
-            (Render, "write_frame", "write"),
-            (Render, "read_frame", "read what is rendered"),
+            (Frames, "write_frame", "write"),
+            (Frames, "read_frame", "read what is rendered"),
             (decode_module, "read_png", "read what is rendered"),
             (TaskFolder, "write", "write what is decoded"),
         ]
@@ -180,9 +181,9 @@ class Job:
     def run(self, stopwatch: Stopwatch) -> None:
         """Leaves nothing behind but what can be read again in the cache: the features and the scene's points."""
         decoding = DecodeConfig(self.task, device=self.config.device, video=False)
-        photos = ScenePhotos(self.scene, self.cache, keep=3 * self.config.views)
+        workspace = Workspace(self.scene, self.cache, keep=PHOTOS_PER_VIEW * self.config.views)
         with tempfile.TemporaryDirectory() as folder:
-            done = render(photos, self.path, "stages", self.config, Path(folder) / "render", stopwatch.progress)
+            done = render(workspace, self.path, "stages", self.config, Path(folder) / "render", stopwatch.progress)
             decode(done, Path(folder), decoding, stopwatch.progress)
 
     def sizes(self, stopwatch: Stopwatch) -> Sizes:
@@ -285,7 +286,7 @@ def main() -> None:
         cache = SceneCache(Path(folder), str(scene.root))
         # At the frame's size, so that its features have a cell for as many pixels as those of the photos.
         longest = max(path.cameras[0].width, path.cameras[0].height)
-        encode(ScenePhotos(scene, cache), EncodeConfig((options.model,), options.device, max_size=longest))
+        encode(Workspace(scene, cache), EncodeConfig((options.model,), options.device, max_size=longest))
         config = RenderConfig(views=options.views, device=options.device)
         job = Job(scene, cache, path, config, options.task or model.spec.tasks[0])
         seconds, least, sizes = measure(job, type(model), options.rounds)

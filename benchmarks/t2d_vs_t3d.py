@@ -36,7 +36,7 @@ from lift3d_cli.models.base import DecodeContext, DecodeOptions, FeatureMap, Ren
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.lift import SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
-from lift3d_cli.pipeline.workspace import ResizedPhotos
+from lift3d_cli.pipeline.workspace import ResizedWorkspace
 
 EMBEDDED = ("tiny-colorizer:colorize", "tiny-superres:superres", "style:stylize")
 MADE_UP = {
@@ -95,10 +95,10 @@ class Bench:
 
     def __init__(self, scene: Path, height: int, views: int, device: str) -> None:
         self.device = resolve_device(device)
-        self.photos = ResizedPhotos(load_scene(scene), height, keep=4 * views)
+        self.photos = ResizedWorkspace(load_scene(scene), height, keep=4 * views)
         renderer = make_renderer(RenderConfig(), self.device)
         self._lifter = SceneLifter(self.photos, self.photos.points(), renderer, views, self.device)
-        self.target = measuring.novel_pose(self.photos.scene, self.photos.scene.views[0].camera.height)
+        self.target = measuring.novel_pose(self.photos.scene, self.photos.camera(0).height)
         self.choice = self._lifter.choose(self.target)
 
     def costs(self, models: Mapping[str, tuple[str, str]], rounds: int) -> dict[str, tuple[Cost, float]]:
@@ -109,7 +109,7 @@ class Bench:
             rounds: that count.
         """
         added: dict[str, list[float]] = {name: [] for name in models}
-        runs = {"render": lambda: self._lifter.lift(self.target, self.choice)}
+        runs = {"render": lambda: self._lifter.lift(self._lifter.plan(self.target, self.choice))}
         for name, (ref, task) in models.items():
             runs |= self._of_model(name, ref, task, added[name])
         runs = {name: torch.inference_mode()(run) for name, run in runs.items()}
@@ -125,7 +125,7 @@ class Bench:
         """What is timed of a model. `lift` appends what the features add to `added`."""
         model = find_model(ref).load()
         source = {name: EncodedOnTheSpot(self.photos, model, self.device, 2 * len(self.choice.sources))}
-        view = self._lifter.lift(self.target, self.choice, source)
+        view = self._lifter.lift(self._lifter.plan(self.target, self.choice, source))
         features = FeatureMap(view.frame.features[name], view.grids[name])
         rendered = RenderedView(view.frame.image, view.frame.coverage)
         with torch.inference_mode():
@@ -134,14 +134,17 @@ class Bench:
         def lift() -> None:
             stopwatch = Stopwatch(self.device)
             with stopwatch.watching(type(model)):
-                self._lifter.lift(self.target, self.choice, source)
+                self._lifter.lift(self._lifter.plan(self.target, self.choice, source))
             added.append(of_features(stopwatch.seconds, rendered.coverage.numel(), features.data[0].numel()))
+
+        def features_alone() -> None:
+            self._lifter.lift_features(self._lifter.plan(self.target, self.choice, source), rendered.image)
 
         return {
             f"lift {name}": lift,
             f"encode {name}": lambda: model.checked_encode(rendered.image),
             f"decode {name}": lambda: decoder(features, rendered),
-            f"features {name}": lambda: self._lifter.lift_features(self.target, self.choice, source, rendered.image),
+            f"features {name}": features_alone,
         }
 
 
@@ -197,7 +200,7 @@ def main() -> None:
             ref, _, task = name.rpartition(":")
             models[name] = made_up(ref, Path(folder)) if ref in MADE_UP else ref, task
         found = bench.costs(models, options.rounds)
-    photos = options.photos or len(bench.photos.scene.views)
+    photos = options.photos or bench.photos.num_photos
     if options.plot:
         draw(options.plot, found, photos)
     where = f"{bench.target.width} x {bench.target.height}, {len(bench.choice.sources)} source photos a frame"

@@ -43,10 +43,10 @@ def strip() -> list[tuple[Image.Image, str]]:
         raise SystemExit(f"error: nothing is rendered in {DEMO}. hint: make demo")
     render = Render.open(session.require_render())
     views = load_scene(session.require_scene()).views
-    sources = render.read_frame(FRAME)[2]["sources"].tolist()[:3]
+    sources = render.read_maps(FRAME).sources[:3]
     tiles = [(Image.open(views[i].image_path), "a photo") for i in sorted(sources)]
     tiles.append((Image.open(render.color_path(FRAME)), "rendered from a new viewpoint"))
-    decoded = DEMO / "colorize" / f"{render.facts['names'][FRAME]}.png"
+    decoded = DEMO / "colorize" / f"{render.names[FRAME]}.png"
     return [*tiles, (Image.open(decoded), "its features, decoded by the colorizer")]
 
 

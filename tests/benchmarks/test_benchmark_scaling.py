@@ -56,8 +56,8 @@ def test_pose_takes_as_many_photos_and_channels_as_the_job_says(scaling, tmp_pat
     bench = scaling.Bench(job, tmp_path, "cpu", "1GiB")
     bench.encode()
     render = Render.open(bench.render())
-    assert len(render.content["choices"][0][2]) == views
-    (features,) = (Render.open(folder) for folder in render.root.glob("feats/*"))
+    assert len(render.read_maps(0).sources) == views
+    (features,) = render.feature_renders()
     assert features.read_frame(0)[0].shape == (5, 3, 4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from lift3d_cli.cache.format import document_json
+from lift3d_cli.cache.frames import render_key
 from lift3d_cli.cache.inventory import inventory, prune
-from lift3d_cli.cache.renders import Render, render_dir, render_key
+from lift3d_cli.cache.renders import Render, cache_of, is_render, latest_render, render_dir
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.errors import CacheError
 
@@ -41,6 +43,34 @@ def test_renders_of_other_content_have_other_folders(cache):
     folders = [render_dir(cache.root, "orbit", {**CONTENT, **c}) for c in ({}, {"frames": 4}, {"encoder": "cd"})]
     assert len(set(folders)) == 3
     assert folders[0].parent == cache.root / "renders"
+
+
+def test_latest_render_is_the_one_that_was_used_last(cache, render):
+    other = Render.create(render_dir(cache.root, "spiral", CONTENT), CONTENT)
+    for used, then in ((render, 1), (other, 2)):
+        os.utime(used.root / "manifest.json", (then, then))
+    assert latest_render(cache.root) == other.root
+    os.utime(render.root / "manifest.json")
+    assert latest_render(cache.root) == render.root
+    assert is_render(render.root)
+    assert not is_render(cache.root)
+
+
+def test_cache_that_a_render_lies_in_is_found_if_it_has_features(cache, written, render, tmp_path):
+    assert cache_of(render.root) == cache.root
+    assert cache_of(tmp_path / "mine") is None
+    assert cache_of(tmp_path / "renders" / "mine") is None
+    assert latest_render(tmp_path / "none") is None
+
+
+def test_features_lie_in_their_render_and_the_last_used_are_at_the_end(render, encoder):
+    first, second = (render.begin_features(encoder, dtype) for dtype in ("fp16", "fp32"))
+    for used, then in ((second, 1), (first, 2)):
+        os.utime(used.root / "manifest.json", (then, then))
+    found = render.feature_renders()
+    assert [r.root for r in found] == [second.root, first.root]
+    assert [r.dtype for r in found] == ["fp32", "fp16"]
+    assert {(r.model, r.ref, r.encoder, r.num_frames) for r in found} == {("tiny", "./tiny.py:Tiny", encoder.key, 3)}
 
 
 def test_folder_with_another_render_is_refused(render):

@@ -140,9 +140,9 @@ def test_photo_without_any_ground_truth_is_refused(tmp_path):
 def test_surface_points_of_a_scene_without_any_are_found_in_the_sources_alone(tmp_path, monkeypatch):
     scene = load_scene(write_scene(tmp_path / "scene", rig(8), has_points=False))
     used = []
-    real = protocols.ScenePhotos.points
+    real = protocols.Workspace.points
     monkeypatch.setattr(
-        protocols.ScenePhotos, "points", lambda self, indices: used.append(indices) or real(self, indices)
+        protocols.Workspace, "points", lambda self, indices: used.append(indices) or real(self, indices)
     )
     assert evaluate(scene, CONFIG)["mean"]["psnr"] > 25
     assert used == [[1, 2, 3, 5, 6, 7]]
@@ -239,9 +239,9 @@ def test_features_are_compared_also_between_photos_of_different_focal_lengths(mo
 
 def test_protocols_that_share_their_photos_find_the_points_once(tmp_path, monkeypatch):
     scene = load_scene(write_scene(tmp_path / "scene", rig(8), has_points=False))
-    found, real = [], protocols.ScenePhotos.points
+    found, real = [], protocols.Workspace.points
     monkeypatch.setattr(
-        protocols.ScenePhotos, "points", lambda self, indices: found.append(indices) or real(self, indices)
+        protocols.Workspace, "points", lambda self, indices: found.append(indices) or real(self, indices)
     )
     photos = HeldOutPhotos(scene, CONFIG.height, CONFIG.every, CONFIG.views)
     first, second = (evaluate(scene, CONFIG, photos=photos) for _ in range(2))

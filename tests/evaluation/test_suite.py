@@ -95,8 +95,10 @@ def test_scene_that_fails_is_named_and_the_others_go_on(folder):
 
 def test_table_of_scenes_has_a_row_for_each(folder):
     (folder / "broken").rmdir()
-    done = run("--scenes", str(folder), *SMALL)
+    done = run("--scenes", str(folder), *SMALL, "--save", str(folder.parent / "pictures"))
     assert (done.exit_code, done.stderr) == (0, "")
+    saved = [sorted(p.name for p in (folder.parent / "pictures" / name).iterdir()) for name in ("a", "b")]
+    assert saved[0] == saved[1] != []  # photos of one name, apart
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["scene", "a", "b", "mean", "lpips:"]
     assert lines[-1] == "lpips: not measured (no weights; --lpips FILE)"

@@ -10,7 +10,7 @@ from torch import nn
 
 from lift3d_cli import Model, ModelSpec
 from lift3d_cli.errors import ModelError
-from lift3d_cli.models.fingerprint import fingerprint
+from lift3d_cli.models.fingerprint import fingerprint, is_made_by
 from lift3d_cli.models.registry import ModelRef, find_model
 
 REF = ModelRef("toy", "built-in", "toy", "toy:Toy")
@@ -43,6 +43,14 @@ def test_built_ins_have_the_same_fingerprint_at_each_load():
     for name in ("rgb", "tiny-colorizer"):
         ref = find_model(name)
         assert fingerprint(ref.load(), ref) == fingerprint(ref.load(), ref)
+
+
+def test_what_is_recorded_agrees_with_the_model_whatever_else_it_says():
+    recorded = {**fingerprint(Toy(), REF), "max_size": None, "seed": 0}
+    assert is_made_by(recorded, Toy(), REF)
+    changed = Toy()
+    changed.settings = {"mean": 0.5}
+    assert not is_made_by(recorded, changed, REF)
 
 
 def test_model_without_state_has_no_weights_hash():

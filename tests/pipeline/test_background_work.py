@@ -18,6 +18,7 @@ from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.errors import ResourceError, SceneError
 from lift3d_cli.machine import atomic
 from lift3d_cli.machine import background as overlap
+from lift3d_cli.pipeline import lift
 from lift3d_cli.pipeline import workspace as photos_module
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
@@ -81,11 +82,24 @@ def test_a_pose_is_read_on_another_thread_and_of_other_photos_nothing(work, monk
         lambda self, encoder, photo: note(photo.name) or read_features(self, encoder, photo),
     )
     render = work.render()
-    used = {work.photos.scene.views[i].name for pose in range(3) for i in render.read_frame(pose)[2]["sources"]}
+    used = {work.workspace.scene.views[i].name for pose in range(3) for i in render.read_maps(pose).sources}
     # The frames are half as large as the photos that were encoded, so each photo is read for the colour, for the
     # descriptors, and its features: once, and none of it by the thread that renders.
     assert sorted(reads) == sorted(3 * [("lift3d-reader", name) for name in used])
     assert len(used) < 8
+
+
+def test_a_pose_is_planned_once_and_by_the_thread_that_reads(work, monkeypatch):
+    work.encode()
+    planned, plan_memory = [], lift.plan_memory
+
+    def note(*args):
+        planned.append(threading.current_thread().name[:13])
+        return plan_memory(*args)
+
+    monkeypatch.setattr(lift, "plan_memory", note)
+    work.render()
+    assert planned == 3 * ["lift3d-reader"]
 
 
 def full_disk(monkeypatch, name: str) -> None:
@@ -114,7 +128,7 @@ def test_picture_that_cannot_be_written_ends_the_render_and_its_frame_is_not_the
 
 
 def test_features_that_cannot_be_written_end_encode_and_those_before_are_kept(work, monkeypatch):
-    name = work.photos.record(5, (96, 72)).file_name
+    name = work.workspace.record(5, (96, 72)).file_name
     with monkeypatch.context() as patch:
         full_disk(patch, name)
         with pytest.raises(ResourceError, match="the disk is full"):
@@ -127,9 +141,9 @@ def test_photo_that_is_damaged_meanwhile_ends_the_render_and_the_frames_before_a
     work.encode()
     cameras = rig(8)[:3]
     done = work.render(cameras, output=tmp_path / "before", views=1)
-    first, second, _ = (done.read_frame(pose)[2]["sources"].item() for pose in range(3))
+    (first,), (second,), _ = (done.read_maps(pose).sources for pose in range(3))
     assert first != second
-    damaged, read_photo = work.photos.scene.views[second].name, photos_module.read_photo
+    damaged, read_photo = work.workspace.scene.views[second].name, photos_module.read_photo
 
     def read(view):
         if view.name == damaged:

@@ -56,7 +56,7 @@ def seer(work, tmp_path) -> Work:
 
 
 def run(work: Work, render: Render, **settings):
-    return decode(render.root, work.out, DecodeConfig(**settings), open_photos=lambda scene: work.photos)
+    return decode(render.root, work.out, DecodeConfig(**settings), open_workspace=lambda scene: work.workspace)
 
 
 def test_segmentation_is_an_index_png_an_overlay_and_a_legend(seer):
@@ -94,14 +94,14 @@ def test_strokes_on_a_photo_segment_the_frames(seer, tmp_path):
     strokes[:, 60:80] = (0, 0, 255, 255)
     strokes[:, 30:40] = (0, 255, 0, 0)  # transparent: not painted
     Image.fromarray(strokes).save(tmp_path / "strokes.png")
-    name = seer.photos.scene.views[0].name
+    name = seer.workspace.scene.views[0].name
     run(seer, seer.render(), task="segment", strokes=tmp_path / "strokes.png", view=name)
     legend = json.loads((seer.out / "segment-legend.json").read_text())
     assert sorted(row["name"] for row in legend) == ["#0000ff", "#ff0000"]
 
 
 def test_point_is_in_pixels_of_the_photo(seer):
-    view = seer.photos.scene.views[2]
+    view = seer.workspace.scene.views[2]
     done = run(seer, seer.render(), task="features", point=(30.0, 41.0), view=view.name)
     assert (read_image(done.frames / "pose-0.png") == read_image(view.image_path)[41, 30]).all()
 
@@ -122,7 +122,7 @@ def test_superres_is_larger_than_the_view(seer):
 
 def test_photo_is_decoded_by_its_own_features_in_its_own_size(work):
     work.encode(dtype="fp32")
-    view = work.photos.scene.views[3]
+    view = work.workspace.scene.views[3]
     done = run(work, work.render(), source_views=(view.name,))
     assert done.frames == work.out / "recolor-2d"
     assert done.video is None
@@ -137,7 +137,7 @@ def test_photo_is_decoded_by_its_own_features_in_its_own_size(work):
 def test_raw_features_are_those_of_the_render(seer, kind):
     render = seer.render()
     done = run(seer, render, raw=kind)
-    features = Render.open(next(render.root.glob("feats/*/manifest.json")).parent)
+    (features,) = render.feature_renders()
     want = features.read_frame(1)[0]
     path = done.frames / f"pose-1.{kind}"
     got = torch.from_numpy(np.load(path)) if kind == "npy" else safetensors.torch.load_file(path)["features"]

@@ -41,11 +41,11 @@ def test_second_run_encodes_nothing(work):
 
 def test_cached_features_are_those_of_the_model(work):
     work.encode(dtype="fp32")
-    photos = work.photos
-    (encoder,) = photos.cache.encoders()
+    workspace = work.workspace
+    (encoder,) = workspace.cache.encoders()
     model = find_model(work.model).load()
     for i in (0, 5):
-        data, grid = photos.cache.read_features(encoder, photos.record(i, (96, 72)))
+        data, grid = workspace.cache.read_features(encoder, workspace.record(i, (96, 72)))
         want = model.checked_encode(as_tensor(read_image(work.scene / "images" / f"{i:02d}.png")))
         assert torch.equal(data, want.data)
         assert grid == want.grid
@@ -131,9 +131,9 @@ def test_other_settings_make_other_features(work, settings):
 
 def test_max_size_shrinks_the_photos_first(work):
     work.encode(max_size=48, dtype="fp32")
-    photos = work.photos
-    (encoder,) = photos.cache.encoders()
-    data, grid = photos.cache.read_features(encoder, photos.record(0, (48, 36)))
+    workspace = work.workspace
+    (encoder,) = workspace.cache.encoders()
+    data, grid = workspace.cache.read_features(encoder, workspace.record(0, (48, 36)))
     assert (grid.width, grid.height) == (12, 9)
     image = as_tensor(photograph(rig(8)[0])[0])
     want = torch.nn.functional.avg_pool2d(image, 8)
@@ -143,11 +143,11 @@ def test_max_size_shrinks_the_photos_first(work):
 def test_max_size_of_the_model_holds_unless_another_is_asked_for(work, model_file):
     edit(model_file, 'license="MIT"', 'license="MIT", max_size=48')
     work.encode()
-    assert work.photos.cache.encoders()[-1].fingerprint["max_size"] == 48
+    assert work.workspace.cache.encoders()[-1].fingerprint["max_size"] == 48
     work.encode(max_size=64)
-    photos = work.photos
-    encoder = photos.cache.encoders()[-1]
-    assert photos.cache.read_features(encoder, photos.record(0, (64, 48)))[1].width == 16
+    workspace = work.workspace
+    encoder = workspace.cache.encoders()[-1]
+    assert workspace.cache.read_features(encoder, workspace.record(0, (64, 48)))[1].width == 16
 
 
 def test_force_encodes_all_again(work):
@@ -207,7 +207,9 @@ def test_masked_photo_is_encoded_as_it_is(work, tmp_path):
     work.encode(dtype="fp32")
     mask = np.zeros((72, 96), np.uint8)
     masked = write_scene(tmp_path / "masked", rig(8), masks={0: mask})
-    first, work.scene = work.photos, masked
+    first, work.scene = work.workspace, masked
     work.encode(dtype="fp32")
-    features = [p.cache.read_features(p.cache.encoders()[-1], p.record(0, (96, 72)))[0] for p in (first, work.photos)]
+    features = [
+        p.cache.read_features(p.cache.encoders()[-1], p.record(0, (96, 72)))[0] for p in (first, work.workspace)
+    ]
     assert torch.equal(*features)

@@ -20,7 +20,7 @@ from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline import workspace as photos_module
 from lift3d_cli.pipeline.lift import SceneLifter, target_grid
 from lift3d_cli.pipeline.renderers import make_renderer
-from lift3d_cli.pipeline.workspace import Recent, ScenePhotos, shrunk_size
+from lift3d_cli.pipeline.workspace import Recent, Workspace, shrunk_size
 from lift3d_cli.scene.load import load_scene
 
 CPU = torch.device("cpu")
@@ -30,11 +30,11 @@ RENDERER = make_renderer(RenderConfig(planes=16, samples=4), variant="training-f
 class EncodedPhotos:
     """Features made on the spot, of photos at full size."""
 
-    def __init__(self, photos: ScenePhotos, model) -> None:
+    def __init__(self, photos: Workspace, model) -> None:
         self.model, self.photos, self.asked = model, photos, []
 
     def size(self, index: int) -> tuple[int, int]:
-        camera = self.photos.scene.views[index].camera
+        camera = self.photos.camera(index)
         return camera.width, camera.height
 
     def read(self, index: int, keep: bool = True) -> FeatureMap:
@@ -43,8 +43,8 @@ class EncodedPhotos:
 
 
 @pytest.fixture
-def photos(wall_scene) -> ScenePhotos:
-    return ScenePhotos(load_scene(wall_scene), None)
+def photos(wall_scene) -> Workspace:
+    return Workspace(load_scene(wall_scene), None)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_offset_of_the_models_grid_stays_with_the_image(model, monkeypatch):
 def test_features_land_on_the_target_at_any_resolution(photos, model, factor):
     target = look_at((0.0, 0.0, -4.0)).resized(round(96 * factor), round(72 * factor))
     lifter = SceneLifter(photos, photos.points(), RENDERER, 6, CPU)
-    view = lifter.lift(target, lifter.choose(target), {"patches": EncodedPhotos(photos, model)})
+    view = lifter.lift(lifter.plan(target, lifter.choose(target), {"patches": EncodedPhotos(photos, model)}))
     assert view.frame.image.shape == (3, target.height, target.width)
     grid = view.grids["patches"]
     assert (grid.width, grid.height) == (24, 18)  # as many cells per angle as the photos have, at any size
@@ -101,7 +101,7 @@ def test_sources_are_read_at_the_targets_scale_and_never_enlarged(photos, monkey
     for width, height, want in ((48, 36, (48, 36)), (96, 72, (96, 72)), (192, 144, (96, 72))):
         asked.clear()
         target = look_at((0.0, 0.0, -4.0)).resized(width, height)
-        lifter.lift(target, lifter.choose(target))
+        lifter.lift(lifter.plan(target, lifter.choose(target)))
         assert asked == [want] * 3
 
 
@@ -110,12 +110,12 @@ def test_features_of_the_chosen_photos_only_are_read(photos, model):
     lifter = SceneLifter(photos, photos.points(), RENDERER, 3, CPU)
     choice = lifter.choose(target)
     source = EncodedPhotos(photos, model)
-    lifter.lift(target, choice, {"patches": source})
+    lifter.lift(lifter.plan(target, choice, {"patches": source}))
     assert source.asked == list(choice.sources)
 
 
 def test_candidates_bound_the_choice(photos):
-    target = photos.scene.views[3].camera
+    target = photos.camera(3)
     everything = SceneLifter(photos, photos.points(), RENDERER, 4, CPU).choose(target)
     some = SceneLifter(photos, photos.points(), RENDERER, 4, CPU, candidates=[0, 2, 5, 6, 7]).choose(target)
     assert everything.sources[0] == 3
@@ -130,10 +130,10 @@ def test_depth_range_holds_the_wall(photos):
 def test_photos_of_mixed_sizes_and_shapes_are_lifted_together(tmp_path, model):
     cameras = [c.resized(w, h) for c, (w, h) in zip(rig(4), [(96, 72), (64, 48), (120, 90), (96, 72)], strict=True)]
     upright = plane_world.look_at((0.1, 0.1, -4.1), width=60, height=90)
-    photos = ScenePhotos(load_scene(write_scene(tmp_path / "mixed", [*cameras, upright])), None)
+    photos = Workspace(load_scene(write_scene(tmp_path / "mixed", [*cameras, upright])), None)
     target = look_at((-0.3, 0.0, -4.0))
     lifter = SceneLifter(photos, photos.points(), RENDERER, 5, CPU)
-    view = lifter.lift(target, lifter.choose(target), {"patches": EncodedPhotos(photos, model)})
+    view = lifter.lift(lifter.plan(target, lifter.choose(target), {"patches": EncodedPhotos(photos, model)}))
     truth = as_tensor(photograph(target)[0])
     assert -10 * torch.log10(((view.frame.image - truth) ** 2).mean()) > 20
     want = model.checked_encode(truth).data
@@ -178,7 +178,7 @@ def test_memory_that_nobody_states_is_half_of_what_is_free_on_any_system(monkeyp
 def test_file_of_a_photo_is_read_once_to_identify_it_at_every_size(scene_dir, monkeypatch):
     read = []
     monkeypatch.setattr(photos_module, "file_sha256", lambda path: read.append(path) or "0" * 64)
-    photos = ScenePhotos(load_scene(scene_dir), None)
+    photos = Workspace(load_scene(scene_dir), None)
     keys = {photos.record(2, size).key for size in (None, (48, 36), (24, 18), None)}
     assert len(keys) == 3
     assert read == [photos.scene.views[2].image_path]

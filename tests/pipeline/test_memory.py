@@ -93,10 +93,10 @@ def test_peak_stays_below_the_bound_and_the_frame_is_the_same(scene, model):
     # In one chunk, 128 x 96 rays with 8 samples in 8 views each take 500 MiB.
     assert added <= MEMORY_MIB
     small, large = (scene / f"{model}-{POSE.width}-{memory}" for memory in (f"{MEMORY_MIB}MiB", "4GiB"))
-    assert len(Render.open(small).content["choices"][0][2]) == 8
-    for manifest in small.rglob("manifest.json"):
-        folders = manifest.parent, large / manifest.parent.relative_to(small)
-        a, b = (Render.open(folder).read_frame(0)[0].float() for folder in folders)
+    assert len(Render.open(small).read_maps(0).sources) == 8
+    renders = [Render.open(folder) for folder in (small, large)]
+    for pair in (renders, [render.feature_renders()[0] for render in renders]):
+        a, b = (frames.read_frame(0)[0].float() for frames in pair)
         torch.testing.assert_close(a, b, atol=2e-3, rtol=2e-3)
 
 

@@ -9,8 +9,8 @@ from lift3d_cli.pipeline.prune import prune_features
 
 
 def prune(work) -> int:
-    photos = work.photos
-    return prune_features(photos.scene, photos.cache)
+    workspace = work.workspace
+    return prune_features(workspace.scene, workspace.cache)
 
 
 def test_features_in_use_stay(work):

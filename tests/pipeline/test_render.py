@@ -10,16 +10,15 @@ import torch
 from plane_world import as_tensor, look_at, photograph, read_image, rig, write_image, write_points, write_scene
 from workbench import POSES, Interrupted, Progress, edit, stamps
 
-from lift3d_cli.cache.renders import Render
+from lift3d_cli.cache.renders import FeatureRender, Render
 from lift3d_cli.errors import CacheError, ModelError, ResourceError
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.models.registry import find_model
 
 
-def feature_renders(render: Render) -> dict[str, Render]:
+def feature_renders(render: Render) -> dict[str, FeatureRender]:
     """The lifted features in a render, by model."""
-    found = [Render.open(path.parent) for path in sorted(render.root.glob("feats/*/manifest.json"))]
-    return {r.facts["model"]: r for r in found}
+    return {r.model: r for r in render.feature_renders()}
 
 
 def test_every_pose_has_colour_depth_coverage_and_features(work):
@@ -235,7 +234,7 @@ def test_features_made_otherwise_join_the_render_under_their_own_name(work, mode
         work.encode(max_size=48 if change == "max_size" else None)
     second = work.render(dtype="fp32" if change == "dtype" else "fp16")
     assert second.root == first.root
-    found = [Render.open(path.parent) for path in first.root.glob("feats/*/manifest.json")]
+    found = first.feature_renders()
     assert len(found) == 2
     new = next(r for r in found if r.root != old.root)
     assert new.missing() == []
@@ -248,7 +247,7 @@ def test_features_made_otherwise_join_the_render_under_their_own_name(work, mode
 def test_names_and_speed_of_the_path_are_those_of_the_last_run(work):
     work.render(fps=24.0, names=("a", "b", "c"))
     render = work.render(fps=12.0, names=("x", "y", "z"))
-    assert (render.facts["fps"], render.facts["names"]) == (12.0, ["x", "y", "z"])
+    assert (render.fps, render.names) == (12.0, ["x", "y", "z"])
 
 
 def test_render_in_a_folder_of_the_users_choice(work):
@@ -273,13 +272,23 @@ def test_device_that_is_not_there_is_refused_before_anything_is_written(work):
 
 
 def test_manifest_explains_the_render(work):
-    content = work.render().content
-    assert content["views"] == 4
-    assert content["frames"] == 3
-    assert content["renderer"]["num_samples"] == 4
-    assert content["renderer"]["proposal"]["num_planes"] == 16
-    np.testing.assert_allclose(content["cameras"][1]["K"], POSES[1].K)
-    np.testing.assert_allclose(content["cameras"][1]["w2c"], POSES[1].w2c)
+    render = work.render()
+    assert (render.views, render.num_frames, render.samples, render.planes) == (4, 3, 4, 16)
+    assert render.has_confidence
+    assert render.scene == work.scene.resolve()
+    assert render.names == ["pose-0", "pose-1", "pose-2"]
+    np.testing.assert_array_equal(render.cameras[1].K, POSES[1].K)
+    np.testing.assert_array_equal(render.cameras[1].w2c, POSES[1].w2c)
+    near, far = render.depth_range(1)
+    assert near < 4.0 < far
+
+
+def test_manifest_explains_the_features(work):
+    work.encode(max_size=48)
+    features = feature_renders(work.render())["patches"]
+    (encoder,) = work.workspace.cache.encoders()
+    assert (features.ref, features.encoder, features.max_size) == (work.model, encoder.key, 48)
+    assert features.fingerprint == encoder.fingerprint
 
 
 def test_model_whose_file_moved_is_found_after_the_next_encode(work, model_file, tmp_path):

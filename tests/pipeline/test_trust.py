@@ -17,7 +17,7 @@ AWAY = look_at((1.5, 0.0, -4.0), (2.2, 0.0, 0.0), width=48, height=36, focal=45.
 
 def without_confidence(render: Render) -> None:
     """Make the frames those of a version that did not know it."""
-    for index in range(render.content["frames"]):
+    for index in range(render.num_frames):
         depth, grid, maps = render.read_frame(index)
         maps = {name: values.clone() for name, values in maps.items() if name != "confidence"}
         render.write_frame(index, depth.clone(), grid, maps)
@@ -61,7 +61,7 @@ def test_pictures_hold_what_the_frames_hold(work: Work):
     write_confidence(render)
     for index in range(3):
         picture = cv2.imread(str(render.confidence_path(index)), cv2.IMREAD_UNCHANGED)
-        stored = render.read_frame(index)[2]["confidence"]
+        stored = render.read_maps(index).confidence
         assert stored.dtype == torch.uint8
         np.testing.assert_array_equal(picture, stored.numpy())
         assert picture.std() > 1

@@ -14,8 +14,9 @@ from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.progress import no_progress
 from lift3d_cli.pipeline.decode import Decoded, decode
 from lift3d_cli.pipeline.encode import Encoded, encode
+from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
 from lift3d_cli.pipeline.render import render
-from lift3d_cli.pipeline.workspace import ScenePhotos
+from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.paths import CameraPath
 
@@ -50,19 +51,19 @@ class Work:
     out: Path
 
     @property
-    def photos(self) -> ScenePhotos:
+    def workspace(self) -> Workspace:
         """As a new process would see them."""
-        return ScenePhotos(load_scene(self.scene), SceneCache(self.scene / ".lift3d"))
+        return Workspace(load_scene(self.scene), SceneCache(self.scene / ".lift3d"), keep=8 * PHOTOS_PER_VIEW)
 
     def encode(self, model: str | None = None, progress=no_progress, **settings) -> Encoded:
-        return encode(self.photos, EncodeConfig((model or self.model,), **settings), progress)[0]
+        return encode(self.workspace, EncodeConfig((model or self.model,), **settings), progress)[0]
 
     def render(
         self, cameras: tuple[Camera, ...] = POSES, output=None, progress=no_progress, fps=24.0, names=None, **settings
     ) -> Render:
         path = CameraPath(cameras, names or tuple(f"pose-{i}" for i in range(len(cameras))), fps)
         config = RenderConfig(**{"views": 4, "planes": 16, "samples": 4, **settings})
-        return Render.open(render(self.photos, path, "test", config, output, progress))
+        return Render.open(render(self.workspace, path, "test", config, output, progress))
 
     def decode(self, render: Render, **settings) -> Decoded:
         return decode(render.root, self.out, DecodeConfig(**settings))

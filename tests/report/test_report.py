@@ -70,7 +70,7 @@ def test_commands_of_the_page_lead_to_the_same_pictures(folder, html):
     shutil.rmtree(folder / "lift3d-out")
     again = Render.open(Path([lift3d(*words) for words in commands][1]))
     assert {path: path.stat().st_mtime_ns for path in encoded} == encoded  # the features are those that are there
-    assert again.content["renderer"] == was.render.content["renderer"]
+    assert again.renderer == was.render.renderer
     for frame in was.frames:  # the poses went through a file and back
         assert np.abs(read_png(again.color_path(frame.index)).astype(int) - frame.image).max() <= 2
     for task in was.tasks:

@@ -73,14 +73,14 @@ def test_uncovered_pixels_contradict_nothing():
 def test_correction_is_that_from_the_blended_to_the_corrected_features(folder):
     run = open_run(folder)
     (maps,) = compare.corrections(run, [2], ReportConfig(), no_progress).values()
-    settings, frame = run.render.content["renderer"]["proposal"], run.frames[2]
-    config = RenderConfig(planes=8, samples=2, views=3, precision=settings["precision"])
+    frame = run.frames[2]
+    config = RenderConfig(planes=8, samples=2, views=3, precision=run.render.precision)
     renderer = make_renderer(config)
-    lifter = SceneLifter(run.photos, run.photos.points(), renderer, 3, torch.device("cpu"))
-    source = CachedFeatures(run.photos, run.encoders["patches"], 8)
+    lifter = SceneLifter(run.workspace, run.workspace.points(), renderer, 3, torch.device("cpu"))
+    source = CachedFeatures(run.workspace, run.encoders["patches"], 8)
     correctors = {"with": renderer.corrector, "without": None}
     camera = run.cameras[2]
-    view = lifter.lift(camera, lifter.choose(camera), dict.fromkeys(correctors, source), correctors)
+    view = lifter.lift(lifter.plan(camera, lifter.choose(camera), dict.fromkeys(correctors, source), correctors))
     moved, blended = (view.frame.features[name].float() for name in correctors)
     assert list(frame.sources) == list(view.choice.sources)
     expected = (moved - blended).norm(dim=0) / blended.norm() * blended[0].numel() ** 0.5

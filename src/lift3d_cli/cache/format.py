@@ -146,6 +146,16 @@ class EncoderRecord:
         return encoder_key(self.fingerprint, self.dtype)
 
     @property
+    def max_size(self) -> int | None:
+        """The longest side in pixels that photos are encoded at, None for any."""
+        return self.fingerprint["max_size"]
+
+    @property
+    def seed(self) -> int:
+        """What random numbers of the encoder started from."""
+        return self.fingerprint["seed"]
+
+    @property
     def folder(self) -> str:
         """Name of the folder of its features, within `feats`."""
         return f"{slug(self.name, 'model')}-{self.key[:8]}"

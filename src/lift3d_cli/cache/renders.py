@@ -1,153 +1,258 @@
-"""One render: a folder with a manifest and a file per frame, which an interrupted run fills further."""
+"""One render: the colours of a camera path, and in its folder the feature renders, one per model that was lifted."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lift3d_cli.cache.files import TensorFile, read_document
-from lift3d_cli.cache.format import DTYPES, canonical_json, document_json, key_of, parse_document, slug
-from lift3d_cli.errors import CacheError
-from lift3d_cli.machine.atomic import Later, at_once, sweep, write_atomic
+from lift3d_cli.cache.format import EncoderRecord, slug
+from lift3d_cli.cache.frames import MANIFEST, Frames, by_last_use, render_key
+from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.machine.atomic import Later, at_once
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lift3d_cli.geometry.grids import FeatureGrid
 
-_HINT = "lift3d render SCENE"
-_MAX_FRAMES = 99999  # five digits in a file name
-
-
-def render_key(content: Mapping[str, object]) -> str:
-    """Key of a render: of everything that its frames depend on."""
-    return key_of("render", content)
+def renders_dir(cache_root: Path) -> Path:
+    """Say where the renders of a scene's cache are."""
+    return cache_root / "renders"
 
 
 def render_dir(cache_root: Path, name: str, content: Mapping[str, object]) -> Path:
     """The folder of a render within a scene's cache; `name` is for people."""
-    return cache_root / "renders" / f"{slug(name, 'render')}-{render_key(content)[:8]}"
+    return renders_dir(cache_root) / f"{slug(name, 'render')}-{render_key(content)[:8]}"
 
 
-class Render:
-    """The frames of one render. Get one from `Render.create` or `Render.open`.
+def is_render(folder: Path) -> bool:
+    """Tell if a folder is that of a render, which may be damaged."""
+    return (folder / MANIFEST).exists()
 
-    Attributes:
-        root: the folder.
-        content: JSON values that the frames depend on, with at least "frames" (their number) and "dtype".
-        facts: JSON values about the render that no frame depends on.
-        key: `render_key(content)`.
+
+def latest_render(cache_root: Path) -> Path | None:
+    """Find the folder of the render in a scene's cache that was used last."""
+    found = by_last_use(renders_dir(cache_root).glob(f"*/{MANIFEST}"))
+    return found[-1].parent if found else None
+
+
+def cache_of(render: Path) -> Path | None:
+    """Find the scene's cache, with features in it, that a render's folder lies in; None if it is elsewhere."""
+    root = render.parent.parent
+    return root if render.parent == renders_dir(root) and (root / "feats").is_dir() else None
+
+
+def render_content(
+    version: str,
+    cameras: Sequence[Camera],
+    sources: Sequence[tuple[str, Camera]],
+    choices: Sequence[tuple[tuple[float, float], Sequence[int]]],
+    views: int,
+    renderer: Mapping[str, object],
+) -> dict[str, object]:
+    """Write down everything that rendered colours depend on, as JSON values.
+
+    Args:
+        version: of lift3d.
+        cameras: of the path.
+        sources: key and camera of each photo that is used.
+        choices: of each pose (near, far) z-depth, and which of `sources` it is rendered from. They follow from all
+            photos, by the points of the surfaces.
+        views: source photos per pose, at most.
+        renderer: its settings.
+    """
+    return {
+        "version": version,
+        "frames": len(cameras),
+        "dtype": "fp32",  # of the depth
+        "cameras": [{"K": c.K.tolist(), "w2c": c.w2c.tolist(), "width": c.width, "height": c.height} for c in cameras],
+        "sources": [[key, camera.w2c.tolist()] for key, camera in sources],
+        "choices": [[*depth_range, list(chosen)] for depth_range, chosen in choices],
+        "views": views,
+        "renderer": renderer,
+        "maps": ["confidence", "coverage", "depth"],
+    }
+
+
+@dataclass(frozen=True)
+class FrameMaps:
+    """What is stored of a frame beside its colours.
+
+    Args:
+        depth: [H, W] z-depth.
+        coverage: [H, W] uint8, 255 is 1.
+        confidence: [H, W] uint8, 255 is 1; None in renders that are older than it.
+        sources: indices of the photos that the frame was made from.
     """
 
-    def __init__(self, root: Path, content: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        frames = content.get("frames")
-        if type(frames) is not int or not 0 < frames <= _MAX_FRAMES or str(content.get("dtype")) not in DTYPES:
-            raise ValueError("damaged: it lacks the number of frames or their dtype")
-        self.root = root
-        self.content = content
-        self.facts = facts
-        self.key = render_key(content)
+    depth: Tensor
+    coverage: Tensor
+    confidence: Tensor | None
+    sources: Sequence[int]
+
+
+class Render(Frames):
+    """The colours and maps of a camera path, and the features that were lifted to it."""
 
     @classmethod
-    def create(cls, root: Path, content: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> Render:
+    def begin(cls, root: Path, content: Mapping[str, Any], scene: Path, fps: float, names: Sequence[str]) -> Render:
         """Begin a render in `root`, or go on with the same one.
 
         Args:
-            root: the folder; need not exist.
-            content: see the class. The full key is compared, so a folder never mixes two renders.
-            facts: see the class; without any, those of an earlier run stay.
+            root: the folder.
+            content: of `render_content`.
+            scene: its folder.
+            fps: frames per second of the path.
+            names: of the poses.
 
         Raises:
-            CacheError: if another render is there, or the folder cannot be written.
+            CacheError: as `create`.
         """
-        # Through JSON, so that a render that is gone on with has the same content, lists for tuples, as a new one.
-        render = cls(root, json.loads(canonical_json(content)), json.loads(canonical_json(facts or {})))
-        manifest = root / "manifest.json"
-        if manifest.exists():
-            there = cls.open(root)
-            if there.key != render.key:
-                raise CacheError(f"{root}: holds another render. hint: name another folder, or delete this one")
-            sweep(root)
-            if facts is None or there.facts == render.facts:
-                with contextlib.suppress(OSError):  # a render that cannot be written can still be read
-                    os.utime(manifest)  # the latest manifest is that of the last run
-                return there
-        document = document_json("render", key=render.key, content=render.content, facts=render.facts)
-        write_atomic(manifest, document.encode())
-        return render
+        return cls.create(root, content, {"scene": str(scene), "fps": fps, "names": list(names)})
 
-    @classmethod
-    def open(cls, root: Path) -> Render:
-        """The render in `root`.
+    @property
+    def scene(self) -> Path:
+        """The folder of the scene."""
+        return Path(self.facts["scene"])
 
-        Raises:
-            CacheError: if there is none, or its manifest is damaged or of another version.
-        """
-        return read_document(root / "manifest.json", lambda text: cls(root, *_parse_manifest(text)), _HINT)
+    @property
+    def fps(self) -> float:
+        """Frames per second of the path."""
+        return float(self.facts["fps"])
 
-    def frame_path(self, index: int) -> Path:
-        """Features of a frame."""
-        return self.root / "frames" / f"{index:05d}.safetensors"
+    @property
+    def names(self) -> list[str]:
+        """Names of the poses."""
+        return self.facts["names"]
+
+    @cached_property
+    def cameras(self) -> list[Camera]:
+        """The poses."""
+        return [Camera(**camera) for camera in self.content["cameras"]]
+
+    @property
+    def views(self) -> int:
+        """Source photos per pose, at most."""
+        return self.content["views"]
+
+    @property
+    def version(self) -> str:
+        """Which lift3d rendered it."""
+        return self.content["version"]
+
+    @property
+    def renderer(self) -> Mapping[str, Any]:
+        """Settings of the renderer, which tell it from any with other results."""
+        return self.content["renderer"]
+
+    @property
+    def samples(self) -> int:
+        """Samples per ray."""
+        return self.renderer["num_samples"]
+
+    @property
+    def planes(self) -> int | None:
+        """Depth planes of Stage I at most, None if it has none."""
+        return self.renderer["proposal"].get("num_planes")
+
+    @property
+    def precision(self) -> str | None:
+        """What the networks computed in, None without networks."""
+        return self.renderer["proposal"].get("precision")
+
+    @property
+    def weights(self) -> str | None:
+        """The sha256, as hex, of the networks' weights, None without networks."""
+        return self.renderer["blending"].get("weights")
+
+    @property
+    def has_confidence(self) -> bool:
+        """False in renders that are older than it."""
+        return "confidence" in self.content.get("maps", ())
+
+    def depth_range(self, index: int) -> tuple[float, float]:
+        """Near and far z-depth of a pose."""
+        near, far, _ = self.content["choices"][index]
+        return near, far
 
     def color_path(self, index: int) -> Path:
-        """Colour image of a frame. Write it (`write_atomic`) before the features: they mean that both are there."""
+        """Colour image of a frame. Write it (`write_atomic`) before the maps: they mean that both are there."""
         return self.root / "color" / f"{index:05d}.png"
 
     def confidence_path(self, index: int) -> Path:
         """Confidence of a frame as a gray image, where that was asked for."""
         return self.root / "confidence" / f"{index:05d}.png"
 
-    def has_frame(self, index: int) -> bool:
-        """True if `read_frame` would succeed."""
-        return self._frame(index).is_valid()
+    def write_maps(self, index: int, maps: FrameMaps, later: Later = at_once) -> None:
+        """Store the maps of a frame; see `write_frame`."""
+        import torch
 
-    def missing(self) -> list[int]:
-        """The frames that still have to be rendered."""
-        return [index for index in range(self.content["frames"]) if not self.has_frame(index)]
+        from lift3d_cli.geometry.grids import FeatureGrid
 
-    def write_frame(
-        self,
-        index: int,
-        data: Tensor,  # [C, h, w]
-        grid: FeatureGrid,
-        extra: Mapping[str, Tensor] | None = None,
-        later: Later = at_once,
-    ) -> None:
-        """Store one frame in the render's dtype.
+        height, width = maps.depth.shape
+        extra = {"coverage": maps.coverage, "confidence": maps.confidence}
+        extra["sources"] = torch.tensor(list(maps.sources), dtype=torch.int32)
+        self.write_frame(index, maps.depth[None].cpu(), FeatureGrid(width, height, (1.0, 1.0)), extra, later)
+
+    def read_maps(self, index: int) -> FrameMaps:
+        """Read the maps of a frame, memory-mapped.
+
+        Raises:
+            CacheError: as `read_frame`.
+        """
+        depth, _, extra = self.read_frame(index)
+        return FrameMaps(depth[0], extra["coverage"], extra.get("confidence"), extra["sources"].tolist())
+
+    def begin_features(self, encoder: EncoderRecord, dtype: str) -> FeatureRender:
+        """Begin an encoder's lifted features, or go on with them; they join the colours, also when they come later.
 
         Args:
-            index: from 0.
-            data, grid: the features.
-            extra: other tensors of the frame, such as its coverage, stored as they are.
-            later: writes the file.
+            encoder: what made the photos' features.
+            dtype: to store them in, a key of `DTYPES`.
 
         Raises:
-            ResourceError, CacheError: if the disk is full or the folder cannot be written.
+            CacheError: as `create`.
         """
-        self._frame(index).write_map(data, grid, self.content["dtype"], extra, later)
+        content = {"frames": self.num_frames, "dtype": dtype, "render": self.key, "encoder": encoder.key}
+        facts = {"ref": encoder.ref, "model": encoder.name, "fingerprint": dict(encoder.fingerprint)}
+        folder = f"{slug(encoder.name, 'model')}-{render_key(content)[:8]}"
+        return FeatureRender.create(self.root / "feats" / folder, content, facts)
 
-    def read_frame(self, index: int, device: str = "cpu") -> tuple[Tensor, FeatureGrid, dict[str, Tensor]]:
-        """Features, grid and extra tensors of a frame.
+    def feature_renders(self) -> list[FeatureRender]:
+        """Open all features in this render, finished or not; the last ones rendered are at the end.
 
         Raises:
-            CacheError: if the frame is missing, damaged, or of another render.
+            CacheError: if a manifest is damaged or of another version.
         """
-        return self._frame(index).read_map(device)
-
-    def _frame(self, index: int) -> TensorFile:
-        return TensorFile(self.frame_path(index), "frame", {"render": self.key, "frame": index}, _HINT)
+        return [FeatureRender.open(file.parent) for file in by_last_use(self.root.glob(f"feats/*/{MANIFEST}"))]
 
 
-def _parse_manifest(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`content` and `facts` of a manifest."""
-    document = parse_document(text, "render")
-    content, facts = document.get("content"), document.get("facts")
-    if not isinstance(content, dict) or not isinstance(facts, dict):
-        raise ValueError("not a manifest of lift3d")
-    if render_key(content) != document.get("key"):
-        raise ValueError("damaged: its key is not that of its content")
-    return content, facts
+class FeatureRender(Frames):
+    """One model's features, lifted to the poses of a render."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.facts["model"]
+
+    @property
+    def ref(self) -> str:
+        """What the user's `--model` said when the photos were encoded."""
+        return self.facts["ref"]
+
+    @property
+    def encoder(self) -> str:
+        """Key of what made the photos' features, see `EncoderRecord`."""
+        return self.content["encoder"]
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What identifies the model and how it encoded, see `EncoderRecord`."""
+        return self.facts["fingerprint"]
+
+    @property
+    def max_size(self) -> int | None:
+        """The longest side in pixels that photos were encoded at, None for any."""
+        return self.fingerprint["max_size"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lift3d_cli.cache.files import TensorFile, read_document
 from lift3d_cli.cache.format import EncoderRecord, PhotoRecord, photo_key, slug
+from lift3d_cli.cache.frames import by_last_use
 from lift3d_cli.errors import CacheError, SceneError
 from lift3d_cli.machine.atomic import Later, at_once, sweep, write_atomic
 
@@ -88,7 +89,7 @@ class SceneCache:
             ResourceError, CacheError: if the disk is full or the folder cannot be written.
         """
         sweep(self.root)
-        path = self.root / "feats" / encoder.folder / "encoder.json"
+        path = self.features_dir(encoder) / "encoder.json"
         try:
             # All of it: the model may have moved to another file since, which is no part of the key.
             is_there = read_document(path, EncoderRecord.from_json, self._hint).to_json() == encoder.to_json()
@@ -125,9 +126,13 @@ class SceneCache:
                 read_document(path, EncoderRecord.from_json, self._hint)  # says what is wrong with it
         raise CacheError(f"{self.root}: has no features of {name}. hint: {self._hint} --model {name}")
 
+    def features_dir(self, encoder: EncoderRecord) -> Path:
+        """Say where the features of an encoder are, or would be."""
+        return self.root / "feats" / encoder.folder
+
     def features_path(self, encoder: EncoderRecord, photo: PhotoRecord) -> Path:
         """Where the features of a photo are, or would be."""
-        return self.root / "feats" / encoder.folder / photo.file_name
+        return self.features_dir(encoder) / photo.file_name
 
     def has_features(self, encoder: EncoderRecord, photo: PhotoRecord) -> bool:
         """True if `read_features` would succeed; a damaged or foreign file counts as none."""
@@ -161,6 +166,10 @@ class SceneCache:
         data, grid, _ = self._features(encoder, photo).read_map(device)
         return data, grid
 
+    def photo_path(self, photo: PhotoRecord) -> Path:
+        """Say where an undistorted photo is, or would be."""
+        return self.root / "photos" / photo.file_name
+
     def has_photo(self, photo: PhotoRecord) -> bool:
         """True if the undistorted photo is stored."""
         return self._photo(photo).is_valid()
@@ -191,6 +200,10 @@ class SceneCache:
             raise CacheError(f"{file.path}: damaged: has no {error.args[0]}. hint: {file.hint}") from error
         return image, valid, opaque
 
+    def array_paths(self, kind: str) -> list[Path]:
+        """Find all files of arrays of a kind, whatever they were made from."""
+        return list(self.root.glob(f"{kind}-*.safetensors"))
+
     def has_arrays(self, kind: str, key: str) -> bool:
         """True if `read_arrays` would succeed."""
         return self._arrays(kind, key).is_valid()
@@ -218,10 +231,10 @@ class SceneCache:
         return TensorFile(self.features_path(encoder, photo), "features", keys, self._hint)
 
     def _photo(self, photo: PhotoRecord) -> TensorFile:
-        return TensorFile(self.root / "photos" / photo.file_name, "photo", {"photo": photo.key}, self._hint)
+        return TensorFile(self.photo_path(photo), "photo", {"photo": photo.key}, self._hint)
 
     def _arrays(self, kind: str, key: str) -> TensorFile:
         return TensorFile(self.root / f"{kind}-{key[:8]}.safetensors", kind, {kind: key}, self._hint)
 
     def _encoder_files(self) -> list[Path]:
-        return sorted(self.root.glob("feats/*/encoder.json"), key=lambda path: (path.stat().st_mtime_ns, path))
+        return by_last_use(self.root.glob("feats/*/encoder.json"))

@@ -71,7 +71,7 @@ def decode(
         output or Path("lift3d-out") / folder.name,
         config,
         console.progress,
-        lambda scene: inputs.open_photos(scene, folder, cache),
+        lambda scene: inputs.open_workspace(scene, folder, cache),
     )
     console.warn(done.note)
     paths = [p for p in (done.frames, done.video) if p is not None]

@@ -44,9 +44,9 @@ def encode(
     loaded = inputs.open_scene(scene)
     store = inputs.open_cache(loaded, cache)
     from lift3d_cli.pipeline.encode import encode as run
-    from lift3d_cli.pipeline.workspace import ScenePhotos
+    from lift3d_cli.pipeline.workspace import Workspace
 
-    done = run(ScenePhotos(loaded, store, keep=2), config, console.progress)
+    done = run(Workspace(loaded, store, keep=2), config, console.progress)
     console.warn(remember(scene, cache))
     if prune:
         from lift3d_cli.pipeline.prune import prune_features

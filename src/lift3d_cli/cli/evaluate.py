@@ -25,7 +25,10 @@ def evaluate(
         list[str] | None, typer.Option(help="Also compare lifted features of this 2D model; several with --suite.")
     ] = None,
     save: Annotated[
-        Path | None, typer.Option(help="Folder for pictures: photo, render and depth side by side.")
+        Path | None,
+        typer.Option(
+            help="Folder for pictures: photo, render and depth side by side; of several scenes, one in it for each."
+        ),
     ] = None,
     device: options.Device = EvalConfig.device,
     memory: options.Memory = EvalConfig.memory,

@@ -13,7 +13,7 @@ from lift3d_cli.errors import CacheError, SceneError
 
 if TYPE_CHECKING:
     from lift3d_cli.cache.store import SceneCache
-    from lift3d_cli.pipeline.workspace import ScenePhotos
+    from lift3d_cli.pipeline.workspace import Workspace
     from lift3d_cli.scene.scene import Scene
 
 
@@ -68,16 +68,17 @@ def find_render(given: Path | None, cache: Path | None) -> Path:
         if session is None:
             raise CacheError("no render named, and none made in this folder before. hint: lift3d render SCENE")
         return session.require_render()
-    if (given / "manifest.json").exists():
+    from lift3d_cli.cache.renders import is_render, latest_render
+
+    if is_render(given):
         return given
     if not given.exists():
         raise CacheError(f"{given}: no such folder. hint: name a render's folder, or a scene")
     scene = open_scene(given)
-    renders = open_cache(scene, cache).root.glob("renders/*/manifest.json")
-    latest = max(renders, key=lambda path: path.stat().st_mtime, default=None)
+    latest = latest_render(open_cache(scene, cache).root)
     if latest is None:
         raise CacheError(f"{given}: nothing is rendered yet. hint: lift3d render {given} --poses path.json")
-    return latest.parent
+    return latest
 
 
 def _piped_path() -> Path | None:
@@ -90,13 +91,14 @@ def _piped_path() -> Path | None:
     return Path(text) if text else None
 
 
-def open_photos(scene: Path, render: Path, cache: Path | None) -> ScenePhotos:
-    """Open the photos of the scene that a render was made from, with the cache that it lies in."""
+def open_workspace(scene: Path, render: Path, cache: Path | None) -> Workspace:
+    """Open the scene that a render was made from, with the cache that it lies in."""
+    from lift3d_cli.cache.renders import cache_of
     from lift3d_cli.cache.store import SceneCache
-    from lift3d_cli.pipeline.workspace import ScenePhotos
+    from lift3d_cli.pipeline.workspace import Workspace
 
     loaded = open_scene(scene)
-    is_in_cache = render.parent.name == "renders" and (render.parent.parent / "feats").is_dir()
-    if cache is None and is_in_cache:
-        return ScenePhotos(loaded, SceneCache(render.parent.parent, str(scene)))
-    return ScenePhotos(loaded, open_cache(loaded, cache))
+    root = cache_of(render) if cache is None else None
+    if root is not None:
+        return Workspace(loaded, SceneCache(root, str(scene)))
+    return Workspace(loaded, open_cache(loaded, cache))

@@ -64,13 +64,14 @@ def render(
     loaded = inputs.open_scene(scene)
     store = inputs.open_cache(loaded, cache)
     from lift3d_cli.cache.renders import Render
+    from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
     from lift3d_cli.pipeline.render import render as run
     from lift3d_cli.pipeline.trust import judge, write_confidence
-    from lift3d_cli.pipeline.workspace import ScenePhotos
+    from lift3d_cli.pipeline.workspace import Workspace
 
     name = "path" if poses == "-" else Path(poses).stem
-    photos = ScenePhotos(loaded, store)
-    folder = run(photos, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress)
+    workspace = Workspace(loaded, store, keep=PHOTOS_PER_VIEW * views)
+    folder = run(workspace, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress)
     console.warn(remember(scene, cache, folder))
     done = Render.open(folder)
     if confidence:

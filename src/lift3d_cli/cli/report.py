@@ -45,9 +45,9 @@ def report(
     from lift3d_cli.report.collect import Run, default_results
     from lift3d_cli.report.page import make_report
 
-    photos = inputs.open_photos(Path(Render.open(folder).facts["scene"]), folder, cache)
+    workspace = inputs.open_workspace(Render.open(folder).scene, folder, cache)
     results = decoded or default_results(folder)
-    page = make_report(Run(folder, photos, results, frames), config, console.progress)
+    page = make_report(Run(folder, workspace, results, frames), config, console.progress)
     file = output or default_results(folder) / "report.html"
     write_output(file, page.encode())
     if json:

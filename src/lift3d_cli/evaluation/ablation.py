@@ -93,7 +93,7 @@ class _Ablation:
                 correctors[model, "crossed-oracle"] = BestBlend(truth, is_crossed=True)
         features = {key: self.sources[key[0]] for key in correctors}
         lifter = self.lifters[name]
-        return lifter.lift(camera, lifter.choose(camera), features, correctors)
+        return lifter.lift(lifter.plan(camera, lifter.choose(camera), features, correctors))
 
     def _error(self, features: Tensor, truth: FeatureMap, grid: FeatureGrid, counts: Tensor) -> tuple[float, float]:
         cells = cells_that_count(counts.to(features.device), grid)

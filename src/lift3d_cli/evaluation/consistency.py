@@ -96,7 +96,7 @@ def _partner(index: int, step: int, count: int) -> int:
 @torch.inference_mode()
 def _frame(bench: Bench, lifter: SceneLifter, decode: Decoder, edit: EditDirection | None, index: int) -> _Frame:
     model, camera = bench.source.model, bench.camera(index)
-    view = lifter.lift(camera, lifter.choose(camera), {"lifted": bench.source})
+    view = lifter.lift(lifter.plan(camera, lifter.choose(camera), {"lifted": bench.source}))
     rendered = RenderedView(view.frame.image, view.frame.coverage)
     photo = RenderedView(bench.photo(index)[0], torch.ones_like(rendered.coverage))
     decoded = {

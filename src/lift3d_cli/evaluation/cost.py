@@ -101,13 +101,13 @@ def _timed(bench: Bench, lifter: SceneLifter, decode: Decoder, index: int) -> li
     """Seconds of encoder, frame, frame with features and decoder at a photo's place."""
     model, features, camera = bench.source.model, {"model": bench.source}, bench.camera(index)
     choice = lifter.choose(camera)
-    view = lifter.lift(camera, choice, features)  # reads photos and features
+    view = lifter.lift(lifter.plan(camera, choice, features))  # reads photos and features
     rendered = RenderedView(view.frame.image, view.frame.coverage)
     lifted = FeatureMap(view.frame.features["model"], view.grids["model"])
     parts: list[Callable[[], object]] = [
         lambda: model.checked_encode(rendered.image),
-        lambda: lifter.lift(camera, choice),
-        lambda: lifter.lift(camera, choice, features),
+        lambda: lifter.lift(lifter.plan(camera, choice)),
+        lambda: lifter.lift(lifter.plan(camera, choice, features)),
         lambda: decode(lifted, rendered),
     ]
     return [_seconds(part, bench.device) for part in parts]

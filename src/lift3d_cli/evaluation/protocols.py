@@ -28,14 +28,14 @@ from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
 from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.results import write_output
-from lift3d_cli.pipeline.workspace import Recent, ScenePhotos
+from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.scene import Photo, Scene
 
 
 class EncodedOnTheSpot:
     """Features of photos as they are evaluated, made when asked for: a `FeatureSource`."""
 
-    def __init__(self, photos: ScenePhotos, model: Model, device: torch.device, keep: int) -> None:
+    def __init__(self, photos: Workspace, model: Model, device: torch.device, keep: int) -> None:
         self.model = model.to(device)
         self._photos = photos
         self._device = device
@@ -43,7 +43,7 @@ class EncodedOnTheSpot:
 
     def size(self, index: int) -> tuple[int, int]:
         """See `FeatureSource`."""
-        camera = self._photos.scene.views[index].camera
+        camera = self._photos.camera(index)
         return camera.width, camera.height
 
     def read(self, index: int, keep: bool = True) -> FeatureMap:
@@ -184,7 +184,7 @@ def evaluate(
     rows = []
     for i in progress(bench.held_out, f"eval {scene.root.name}", len(bench.held_out)):
         camera = bench.camera(i)
-        view = lifter.lift(camera, lifter.choose(camera), features)
+        view = lifter.lift(lifter.plan(camera, lifter.choose(camera), features))
         rows.append({"name": scene.views[i].name, **_measure(view, bench, i, lpips)})
         rows[-1]["sources"] = [scene.views[j].name for j in view.choice.sources]
         if save is not None:

@@ -79,7 +79,7 @@ def _segmented(bench: Bench, lifters: dict[str, SceneLifter], decode: Decoder, i
     """A left-out photo by each way: lifted, the 2D model on the last of the rendered pictures, and on the photo."""
     source, camera, found = bench.source, bench.camera(index), {}
     for way, lifter in lifters.items():
-        view = lifter.lift(camera, lifter.choose(camera), {"model": source})
+        view = lifter.lift(lifter.plan(camera, lifter.choose(camera), {"model": source}))
         rendered = RenderedView(view.frame.image, view.frame.coverage)
         found[way] = decode(FeatureMap(view.frame.features["model"], view.grids["model"]), rendered)
     found["2d-on-render"] = decode(source.model.checked_encode(rendered.image), rendered)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -38,6 +40,17 @@ def fingerprint(model: Model, ref: ModelRef) -> dict[str, object]:
         "source": hashlib.sha256(ref.source.read_bytes()).hexdigest() if ref.source else "",
         "preprocessing": preprocessing,
     }
+
+
+def is_made_by(recorded: Mapping[str, Any], model: Model, ref: ModelRef) -> bool:
+    """Tell if a recorded fingerprint agrees with that of a model as it is now.
+
+    Args:
+        recorded: with features, when they were made; it may have further entries, such as settings of encode.
+        model: loaded from `ref`.
+        ref: where the model comes from.
+    """
+    return fingerprint(model, ref).items() <= dict(recorded).items()
 
 
 def _weights_sha256(model: Model) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lift3d_cli.cache.renders import Render
+from lift3d_cli.cache.renders import FeatureRender, Render
 from lift3d_cli.config import RAW_FORMATS, DecodeConfig
 from lift3d_cli.errors import CacheError, ModelError, SceneError
 from lift3d_cli.machine.background import BackgroundWriter, prefetched, touched
@@ -20,12 +20,12 @@ from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.png import read_png
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import DecodeContext, DecodeOptions, Decoder, FeatureMap, Model, RenderedView, Segmentation
-from lift3d_cli.models.fingerprint import fingerprint
+from lift3d_cli.models.fingerprint import is_made_by
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.results import TaskFolder, video_writer, write_features
-from lift3d_cli.pipeline.workspace import ScenePhotos
+from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.scene import Scene
 
 
@@ -51,7 +51,7 @@ def decode(
     output: Path,
     config: DecodeConfig,
     progress: Progress = no_progress,
-    open_photos: Callable[[Path], ScenePhotos] | None = None,
+    open_workspace: Callable[[Path], Workspace] | None = None,
 ) -> Decoded:
     """Decode every frame of a render into `output/<task>/` and `output/<task>.mp4`; see `TaskFolder`.
 
@@ -63,7 +63,7 @@ def decode(
         output: folder of the results.
         config: settings.
         progress: see `Progress`.
-        open_photos: opens the scene at a path with its cache, for what needs a photo.
+        open_workspace: opens the scene at a path with its cache, for what needs a photo.
 
     Raises:
         CacheError: if the render is missing, unfinished, or has no features for the task.
@@ -71,7 +71,7 @@ def decode(
     """
     if config.raw and config.raw not in RAW_FORMATS:
         raise ValueError(f"raw is {config.raw!r}, not one of {RAW_FORMATS}")
-    work = _Work(render, config, open_photos)
+    work = _Work(render, config, open_workspace)
     if config.raw:
         return _write_raw(work, output, progress)
     if config.source_views:
@@ -82,14 +82,14 @@ def decode(
 class _Work:
     """A render, the features of it to decode, their model, and the task."""
 
-    def __init__(self, render: Path, config: DecodeConfig, open_photos: Callable[[Path], ScenePhotos] | None) -> None:
+    def __init__(self, render: Path, config: DecodeConfig, open_workspace: Callable[[Path], Workspace] | None) -> None:
         self.config = config
         self.colors = Render.open(render)
-        self.features, self.model, self.task = _choose(render, config)
-        self.names: Sequence[str] = self.colors.facts["names"]
+        self.features, self.model, self.task = _choose(self.colors, config)
+        self.names = self.colors.names
         self.device = resolve_device(config.device)
         self.model.to(self.device)
-        self._open_photos = open_photos
+        self._open_workspace = open_workspace
         self._source: CachedFeatures | None = None
         unfinished = len(set(self.colors.missing()) | set(self.features.missing()))
         if unfinished:
@@ -106,9 +106,9 @@ class _Work:
     def read(self, index: int) -> tuple[FeatureMap, Tensor, Tensor]:
         """A frame as it is stored: its features, colour [3, H, W] uint8 and coverage [H, W] uint8."""
         image = torch.from_numpy(read_png(self.colors.color_path(index))).permute(2, 0, 1)
-        _, _, extra = self.colors.read_frame(index)
+        coverage = self.colors.read_maps(index).coverage
         data, grid, _ = self.features.read_frame(index)
-        return FeatureMap(touched(data), grid), image, touched(extra["coverage"])
+        return FeatureMap(touched(data), grid), image, touched(coverage)
 
     def frame(self, stored: FeatureMap, image: Tensor, coverage: Tensor) -> tuple[FeatureMap, RenderedView]:
         """What was rendered of a frame, from what `read` gives."""
@@ -118,19 +118,19 @@ class _Work:
     def photo(self, name: str) -> tuple[FeatureMap, Tensor]:
         """A photo's own features and its pixels [3, H, W]; see `DecodeContext`."""
         source = self._photo_features()
-        index = find_photo(source.photos.scene, name)
-        camera = source.photos.scene.views[index].camera
+        index = find_photo(source.workspace.scene, name)
+        camera = source.workspace.camera(index)
         features, (width, height) = source.read(index), source.size(index)
         grid = features.grid.rescaled(camera.width / width, camera.height / height)
-        image = to_image(source.photos.photo(index), self.device)
+        image = to_image(source.workspace.photo(index), self.device)
         return FeatureMap(features.data.to(self.device).float(), grid), image
 
     def decoder(self) -> Decoder:
         """What decodes the frames."""
         options = decode_options(self.config)
         if options.point is not None:
-            scene = self._photo_features().photos.scene
-            camera = scene.views[find_photo(scene, options.point_view)].camera
+            workspace = self._photo_features().workspace
+            camera = workspace.camera(find_photo(workspace.scene, options.point_view))
             options = replace(options, point=(options.point[0] / camera.width, options.point[1] / camera.height))
         torch.manual_seed(self.config.seed)
         frames = RenderedFeatures(self.features, self.device)
@@ -152,17 +152,16 @@ class _Work:
 
     def _photo_features(self) -> CachedFeatures:
         if self._source is None:
-            if self._open_photos is None:
+            if self._open_workspace is None:
                 raise ValueError("a task asks for a photo, and there is no scene")
-            photos = self._open_photos(Path(self.colors.facts["scene"]))
-            key = self.features.content["encoder"]
-            encoders = [e for e in photos.cache.encoders() if e.key == key]
+            workspace = self._open_workspace(self.colors.scene)
+            encoders = [e for e in workspace.cache.encoders() if e.key == self.features.encoder]
             if not encoders:
                 raise CacheError(
-                    f"{photos.cache.root}: has no features of {self.model.spec.name} any more. "
-                    f"hint: lift3d encode {photos.scene.root} --model {shlex.quote(self.features.facts['ref'])}"
+                    f"{workspace.cache.root}: has no features of {self.model.spec.name} any more. "
+                    f"hint: lift3d encode {workspace.scene.root} --model {shlex.quote(self.features.ref)}"
                 )
-            self._source = CachedFeatures(photos, encoders[0], keep=2, model=self.model)
+            self._source = CachedFeatures(workspace, encoders[0], keep=2, model=self.model)
         return self._source
 
 
@@ -184,11 +183,11 @@ def find_photo(scene: Scene, name: str) -> int:
 class RenderedFeatures(Sequence[FeatureMap]):
     """A model's lifted features of all frames, read as they are asked for."""
 
-    def __init__(self, render: Render, device: torch.device) -> None:
+    def __init__(self, render: FeatureRender, device: torch.device) -> None:
         self._render, self._device = render, device
 
     def __len__(self) -> int:
-        return self._render.content["frames"]
+        return self._render.num_frames
 
     def __getitem__(self, index: int) -> FeatureMap:
         if not 0 <= index < len(self):
@@ -200,11 +199,11 @@ class RenderedFeatures(Sequence[FeatureMap]):
 @torch.inference_mode()
 def _decode_frames(work: _Work, output: Path, progress: Progress) -> Decoded:
     total, config = len(work.names), work.config
-    sizes = {(camera["width"], camera["height"]) for camera in work.colors.content["cameras"]}
+    sizes = {(camera.width, camera.height) for camera in work.colors.cameras}
     video = output / f"{work.task}.mp4" if config.video and len(sizes) == 1 and total > 1 else None
     decoder = work.decoder()
     with (
-        video_writer(video, config.fps or float(work.colors.facts["fps"])) as append,
+        video_writer(video, config.fps or work.colors.fps) as append,
         prefetched(range(total), work.read) as frames,
         BackgroundWriter() as later,
     ):
@@ -263,37 +262,36 @@ def _read_picture(path: Path) -> np.ndarray:
     return pixels[..., :3] * (pixels[..., 3:] > 127)
 
 
-def _choose(render: Path, config: DecodeConfig) -> tuple[Render, Model, str]:
+def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model, str]:
     """The lifted features to decode, of several of one model the ones rendered last; their model, and the task."""
-    manifests = sorted(render.glob("feats/*/manifest.json"), key=lambda path: (path.stat().st_mtime_ns, path))
-    latest = {r.facts["model"]: r for r in (Render.open(path.parent) for path in manifests)}
+    latest = {r.model: r for r in render.feature_renders()}
     found = [r for _, r in sorted(latest.items())]
-    names = [r.facts["model"] for r in found]
+    names = [r.model for r in found]
     hint = "hint: lift3d encode SCENE --model MODEL, then lift3d render again"
     if not found:
-        raise CacheError(f"{render}: has colour only, no features of any model. {hint}")
+        raise CacheError(f"{render.root}: has colour only, no features of any model. {hint}")
     if config.model:
         wanted = {config.model, re.split(r"[:?]", config.model)[0]}  # a reference such as dinov2:FOLDER means its name
-        found = [r for r in found if r.facts["model"] in wanted]
+        found = [r for r in found if r.model in wanted]
         if not found:
-            raise CacheError(f"{render}: has no features of {config.model}, only of {', '.join(names)}. {hint}")
+            raise CacheError(f"{render.root}: has no features of {config.model}, only of {', '.join(names)}. {hint}")
     able = []
     for r in found:
-        spec = find_model(r.facts["ref"]).spec()
+        spec = find_model(r.ref).spec()
         task = config.task or spec.tasks[0]
         if task in spec.tasks:
             able.append((r, task))
     if not able:
-        raise CacheError(f"{render}: none of its models ({', '.join(names)}) can do '{config.task}'. {hint}")
+        raise CacheError(f"{render.root}: none of its models ({', '.join(names)}) can do '{config.task}'. {hint}")
     if len(able) > 1:
-        tasks = ", ".join(f"--model {r.facts['model']} --task {task}" for r, task in able)
-        raise CacheError(f"{render}: which of its features? hint: {tasks}")
+        tasks = ", ".join(f"--model {r.model} --task {task}" for r, task in able)
+        raise CacheError(f"{render.root}: which of its features? hint: {tasks}")
     chosen, task = able[0]
-    ref = find_model(chosen.facts["ref"])
+    ref = find_model(chosen.ref)
     model = ref.load()
     if task not in model.spec.tasks and not config.task:  # what a model can do may depend on its checkpoint
         task = model.spec.tasks[0]
-    if not fingerprint(model, ref).items() <= chosen.facts["fingerprint"].items():
+    if not is_made_by(chosen.fingerprint, model, ref):
         raise ModelError(
             f"model {ref.name}: changed since its features were rendered. hint: lift3d encode, then render"
         )

@@ -16,9 +16,9 @@ from lift3d_cli.machine.background import BackgroundWriter, prefetched
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import Model
-from lift3d_cli.models.fingerprint import fingerprint
+from lift3d_cli.models.fingerprint import fingerprint, is_made_by
 from lift3d_cli.models.registry import ModelRef, find_model
-from lift3d_cli.pipeline.workspace import ScenePhotos, shrunk_size
+from lift3d_cli.pipeline.workspace import Workspace, shrunk_size
 from lift3d_cli.scene.scene import Photo
 
 
@@ -39,28 +39,28 @@ class Encoded:
     num_reused: int
 
 
-def encode(photos: ScenePhotos, config: EncodeConfig, progress: Progress = no_progress) -> list[Encoded]:
+def encode(workspace: Workspace, config: EncodeConfig, progress: Progress = no_progress) -> list[Encoded]:
     """Encode all photos of a scene that are missing in its cache; what is done stays done when this is interrupted.
 
     Raises:
         SceneError, CacheError, ModelError, ResourceError: with the photo or model at fault.
     """
-    if photos.cache is None:
+    if workspace.cache is None:
         raise ValueError("encode needs a cache")
     device = resolve_device(config.device)
-    return [_encode_model(photos, find_model(name), config, device, progress) for name in config.models]
+    return [_encode_model(workspace, find_model(name), config, device, progress) for name in config.models]
 
 
 def _encode_model(
-    photos: ScenePhotos, ref: ModelRef, config: EncodeConfig, device: torch.device, progress: Progress
+    workspace: Workspace, ref: ModelRef, config: EncodeConfig, device: torch.device, progress: Progress
 ) -> Encoded:
-    cache = photos.cache
+    cache = workspace.cache
     model = ref.load()
     max_size = config.max_size or model.spec.max_size
     made_by = fingerprint(model, ref) | {"max_size": max_size, "seed": config.seed}
     encoder = EncoderRecord(model.spec.name, ref.ref, config.dtype, made_by, asdict(model.spec))
-    views = range(len(photos.scene.views))
-    records = {i: photos.record(i, encoded_size(encoder, photos.scene.views[i].camera)) for i in views}
+    views = range(workspace.num_photos)
+    records = {i: workspace.record(i, encoded_size(encoder, workspace.camera(i))) for i in views}
     todo = [i for i in views if config.force or not cache.has_features(encoder, records[i])]
     if todo:
         model.to(device)  # the first features begin the encoder: one that fails at once is not the latest
@@ -68,21 +68,20 @@ def _encode_model(
         cache.begin(encoder)
     # One by one: batches of 4 are 0.6 to 1.1 times as fast on a CPU, and a photo's features would differ in their last
     # bits by what is in its batch.
-    with prefetched(todo, lambda i: photos.resized(i, *records[i].size)) as resized, BackgroundWriter() as later:
+    with prefetched(todo, lambda i: workspace.resized(i, *records[i].size)) as resized, BackgroundWriter() as later:
         for i, photo in zip(progress(todo, f"encode {model.spec.name}", len(todo)), resized, strict=True):
             # Another process may have made it meanwhile.
             if not config.force and cache.has_features(encoder, records[i]):
                 continue
             torch.manual_seed(config.seed)  # per photo, so that the order and what was there before do not matter
-            features = model.checked_encode(to_image(photo, device), photos.scene.views[i].name)
+            features = model.checked_encode(to_image(photo, device), workspace.scene.views[i].name)
             cache.write_features(encoder, records[i], features.data, features.grid, later)
-    folder = cache.root / "feats" / encoder.folder
-    return Encoded(model.spec.name, folder, len(todo), len(views) - len(todo))
+    return Encoded(model.spec.name, cache.features_dir(encoder), len(todo), len(views) - len(todo))
 
 
 def encoded_size(encoder: EncoderRecord, camera: Camera) -> tuple[int, int]:
     """(width, height) of the image that an encoder gets for a photo of this camera."""
-    return shrunk_size(camera, encoder.fingerprint["max_size"])
+    return shrunk_size(camera, encoder.max_size)
 
 
 def to_image(photo: Photo, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -98,7 +97,7 @@ def model_of(encoder: EncoderRecord) -> Model:
     """
     ref = find_model(encoder.ref)
     model = ref.load()
-    if not fingerprint(model, ref).items() <= dict(encoder.fingerprint).items():  # it has settings of encode too
+    if not is_made_by(encoder.fingerprint, model, ref):
         raise ModelError(
             f"model {encoder.name}: changed since the photos were encoded with it. "
             f"hint: lift3d encode SCENE --model {shlex.quote(encoder.ref)}"

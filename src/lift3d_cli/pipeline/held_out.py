@@ -12,11 +12,10 @@ from torch import Tensor
 
 from lift3d_cli.config import EvalConfig
 from lift3d_cli.errors import SceneError
-from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.lift import SceneLifter
-from lift3d_cli.pipeline.workspace import ResizedPhotos
+from lift3d_cli.pipeline.workspace import ResizedWorkspace
 from lift3d_cli.scene.scene import Scene
 
 
@@ -43,7 +42,7 @@ def psnr(
     return float(-10 * torch.log10((error if counts is None else error[..., counts]).mean()))
 
 
-class HeldOutPhotos(ResizedPhotos):
+class HeldOutPhotos(ResizedWorkspace):
     """Photos of a scene at one height, some of them left out; several protocols may share them.
 
     Args:
@@ -69,15 +68,11 @@ class HeldOutPhotos(ResizedPhotos):
         self._points: dict[tuple[int, ...] | None, np.ndarray] = {}
 
     def points(self, indices: list[int] | None = None) -> np.ndarray:
-        """See `ScenePhotos`; triangulated once."""
+        """See `Workspace`; triangulated once."""
         key = None if indices is None else tuple(indices)
         if key not in self._points:
             self._points[key] = super().points(indices)
         return self._points[key]
-
-    def camera(self, index: int) -> Camera:
-        """Return the camera of a photo at its size here."""
-        return self.scene.views[index].camera
 
     def truth(self, index: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Return a photo's pixels [3, H, W] in [0, 1], and which of them [H, W] (bool) are ground truth."""

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lift3d_cli.errors import ResourceError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.lifting.correction.corrector import Corrector
@@ -21,11 +20,14 @@ from lift3d_cli.machine.background import touched
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.memory import plan_memory
-from lift3d_cli.pipeline.workspace import Recent, ScenePhotos
+from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.bounds import depth_range
 
 # A target that has within a tenth the pixels per angle of the encoded photos gets the model's own grid of its size.
 _SAME_SCALE = 0.1
+PHOTOS_PER_VIEW = 4
+"""Resized photos to keep for each source photo of a target where the next one is read ahead: of two targets, each photo
+at the target's size and, for the descriptors, at the encoder's."""
 
 
 class FeatureSource(Protocol):
@@ -59,6 +61,27 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """How a target is lifted, found out once: for who reads ahead as for who renders.
+
+    Args:
+        target: the camera.
+        choice: what it is rendered from.
+        cameras: of the sources, at the size that they are used in.
+        origins: by name, where the features come from.
+        features: by the same names, those of the sources; without descriptors.
+        memory_bytes: for what can be done in parts, beside what must be held as a whole.
+    """
+
+    target: Camera
+    choice: Choice
+    cameras: Sequence[Camera]
+    origins: Mapping[str, FeatureSource]
+    features: Mapping[str, SourceFeatures]
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
 class LiftedView:
     """A rendered target.
 
@@ -77,7 +100,7 @@ class SceneLifter:
     """Renders any number of targets from one scene; memory depends on the source views of a target only.
 
     Args:
-        photos: the scene's photos.
+        workspace: the scene.
         points: [N, 3] points on its surfaces, or none.
         renderer: the two stages.
         num_views: source photos per target, at most.
@@ -87,58 +110,39 @@ class SceneLifter:
 
     def __init__(
         self,
-        photos: ScenePhotos,
+        workspace: Workspace,
         points: np.ndarray,
         renderer: Renderer,
         num_views: int,
         device: torch.device,
         candidates: Sequence[int] | None = None,
     ) -> None:
-        self._photos = photos
+        self._workspace = workspace
         self._points = points
         self.renderer = renderer
         self._num_views = num_views
         self._device = device
-        self._candidates = range(len(photos.scene.views)) if candidates is None else candidates
+        self._candidates = range(workspace.num_photos) if candidates is None else candidates
         # What the networks make of each photo, which the next pose mostly needs too.
         self._recent_features: Recent[Tensor | None] = Recent(2 * num_views)
         self._descriptors: dict[tuple[Corrector, FeatureSource], Recent[Tensor]] = {}
 
     def choose(self, target: Camera) -> Choice:
         """Decide what a target is rendered from; cheap, no photo is read."""
-        views = [self._photos.scene.views[i] for i in self._candidates]
+        views = [self._workspace.scene.views[i] for i in self._candidates]
         near_far = depth_range(target, self._points, views)
         cameras = [view.camera for view in views]
         chosen = select_sources(target, cameras, self._num_views, near_far, self._points)
         return Choice(near_far, [self._candidates[i] for i in chosen])
 
-    def read_ahead(self, target: Camera, choice: Choice, features: Mapping[str, FeatureSource]) -> None:
-        """Read what `lift` will need, on another thread while it renders the target before."""
-        # Of two targets, each photo at the target's size and, for the descriptors, at the encoder's.
-        self._photos.make_room(4 * self._num_views)
-        corrector = self.renderer.corrector
-        models = self._models(target, choice.sources, features, None)
-        try:
-            models = self._plan(target, choice, models)[1]
-        except ResourceError:  # `lift` says it
-            return
-        for index in choice.sources:
-            camera = self._source_camera(index, target)
-            self._photos.resized(index, camera.width, camera.height)
-            for name, source in features.items():
-                if not models[name].channels_at_once:
-                    touched(source.read(index).data)
-                if corrector is not None and index not in self._descriptors.get((corrector, source), ()):
-                    self._photos.resized(index, *source.size(index))
-
-    def lift(
+    def plan(
         self,
         target: Camera,
         choice: Choice,
         features: Mapping[str, FeatureSource] | None = None,
         correctors: Mapping[str, Corrector | None] | None = None,
-    ) -> LiftedView:
-        """Render colour and features at `target`.
+    ) -> Plan:
+        """Find out all that lifting takes to know, on any thread; of files, headers are read but no value.
 
         Args:
             target: the camera.
@@ -149,53 +153,62 @@ class SceneLifter:
         Raises:
             ResourceError: if the renderer's memory is too small for what must be held as a whole.
         """
-        renderer, sources, model_features = self._prepare(target, choice, features or {}, correctors)
-        frame = renderer.render(target, sources, choice.depth_range, model_features)
-        return LiftedView(frame, {name: f.target for name, f in model_features.items()}, choice)
+        origins, renderer, cameras = features or {}, self.renderer, self._source_cameras(choice.sources, target)
+        found = {
+            name: _source_features(
+                source, target, choice.sources, cameras, correctors[name] if correctors else renderer.corrector
+            )
+            for name, source in origins.items()
+        }
+        left, at_once = plan_memory(
+            renderer.memory_bytes, renderer.proposal, target, cameras, choice.depth_range, found
+        )
+        for name, channels in at_once.items():
+            maps = [_Reread(origins[name], i) for i in choice.sources] if channels else found[name].maps
+            found[name] = replace(found[name], maps=maps, channels_at_once=channels)
+        return Plan(target, choice, cameras, origins, found, left)
 
-    def lift_features(
-        self, target: Camera, choice: Choice, features: Mapping[str, FeatureSource], image: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, FeatureGrid]]:
+    def read_ahead(self, plan: Plan) -> None:
+        """Read what `lift` will need, on another thread while it renders the target before."""
+        for place, (index, camera) in enumerate(zip(plan.choice.sources, plan.cameras, strict=True)):
+            self._workspace.resized(index, camera.width, camera.height)
+            for name, features in plan.features.items():
+                origin = plan.origins[name]
+                if not features.channels_at_once:
+                    touched(features.maps[place])
+                described = self._descriptors.get((features.corrector, origin), ())
+                if features.corrector is not None and index not in described:
+                    self._workspace.resized(index, *origin.size(index))
+
+    def lift(self, plan: Plan) -> LiftedView:
+        """Render colour and features at a target."""
+        renderer, sources, features = self._prepare(plan)
+        frame = renderer.render(plan.target, sources, plan.choice.depth_range, features)
+        return LiftedView(frame, {name: f.target for name, f in features.items()}, plan.choice)
+
+    def lift_features(self, plan: Plan, image: Tensor) -> tuple[dict[str, Tensor], dict[str, FeatureGrid]]:
         """`lift` without the colours, which are most of its work: `image` [3, H, W] has them.
 
         Returns:
             By name, features [C, h, w] and their grids.
-
-        Raises:
-            ResourceError: as `lift`.
         """
-        renderer, sources, model_features = self._prepare(target, choice, features, None)
-        rendered = renderer.render_features(target, sources, choice.depth_range, model_features, image.to(self._device))
-        return rendered, {name: f.target for name, f in model_features.items()}
+        renderer, sources, features = self._prepare(plan)
+        depth_range, image = plan.choice.depth_range, image.to(self._device)
+        rendered = renderer.render_features(plan.target, sources, depth_range, features, image)
+        return rendered, {name: f.target for name, f in features.items()}
 
-    def _prepare(
-        self,
-        target: Camera,
-        choice: Choice,
-        features: Mapping[str, FeatureSource],
-        correctors: Mapping[str, Corrector | None] | None,
-    ) -> tuple[Renderer, SourceViews, dict[str, SourceFeatures]]:
+    def _prepare(self, plan: Plan) -> tuple[Renderer, SourceViews, dict[str, SourceFeatures]]:
         """The renderer with what is left of its memory, and what it renders from."""
-        models = self._models(target, choice.sources, features, correctors)
-        left, models = self._plan(target, choice, models)
-        for name, model in models.items():
-            source, corrector = features[name], model.corrector
-            described = [self._describe(corrector, source, i) for i in choice.sources] if corrector else []
-            maps = [_Reread(source, i) for i in choice.sources] if model.channels_at_once else model.maps
-            models[name] = replace(model, maps=maps, descriptors=described)
-        views = self._source_views(choice.sources, self._source_cameras(choice.sources, target))
-        return replace(self.renderer, memory_bytes=left), views, models
-
-    def _plan(
-        self, target: Camera, choice: Choice, models: Mapping[str, SourceFeatures]
-    ) -> tuple[int, dict[str, SourceFeatures]]:
-        """See `plan_memory`."""
-        cameras = self._source_cameras(choice.sources, target)
-        left, at_once = plan_memory(self.renderer, target, cameras, choice.depth_range, models)
-        return left, {name: replace(model, channels_at_once=at_once[name]) for name, model in models.items()}
+        features = {}
+        for name, found in plan.features.items():
+            corrector, origin = found.corrector, plan.origins[name]
+            described = [self._describe(corrector, origin, i) for i in plan.choice.sources] if corrector else []
+            features[name] = replace(found, descriptors=described)
+        views = self._source_views(plan.choice.sources, plan.cameras)
+        return replace(self.renderer, memory_bytes=plan.memory_bytes), views, features
 
     def _source_views(self, chosen: Sequence[int], cameras: Sequence[Camera]) -> SourceViews:
-        photos = [self._photos.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
+        photos = [self._workspace.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
         images = [to_image(photo) for photo in photos]
         valid = [torch.from_numpy(photo.valid) for photo in photos]
         features = [self._photo_features(i, image) for i, image in zip(chosen, images, strict=True)]
@@ -216,7 +229,7 @@ class SceneLifter:
         """The corrector's descriptors [D, h, w] of the cells of a photo's features."""
 
         def make() -> Tensor:
-            photo = self._photos.resized(index, *source.size(index))
+            photo = self._workspace.resized(index, *source.size(index))
             return corrector.describe(to_image(photo, self._device), source.read(index).grid)
 
         recent = self._descriptors.setdefault((corrector, source), Recent(2 * self._num_views))
@@ -227,27 +240,11 @@ class SceneLifter:
 
     def _source_camera(self, index: int, target: Camera) -> Camera:
         """The photo's camera, at a size where its pixels are as fine as the target's: finer ones would alias."""
-        camera = self._photos.scene.views[index].camera
+        camera = self._workspace.camera(index)
         factor = min(1.0, target.K[0, 0] / camera.K[0, 0])
         if factor > 1 - 1e-3:  # not worth a resampling
             return camera
         return camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
-
-    def _models(
-        self,
-        target: Camera,
-        chosen: Sequence[int],
-        features: Mapping[str, FeatureSource],
-        correctors: Mapping[str, Corrector | None] | None,
-    ) -> dict[str, SourceFeatures]:
-        """By name, the chosen photos' features without descriptors; of those in files, no value is read yet."""
-        cameras = self._source_cameras(chosen, target)
-        return {
-            name: _source_features(
-                source, target, chosen, cameras, correctors[name] if correctors else self.renderer.corrector
-            )
-            for name, source in features.items()
-        }
 
 
 def _source_features(

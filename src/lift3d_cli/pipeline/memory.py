@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from lift3d_cli.errors import ResourceError
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.lifting.renderer import Renderer
+from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.source_features import SourceFeatures
 
 # Bytes of each pixel of a source photo: its colours, validity, 5x5 means and Stage II's features, and what is kept of
@@ -26,16 +26,18 @@ _FEWEST_CHANNELS = 8
 
 
 def plan_memory(
-    renderer: Renderer,
+    memory_bytes: int,
+    proposal: Proposal,
     target: Camera,
     cameras: Sequence[Camera],
     depth_range: tuple[float, float],
     features: Mapping[str, SourceFeatures],
 ) -> tuple[int, dict[str, int]]:
-    """How to stay within the renderer's memory.
+    """How to stay within a budget of memory.
 
     Args:
-        renderer: the two stages.
+        memory_bytes: the budget.
+        proposal: Stage I, which holds a volume.
         target: the pose.
         cameras: of the source photos, at the size that they are used in.
         depth_range: (near, far) z-depth of the target.
@@ -50,18 +52,18 @@ def plan_memory(
     """
     pixels = len(cameras) * max(c.width for c in cameras) * max(c.height for c in cameras)
     photos = pixels * _PHOTO_BYTES + target.width * target.height * _FRAME_BYTES
-    volume = renderer.proposal.volume_bytes(target, cameras, depth_range)
+    volume = proposal.volume_bytes(target, cameras, depth_range)
     sizes = [_Size(model) for model in features.values()]
     held = photos + volume + sum(size.held for size in sizes) + _FIXED_BYTES
     whole = sum(size.of_channels(size.channels) for size in sizes)
     least = max((size.least for size in sizes), default=0)
-    spare = renderer.memory_bytes - _LEAST_TEMPORARY_BYTES - held
+    spare = memory_bytes - _LEAST_TEMPORARY_BYTES - held
     if spare >= whole:
         return int(_SHARE_OF_TEMPORARIES * (spare - whole + _LEAST_TEMPORARY_BYTES)), dict.fromkeys(features, 0)
     if spare < least:
         needed = held + least + _LEAST_TEMPORARY_BYTES
         raise ResourceError(
-            f"--memory {_mebibytes(renderer.memory_bytes)}: a pose of {target.width}x{target.height} needs "
+            f"--memory {_mebibytes(memory_bytes)}: a pose of {target.width}x{target.height} needs "
             f"{_mebibytes(needed)} ({len(cameras)} photos {_mebibytes(photos)}, depth planes "
             f"{_mebibytes(volume)}, features {_mebibytes(needed - photos - volume - _FIXED_BYTES)}). "
             f"hint: --memory {_mebibytes(1.5 * needed)}, fewer --views or smaller pictures"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from lift3d_cli.cache.inventory import prune
+from lift3d_cli.cache.renders import renders_dir
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.pipeline.encode import encoded_size
-from lift3d_cli.pipeline.workspace import ScenePhotos
+from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.scene import Scene
 
 
@@ -14,12 +15,12 @@ def prune_features(scene: Scene, cache: SceneCache) -> int:
 
     Renders and points stay. Returns the bytes freed.
     """
-    photos = ScenePhotos(scene, cache)
+    workspace = Workspace(scene, cache)
     latest = {encoder.name: encoder for encoder in cache.encoders()}.values()
-    keep = [cache.root / "renders", *cache.root.glob("points-*.safetensors")]
+    keep = [renders_dir(cache.root), *cache.array_paths("points")]
     for index, view in enumerate(scene.views):
-        keep.append(cache.root / "photos" / photos.record(index).file_name)
+        keep.append(cache.photo_path(workspace.record(index)))
         for encoder in latest:
-            record = photos.record(index, encoded_size(encoder, view.camera))
+            record = workspace.record(index, encoded_size(encoder, view.camera))
             keep.append(cache.features_path(encoder, record))
     return prune(cache.root, keep)

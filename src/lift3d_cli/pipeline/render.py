@@ -9,12 +9,10 @@ from pathlib import Path
 import torch
 
 import lift3d_cli
-from lift3d_cli.cache.format import EncoderRecord, slug
-from lift3d_cli.cache.renders import Render, render_dir, render_key
+from lift3d_cli.cache.format import EncoderRecord
+from lift3d_cli.cache.renders import FrameMaps, Render, render_content, render_dir
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
-from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.machine.atomic import Later, write_atomic
 from lift3d_cli.machine.background import BackgroundWriter, prefetched
 from lift3d_cli.machine.device import resolve_device
@@ -22,37 +20,37 @@ from lift3d_cli.machine.png import encode_png, read_png, to_uint8
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.pipeline.encode import encoded_size, model_of
-from lift3d_cli.pipeline.lift import Choice, LiftedView, SceneLifter
+from lift3d_cli.pipeline.lift import Choice, LiftedView, Plan, SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
-from lift3d_cli.pipeline.workspace import Recent, ScenePhotos
+from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.paths import CameraPath
 
 
 class CachedFeatures:
     """Features of one encoder from the scene cache: a `FeatureSource`."""
 
-    def __init__(self, photos: ScenePhotos, encoder: EncoderRecord, keep: int, model: Model | None = None) -> None:
+    def __init__(self, workspace: Workspace, encoder: EncoderRecord, keep: int, model: Model | None = None) -> None:
         self.encoder = encoder
         self.model: Model = model or model_of(encoder)
-        self.photos = photos
+        self.workspace = workspace
         self._recent: Recent[FeatureMap] = Recent(keep)
 
     def size(self, index: int) -> tuple[int, int]:
         """See `FeatureSource`."""
-        return encoded_size(self.encoder, self.photos.scene.views[index].camera)
+        return encoded_size(self.encoder, self.workspace.camera(index))
 
     def read(self, index: int, keep: bool = True) -> FeatureMap:
         """See `FeatureSource`; the file is memory-mapped."""
-        record = self.photos.record(index, self.size(index))
+        record = self.workspace.record(index, self.size(index))
 
         def make() -> FeatureMap:
-            return FeatureMap(*self.photos.cache.read_features(self.encoder, record))
+            return FeatureMap(*self.workspace.cache.read_features(self.encoder, record))
 
         return self._recent.get(index, make) if keep else make()
 
 
 def render(
-    photos: ScenePhotos,
+    workspace: Workspace,
     path: CameraPath,
     name: str,
     config: RenderConfig,
@@ -62,7 +60,7 @@ def render(
     """Render every pose of a path that is not rendered yet; returns the render's folder.
 
     Args:
-        photos: the scene's photos, with a cache.
+        workspace: the scene, with a cache.
         path: the poses.
         name: of the render, for people.
         config: settings.
@@ -72,105 +70,77 @@ def render(
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
     device = resolve_device(config.device)
-    lifter = SceneLifter(photos, photos.points(), make_renderer(config, device), config.views, device)
+    lifter = SceneLifter(workspace, workspace.points(), make_renderer(config, device), config.views, device)
     choices = [lifter.choose(camera) for camera in path.cameras]
     used = sorted({i for choice in choices for i in choice.sources})
-    features = {e.name: CachedFeatures(photos, e, 2 * config.views) for e in _encoders(photos, used, config)}
-    content = _content(photos, path, choices, config.views, lifter.renderer.settings())
-    facts = {"scene": str(photos.scene.root.resolve()), "fps": path.fps, "names": list(path.names)}
-    root = output or render_dir(photos.cache.root, name, content)
-    colors = Render.create(root, content, facts)
-    lifted = {name: _features_render(colors, source.encoder, config.dtype) for name, source in features.items()}
+    features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in _encoders(workspace, used, config)}
+    content = _content(workspace, path, choices, config.views, lifter.renderer.settings())
+    root = output or render_dir(workspace.cache.root, name, content)
+    colors = Render.begin(root, content, workspace.scene.root.resolve(), path.fps, path.names)
+    lifted = {name: colors.begin_features(source.encoder, config.dtype) for name, source in features.items()}
     todo_colors, missing = set(colors.missing()), {name: set(r.missing()) for name, r in lifted.items()}
     todo = sorted(todo_colors.union(*missing.values()))
 
-    def read(index: int) -> tuple[Camera, Choice, dict[str, CachedFeatures]]:
+    def read(index: int) -> Plan:
         wanted = {name: source for name, source in features.items() if index in missing[name]}
-        lifter.read_ahead(path.cameras[index], choices[index], wanted)
-        return path.cameras[index], choices[index], wanted
+        plan = lifter.plan(path.cameras[index], choices[index], wanted)
+        lifter.read_ahead(plan)
+        return plan
 
-    with prefetched(todo, read) as poses, BackgroundWriter() as later:
-        for index, pose in zip(progress(todo, "render", len(todo)), poses, strict=True):
+    with prefetched(todo, read) as plans, BackgroundWriter() as later:
+        for index, plan in zip(progress(todo, "render", len(todo)), plans, strict=True):
             if index in todo_colors:
-                view = lifter.lift(*pose)
+                view = lifter.lift(plan)
                 _write_colors(colors, index, view, later)
                 found, grids = view.frame.features, view.grids
             else:
                 image = torch.from_numpy(read_png(colors.color_path(index))).permute(2, 0, 1) / 255
-                found, grids = lifter.lift_features(*pose, image)
+                found, grids = lifter.lift_features(plan, image)
             for name, data in found.items():
                 lifted[name].write_frame(index, data.cpu(), grids[name], later=later)
     return root
 
 
-def _features_render(colors: Render, encoder: EncoderRecord, dtype: str) -> Render:
-    """An encoder's lifted features: they join the render of the colours, also when they are made later."""
-    content = {"frames": colors.content["frames"], "dtype": dtype, "render": colors.key, "encoder": encoder.key}
-    facts = {"ref": encoder.ref, "model": encoder.name, "fingerprint": dict(encoder.fingerprint)}
-    return Render.create(
-        colors.root / "feats" / f"{slug(encoder.name, 'model')}-{render_key(content)[:8]}", content, facts
-    )
-
-
-def _encoders(photos: ScenePhotos, used: Sequence[int], config: RenderConfig) -> list[EncoderRecord]:
+def _encoders(workspace: Workspace, used: Sequence[int], config: RenderConfig) -> list[EncoderRecord]:
     """The encoders to lift, and a clear word now if a photo that is needed is not encoded."""
-    cache = photos.cache
+    cache = workspace.cache
     if config.models:
         encoders = [cache.find_encoder(name) for name in config.models]
     else:
         encoders = list({e.name: e for e in cache.encoders()}.values())
     for encoder in encoders:
-        records = [photos.record(i, encoded_size(encoder, photos.scene.views[i].camera)) for i in used]
+        records = [workspace.record(i, encoded_size(encoder, workspace.camera(i))) for i in used]
         missing = cache.missing(encoder, records)
         if missing:
             raise CacheError(
                 f"{cache.root}: {len(missing)} of {len(records)} photos are not encoded with {encoder.name} "
                 f"(first: {missing[0].name}). "
-                f"hint: lift3d encode {photos.scene.root} --model {shlex.quote(encoder.ref)}"
+                f"hint: lift3d encode {workspace.scene.root} --model {shlex.quote(encoder.ref)}"
             )
     return encoders
 
 
 def _content(
-    photos: ScenePhotos, path: CameraPath, choices: Sequence[Choice], views: int, renderer: Mapping[str, object]
+    workspace: Workspace, path: CameraPath, choices: Sequence[Choice], views: int, renderer: Mapping[str, object]
 ) -> dict[str, object]:
     """Everything that the rendered colours depend on."""
     used = sorted({i for choice in choices for i in choice.sources})
     place = {index: n for n, index in enumerate(used)}
-    return {
-        "version": lift3d_cli.__version__,
-        "frames": len(path),
-        "dtype": "fp32",  # of the depth
-        "cameras": [camera_json(camera) for camera in path.cameras],
-        "sources": [[photos.record(i).key, photos.scene.views[i].camera.w2c.tolist()] for i in used],
-        # Per pose: near and far, and which of the sources. They follow from all photos, by the points of the surfaces.
-        "choices": [[*choice.depth_range, [place[i] for i in choice.sources]] for choice in choices],
-        "views": views,
-        "renderer": renderer,
-        "maps": ["confidence", "coverage", "depth"],
-    }
-
-
-def camera_json(camera: Camera) -> dict[str, object]:
-    """A camera as JSON values."""
-    return {"K": camera.K.tolist(), "w2c": camera.w2c.tolist(), "width": camera.width, "height": camera.height}
+    return render_content(
+        lift3d_cli.__version__,
+        path.cameras,
+        [(workspace.record(i).key, workspace.camera(i)) for i in used],
+        [(choice.depth_range, [place[i] for i in choice.sources]) for choice in choices],
+        views,
+        renderer,
+    )
 
 
 def _write_colors(colors: Render, index: int, view: LiftedView, later: Later) -> None:
     frame, image = view.frame, to_uint8(view.frame.image)
     later(lambda: write_atomic(colors.color_path(index), encode_png(image)))
-    height, width = frame.depth.shape
-    colors.write_frame(
-        index,
-        frame.depth[None].cpu(),
-        FeatureGrid(width, height, (1.0, 1.0)),
-        {
-            "coverage": _as_bytes(frame.coverage),
-            "confidence": _as_bytes(frame.confidence),
-            "sources": torch.tensor(list(view.choice.sources), dtype=torch.int32),
-        },
-        later,
-    )
+    coverage, confidence = _as_bytes(frame.coverage), _as_bytes(frame.confidence)
+    colors.write_maps(index, FrameMaps(frame.depth, coverage, confidence, view.choice.sources), later)
 
 
 def _as_bytes(share: torch.Tensor) -> torch.Tensor:

@@ -33,18 +33,18 @@ class Trust:
 def judge(render: Render) -> Trust:
     """Look at the coverage and confidence of all frames of a finished render."""
     coverage, confidence, doubtful, num_sources = [], [], [], []
-    for index in range(render.content["frames"]):
-        _, _, maps = render.read_frame(index)
-        coverage.append(float(maps["coverage"].numpy().mean()) / 255)
-        confidence.append(float(maps["confidence"].numpy().mean()) / 255)
-        doubtful.append(float((maps["confidence"].numpy() < 255 * DOUBTFUL).mean()))
-        num_sources.append(len(maps["sources"]))
-    warnings, names, total = [], render.facts["names"], len(coverage)
+    for index in range(render.num_frames):
+        maps = render.read_maps(index)
+        coverage.append(float(maps.coverage.numpy().mean()) / 255)
+        confidence.append(float(maps.confidence.numpy().mean()) / 255)
+        doubtful.append(float((maps.confidence.numpy() < 255 * DOUBTFUL).mean()))
+        num_sources.append(len(maps.sources))
+    warnings, names, total = [], render.names, len(coverage)
     unseen = [i for i, share in enumerate(coverage) if share < LEAST_COVERAGE]
     if unseen:
         worst = min(unseen, key=coverage.__getitem__)
         # Fewer were chosen where others would have added nothing.
-        is_bounded = any(num_sources[i] == render.content["views"] for i in unseen)
+        is_bounded = any(num_sources[i] == render.views for i in unseen)
         warnings.append(
             f"the photos see less than {LEAST_COVERAGE:.0%} of {len(unseen)} of {total} frames, {coverage[worst]:.0%} "
             f"of the worst ({names[worst]}); the rest is filled in. hint: take photos there, or move the path nearer "
@@ -67,12 +67,11 @@ def write_confidence(render: Render, progress: Progress = no_progress) -> None:
     Raises:
         ResourceError, CacheError: if the disk is full or the folder cannot be written.
     """
-    todo = [i for i in range(render.content["frames"]) if not render.confidence_path(i).exists()]
+    todo = [i for i in range(render.num_frames) if not render.confidence_path(i).exists()]
     with BackgroundWriter() as later:
         for index in progress(todo, "confidence", len(todo)):
             later(_write, render, index)
 
 
 def _write(render: Render, index: int) -> None:
-    _, _, maps = render.read_frame(index)
-    write_atomic(render.confidence_path(index), encode_png(maps["confidence"].numpy()))
+    write_atomic(render.confidence_path(index), encode_png(render.read_maps(index).confidence.numpy()))

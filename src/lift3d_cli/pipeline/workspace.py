@@ -1,4 +1,4 @@
-"""The photos of a scene as the stages need them: identified, undistorted once, resized, a few kept in memory."""
+"""A scene as the stages need it: its photos identified, undistorted once, resized, a few kept in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Recent(Generic[T]):
     """
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self._size = size
         self._values: OrderedDict[Hashable, T] = OrderedDict()
         self._lock = Lock()
 
@@ -45,18 +45,18 @@ class Recent(Generic[T]):
         made = make()  # without the lock: who finds his value shall not wait for another's
         with self._lock:
             value = self._values.setdefault(key, made)
-            if len(self._values) > self.size:
+            if len(self._values) > self._size:
                 self._values.popitem(last=False)
         return value
 
 
-class ScenePhotos:
-    """Photos of a scene by index.
+class Workspace:
+    """A scene to work on: its cameras and photos by index, the points on its surfaces, and its cache.
 
     Args:
         scene: the scene.
         cache: where undistorted photos are kept, or None to keep nothing on disk.
-        keep: how many resized photos to hold in memory.
+        keep: how many resized photos to hold in memory; see `PHOTOS_PER_VIEW`.
     """
 
     def __init__(self, scene: Scene, cache: SceneCache | None, keep: int = 16) -> None:
@@ -65,6 +65,15 @@ class ScenePhotos:
         self._sha256 = functools.cache(file_sha256)
         self._records: dict[tuple[int, tuple[int, int] | None], PhotoRecord] = {}
         self._recent: Recent[Photo] = Recent(keep)
+
+    @property
+    def num_photos(self) -> int:
+        """Count the photos, which are those of `Scene.views`, in their order."""
+        return len(self.scene.views)
+
+    def camera(self, index: int) -> Camera:
+        """Return the camera of a photo, undistorted and in the full size that it has here."""
+        return self.scene.views[index].camera
 
     def record(self, index: int, size: tuple[int, int] | None = None) -> PhotoRecord:
         """The identity of a photo, shrunk to `size` (width, height); reads the file's bytes the first time."""
@@ -100,17 +109,13 @@ class ScenePhotos:
         """A photo at another size."""
         return self._recent.get((index, width, height), lambda: resize_photo(self.photo(index), width, height))
 
-    def make_room(self, keep: int) -> None:
-        """Hold at least so many resized photos in memory."""
-        self._recent.size = max(self._recent.size, keep)
-
     def points(self, indices: list[int] | None = None) -> np.ndarray:
         """[N, 3] points on surfaces, from the file or from the photos `indices` (all); kept in the cache."""
         views = self.scene.views if indices is None else [self.scene.views[i] for i in indices]
         if self.cache is None or self.scene.points is not None:
             return surface_points(self.scene, views=views)
-        chosen = range(len(self.scene.views)) if indices is None else indices
-        ingredients = [[self.record(i).key, self.scene.views[i].camera.w2c.tolist()] for i in chosen]
+        chosen = range(self.num_photos) if indices is None else indices
+        ingredients = [[self.record(i).key, self.camera(i).w2c.tolist()] for i in chosen]
         key = key_of("points", {"photos": ingredients})
         try:
             return self.cache.read_arrays("points", key)["xyz"]
@@ -120,19 +125,19 @@ class ScenePhotos:
             return points
 
 
-class ResizedPhotos(ScenePhotos):
+class ResizedWorkspace(Workspace):
     """A scene whose photos, with their cameras, are all resized to one height; nothing is kept on disk."""
 
     def __init__(self, scene: Scene, height: int, keep: int) -> None:
         super().__init__(_resized_scene(scene, height), None, keep)
-        self._full = ScenePhotos(scene, None)
+        self._full = Workspace(scene, None)
 
     def resized(self, index: int, width: int, height: int) -> Photo:
-        """See `ScenePhotos`; from the photo in full size, so that it is resampled once."""
+        """See `Workspace`; from the photo in full size, so that it is resampled once."""
         return self._recent.get((index, width, height), lambda: resize_photo(self._full.photo(index), width, height))
 
     def points(self, indices: list[int] | None = None) -> np.ndarray:
-        """See `ScenePhotos`."""
+        """See `Workspace`."""
         return self._full.points(indices)
 
 

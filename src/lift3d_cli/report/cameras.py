@@ -22,10 +22,10 @@ def plot_data(run: Run, thumbnail: int, max_points: int) -> dict[str, object]:
         thumbnail: longer side of the photos' pictures, in pixels.
         max_points: more are thinned out evenly.
     """
-    scene = run.photos.scene
-    points = run.photos.points()
+    scene = run.workspace.scene
+    points = run.workspace.points()
     points = points[:: max(1, -(-len(points) // max_points))]
-    small = [shrunk(run.photos.photo(i).image, thumbnail) for i in range(len(scene.views))]
+    small = [shrunk(run.workspace.photo(i).image, thumbnail) for i in range(len(scene.views))]
     rotation, middle, scale = _frame(scene.cameras, points)
 
     frustum = _FRUSTUM / scale * min(1, (_FEW / len(small)) ** 0.5)
@@ -42,7 +42,7 @@ def plot_data(run: Run, thumbnail: int, max_points: int) -> dict[str, object]:
         ],
         "path": [
             {"name": name, "at": placed(_corners(camera, frustum))}
-            for name, camera in zip(run.render.facts["names"], run.cameras, strict=True)
+            for name, camera in zip(run.render.names, run.cameras, strict=True)
         ],
         "points": colored[inside].round(3).tolist(),
     }

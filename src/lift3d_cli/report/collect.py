@@ -16,14 +16,13 @@ from torch import Tensor
 
 import lift3d_cli
 from lift3d_cli.cache.format import EncoderRecord
-from lift3d_cli.cache.renders import Render
+from lift3d_cli.cache.renders import FeatureRender, Render
 from lift3d_cli.config import EncodeConfig, RenderConfig, ReportConfig
 from lift3d_cli.errors import CacheError, Lift3dError, SceneError
-from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.png import read_png
 from lift3d_cli.machine.provenance import commit
 from lift3d_cli.models.registry import find_model
-from lift3d_cli.pipeline.workspace import ScenePhotos
+from lift3d_cli.pipeline.workspace import Workspace
 
 _MAX_JSON_BYTES = 64 * 2**20
 
@@ -73,7 +72,7 @@ class Run:
 
     Args:
         folder: of the render.
-        photos: of its scene, with the cache.
+        workspace: its scene, with the cache.
         decoded: folder of the results of `decode`.
         max_frames: show so many frames of the path at most, evenly spread.
 
@@ -81,34 +80,32 @@ class Run:
         CacheError: if the render is missing, damaged or unfinished.
     """
 
-    def __init__(self, folder: Path, photos: ScenePhotos, decoded: Path, max_frames: int) -> None:
-        self.render, self.photos, self.decoded = Render.open(folder), photos, decoded
+    def __init__(self, folder: Path, workspace: Workspace, decoded: Path, max_frames: int) -> None:
+        self.render, self.workspace, self.decoded = Render.open(folder), workspace, decoded
         if missing := self.render.missing():
             raise CacheError(
-                f"{folder}: {len(missing)} of {self.render.content['frames']} frames are not rendered yet. "
+                f"{folder}: {len(missing)} of {self.render.num_frames} frames are not rendered yet. "
                 "hint: run lift3d render again"
             )
-        self.cameras = [Camera(**camera) for camera in self.render.content["cameras"]]
+        self.cameras = self.render.cameras
         self.step = max(1, -(-len(self.cameras) // max_frames))
         self.shown = range(0, len(self.cameras), self.step)
 
     @property
     def fps(self) -> float:
         """Of a video of the shown frames, which takes as long as one of all."""
-        return float(self.render.facts["fps"]) / self.step
+        return self.render.fps / self.step
 
     @cached_property
-    def lifted(self) -> dict[str, Render]:
+    def lifted(self) -> dict[str, FeatureRender]:
         """By model, its features that were rendered last."""
-        files = sorted(self.render.root.glob("feats/*/manifest.json"), key=lambda p: (p.stat().st_mtime_ns, p))
-        found = [Render.open(path.parent) for path in files]
-        return {r.facts["model"]: r for r in found if not r.missing()}
+        return {r.model: r for r in self.render.feature_renders() if not r.missing()}
 
     @cached_property
     def encoders(self) -> dict[str, EncoderRecord]:
         """By model, what encoded the photos; without those that are gone from the cache."""
-        by_key = {encoder.key: encoder for encoder in self.photos.cache.encoders()}
-        keys = {name: lifted.content["encoder"] for name, lifted in self.lifted.items()}
+        by_key = {encoder.key: encoder for encoder in self.workspace.cache.encoders()}
+        keys = {name: lifted.encoder for name, lifted in self.lifted.items()}
         return {name: by_key[key] for name, key in keys.items() if key in by_key}
 
     @cached_property
@@ -117,16 +114,16 @@ class Run:
         return [self._frame(index) for index in self.shown]
 
     def _frame(self, index: int) -> Frame:
-        depth, _, extra = self.render.read_frame(index)
-        maps = {name: extra[name].float() / 255 for name in ("coverage", "confidence") if name in extra}
-        image, name = read_png(self.render.color_path(index)), self.render.facts["names"][index]
-        return Frame(index, name, image, depth[0], maps["coverage"], maps.get("confidence"), extra["sources"].tolist())
+        maps, image = self.render.read_maps(index), read_png(self.render.color_path(index))
+        confidence = None if maps.confidence is None else maps.confidence.float() / 255
+        name, coverage = self.render.names[index], maps.coverage.float() / 255
+        return Frame(index, name, image, maps.depth, coverage, confidence, maps.sources)
 
     @cached_property
     def tasks(self) -> list[Task]:
         """The tasks that all shown frames are decoded to."""
-        names = [self.render.facts["names"][index] for index in self.shown]
-        able = {model: _tasks(lifted.facts["ref"]) for model, lifted in self.lifted.items()}
+        names = [self.render.names[index] for index in self.shown]
+        able = {model: _tasks(lifted.ref) for model, lifted in self.lifted.items()}
         found = []
         for task in sorted({task for tasks in able.values() for task in tasks}):
             legend = self.decoded / f"{task}-legend.json"
@@ -138,16 +135,14 @@ class Run:
 
     def decoded_frames(self, task: Task) -> list[np.ndarray]:
         """The pictures [H, W, 3] uint8 of the shown frames."""
-        return [read_png(task.folder / f"{self.render.facts['names'][index]}.png") for index in self.shown]
+        return [read_png(task.folder / f"{self.render.names[index]}.png") for index in self.shown]
 
     def commands(self) -> list[str]:
         """The command lines that lead to the results, as far as these record them."""
-        scene, render = short(self.photos.scene.root), short(self.render.root)
+        scene, render = short(self.workspace.scene.root), short(self.render.root)
         lines = [f"lift3d encode {scene} {_encode_options(e)}" for e in self.encoders.values()]
-        renderer = self.render.content["renderer"]
-        made = {"views": self.render.content["views"], "samples": renderer["num_samples"]}
-        made |= {"planes": renderer["proposal"].get("num_planes"), "precision": renderer["proposal"].get("precision")}
-        made["dtype"] = next((lifted.content["dtype"] for lifted in self.lifted.values()), None)
+        made = {key: getattr(self.render, key) for key in ("views", "samples", "planes", "precision")}
+        made["dtype"] = next((lifted.dtype for lifted in self.lifted.values()), None)
         options = [f" --model {shlex.quote(name)}" for name in self.encoders]
         options += [f" --{key} {x}" for key, x in made.items() if x not in (None, getattr(RenderConfig, key))]
         lines.append(f"lift3d render {scene} --poses path.json{''.join(options)}")
@@ -160,12 +155,11 @@ class Run:
 
     def versions(self) -> dict[str, str]:
         """What made the results, and this report."""
-        content = self.render.content
-        made = {"rendered by": f"lift3d {content['version']}", "render": self.render.key[:16]}
-        weights = content["renderer"]["blending"].get("weights")
+        made = {"rendered by": f"lift3d {self.render.version}", "render": self.render.key[:16]}
+        weights = self.render.weights
         made["rendering network"] = f"sha256 {weights[:16]}" if weights else "none, training-free"
         for name, lifted in self.lifted.items():
-            facts = lifted.facts["fingerprint"]
+            facts = lifted.fingerprint
             digest = f", weights sha256 {facts['weights'][:16]}" if facts["weights"] else ""
             made[f"model {name}"] = f"version {facts['version']}{digest}"
         own = f"lift3d {lift3d_cli.__version__} {commit()}".rstrip()
@@ -175,14 +169,14 @@ class Run:
 
 def _encode_options(encoder: EncoderRecord) -> str:
     """The options of `encode` that are not the defaults."""
-    made, defaults = encoder.fingerprint, EncodeConfig()
+    defaults = EncodeConfig()
     options = ["--model", shlex.quote(encoder.ref)]
-    if made["max_size"] != encoder.spec.get("max_size"):
-        options += ["--max-size", str(made["max_size"])]
+    if encoder.max_size != encoder.spec.get("max_size"):
+        options += ["--max-size", str(encoder.max_size)]
     if encoder.dtype != defaults.dtype:
         options += ["--dtype", encoder.dtype]
-    if made["seed"] != defaults.seed:
-        options += ["--seed", str(made["seed"])]
+    if encoder.seed != defaults.seed:
+        options += ["--seed", str(encoder.seed)]
     return " ".join(options)
 
 

@@ -27,7 +27,7 @@ from lift3d_cli.models.base import (
     Segmentation,
 )
 from lift3d_cli.models.builtin.color_space import lab_from_rgb
-from lift3d_cli.models.fingerprint import fingerprint
+from lift3d_cli.models.fingerprint import is_made_by
 from lift3d_cli.models.pretrained import is_here
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.decode import RenderedFeatures
@@ -93,12 +93,12 @@ def _decoder(run: Run, task: Task, first: np.ndarray, device: torch.device) -> t
     reason = "none of the render's models can do it"
     for name in task.models:
         lifted = run.lifted[name]
-        ref = find_model(lifted.facts["ref"])
+        ref = find_model(lifted.ref)
         if not ref.settings and not is_here(ref.spec()):
             reason = f"the weights of {name} are not on this machine"
             continue
         model = ref.load().to(device)
-        if not fingerprint(model, ref).items() <= lifted.facts["fingerprint"].items():
+        if not is_made_by(lifted.fingerprint, model, ref):
             reason = f"{name} changed since its features were rendered"
             continue
         maps = RenderedFeatures(lifted, device)
@@ -127,8 +127,7 @@ def _tensor(image: np.ndarray) -> Tensor:  # [H, W, 3] uint8 to [3, H, W] in [0,
 def _encode(model: Model, image: Tensor, run: Run) -> FeatureMap:
     """A rendered frame's own features: as photos are encoded, shrunk to the same longest side."""
     height, width = image.shape[1:]
-    max_size = run.lifted[model.spec.name].facts["fingerprint"]["max_size"]
-    size = shrunk_size(run.cameras[0].resized(width, height), max_size)
+    size = shrunk_size(run.cameras[0].resized(width, height), run.lifted[model.spec.name].max_size)
     if size != (width, height):
         image = F.interpolate(image[None], size[::-1], mode="bilinear", antialias=True, align_corners=False)[0]
     features = model.checked_encode(image)
@@ -180,29 +179,28 @@ def corrections(
     Raises:
         ModelError, CacheError: if that cannot be done, with the reason.
     """
-    content, device = run.render.content, resolve_device(config.device)
-    settings = content["renderer"]
+    render, device = run.render, resolve_device(config.device)
     made = RenderConfig(
-        planes=settings["proposal"].get("num_planes", RenderConfig.planes),
-        samples=settings["num_samples"],
+        planes=render.planes or RenderConfig.planes,
+        samples=render.samples,
         memory=config.memory,
         weights=config.weights,
-        precision=settings["proposal"].get("precision", "auto"),
+        precision=render.precision or "auto",
     )
     renderer = make_renderer(made, device)
-    if renderer.settings() != settings:
+    if renderer.settings() != render.renderer:
         raise ModelError("the render is of other weights, precision or version. hint: --weights")
     if not run.encoders:
         raise CacheError("the cache has no features of its models any more")
-    sources = {name: CachedFeatures(run.photos, e, 2 * content["views"]) for name, e in run.encoders.items()}
+    sources = {name: CachedFeatures(run.workspace, e, 2 * render.views) for name, e in run.encoders.items()}
     plain = replace(renderer, corrector=None)
-    lifter = SceneLifter(run.photos, np.zeros((0, 3)), plain, content["views"], device)
+    lifter = SceneLifter(run.workspace, np.zeros((0, 3)), plain, render.views, device)
     found: dict[str, list[np.ndarray]] = {name: [] for name in sources}
     for place in progress(chosen, "corrector", len(chosen)):
         frame = run.frames[place]
-        near, far, _ = content["choices"][frame.index]
-        choice = Choice((near, far), frame.sources)
-        blended, _ = lifter.lift_features(run.cameras[frame.index], choice, sources, _tensor(frame.image))
+        choice = Choice(render.depth_range(frame.index), frame.sources)
+        plan = lifter.plan(run.cameras[frame.index], choice, sources)
+        blended, _ = lifter.lift_features(plan, _tensor(frame.image))
         for name, maps in found.items():
             without, (stored, _, _) = blended[name].float().cpu(), run.lifted[name].read_frame(frame.index)
             norm = without.square().sum(0).mean().sqrt().clamp(min=1e-12)  # of the whole frame: no cell has none

@@ -69,7 +69,7 @@ def _page(shown: Shown, size: Size) -> str:
     clips, videos = sections.videos(shown, size)
     data = {"plot": plot_data(run, size.thumbnail, size.points), "pairs": pairs, "videos": clips}
     slots = {
-        "name": escape(run.photos.scene.root.resolve().name),
+        "name": escape(run.workspace.scene.root.resolve().name),
         "lead": sections.lead(shown),
         "story": sections.story(shown, size),
         "cards": sections.cards(shown),

@@ -57,7 +57,7 @@ class Shown:
 def lead(shown: Shown) -> str:
     """What was done, in a sentence."""
     run = shown.run
-    photos, frames = len(run.photos.scene.views), len(run.cameras)
+    photos, frames = run.workspace.num_photos, len(run.cameras)
     done = (
         f"{photos} photos were encoded once by a 2D vision model; its features were rendered at {frames} new viewpoints"
     )
@@ -72,7 +72,7 @@ def story(shown: Shown, size: Size) -> str:
     run, middle = shown.run, len(shown.run.frames) // 2
     frame, side = run.frames[middle], min(size.picture, 480)
     photos = "".join(
-        f'<img alt="{escape(run.photos.scene.views[i].name)}" src="{jpeg(run.photos.photo(i).image, side // 2)}">'
+        f'<img alt="{escape(run.workspace.scene.views[i].name)}" src="{jpeg(run.workspace.photo(i).image, side // 2)}">'
         for i in sorted(frame.sources[:4])
     )
     models = ", ".join(run.lifted) or "no model"
@@ -82,7 +82,7 @@ def story(shown: Shown, size: Size) -> str:
         *(f'<img alt="" src="{jpeg(images[middle], side)}">' for images in list(shown.decoded.values())[:1]),
     ]
     texts = [
-        ("1. Photos", f"{len(run.photos.scene.views)} with known cameras, each encoded once ({escape(models)})."),
+        ("1. Photos", f"{run.workspace.num_photos} with known cameras, each encoded once ({escape(models)})."),
         ("2. A new viewpoint", f"Colour and features, rendered from {len(frame.sources)} photos."),
         ("3. Decoded", f"{escape(next(iter(shown.decoded), ''))}: features to picture, by the model’s own decoder."),
     ]
@@ -95,7 +95,7 @@ def cards(shown: Shown) -> str:
     run = shown.run
     coverage = float(np.mean([float(frame.coverage.mean()) for frame in run.frames]))
     facts = [
-        ("Photos → viewpoints", f"{len(run.photos.scene.views)} → {len(run.cameras)}", _size(run)),
+        ("Photos → viewpoints", f"{run.workspace.num_photos} → {len(run.cameras)}", _size(run)),
         ("Covered by photos", f"{coverage:.1%}", "of the frames’ pixels; the rest is filled in"),
     ]
     for task, comparison in shown.compared.items():
@@ -112,7 +112,7 @@ def cards(shown: Shown) -> str:
 
 def warnings(run: Run) -> str:
     """What `render` warns of."""
-    if "confidence" not in run.render.content.get("maps", ()):
+    if not run.render.has_confidence:
         return ""
     return "".join(f'<p class="warning">{escape(text)}</p>' for text in judge(run.render).warnings)
 
@@ -218,7 +218,7 @@ def inside(shown: Shown, size: Size) -> str:
     unseen = "linear-gradient(90deg, #888, rgb({} {} {}))".format(*UNSEEN)
     for n, place in enumerate(shown.chosen):
         frame = shown.run.frames[place]
-        near, far, _ = shown.run.render.content["choices"][frame.index]
+        near, far = shown.run.render.depth_range(frame.index)
         height, width = frame.depth.shape
         inverse = ((1 / frame.depth - 1 / far) / (1 / near - 1 / far)).numpy()
         tiles = [
@@ -255,9 +255,8 @@ def _key(colors: int, low: str, high: str) -> str:
 
 def made(run: Run) -> str:
     """Commands, the poses to download, versions."""
-    facts = run.render.facts
     with tempfile.TemporaryDirectory() as folder:
-        file = write_path(Path(folder) / "path.json", run.cameras, float(facts["fps"]), facts["names"])
+        file = write_path(Path(folder) / "path.json", run.cameras, run.render.fps, run.render.names)
         poses = base64.b64encode(file.read_bytes()).decode()
     versions = "".join(f"<dt>{escape(what)}</dt><dd>{escape(which)}</dd>" for what, which in run.versions().items())
     return (

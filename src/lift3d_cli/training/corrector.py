@@ -23,7 +23,7 @@ from lift3d_cli.lifting.sources import pad_maps
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.ops.weighted_gather import WeightedGather
-from lift3d_cli.pipeline.workspace import ResizedPhotos
+from lift3d_cli.pipeline.workspace import ResizedWorkspace
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.training.corrector_data import CorrectionExample, CorrectionScenes
 from lift3d_cli.training.loop import Task
@@ -135,7 +135,7 @@ class CorrectorTask(Task):
         for folder, height, strides in progress(jobs, "features to learn from", len(jobs)):
             chosen = {name: m for name, m in encoders.items() if m.spec.stride in strides}
             rng = random.Random(f"{config.seed}/{folder.name}/{height}")
-            scene = CorrectionScenes(ResizedPhotos(load_scene(folder), height, keep=80), renderer, chosen)
+            scene = CorrectionScenes(ResizedWorkspace(load_scene(folder), height, keep=80), renderer, chosen)
             for _ in range(config.examples):
                 stock += [_Prepared.of(example) for example in scene.draw(rng)]
         return stock

@@ -22,7 +22,7 @@ from lift3d_cli.lifting.sources import SourceViews, pad_maps
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.ops.weighted_gather import WeightedGather
 from lift3d_cli.pipeline.encode import to_image
-from lift3d_cli.pipeline.workspace import Recent, ResizedPhotos
+from lift3d_cli.pipeline.workspace import Recent, ResizedWorkspace
 from lift3d_cli.training.renderer_scenes import draw_views
 
 # A crop of the target, in pixels: whole cells of strides up to 16. And how many cells of it, across, are learned from.
@@ -89,7 +89,7 @@ class CorrectionScenes:
         encoders: by name.
     """
 
-    def __init__(self, photos: ResizedPhotos, renderer: Renderer, encoders: Mapping[str, Model]) -> None:
+    def __init__(self, photos: ResizedWorkspace, renderer: Renderer, encoders: Mapping[str, Model]) -> None:
         self._photos, self._renderer, self._encoders = photos, renderer, encoders
         self._points = photos.points()
         self._features: Recent[FeatureMap] = Recent(64 * len(encoders))
@@ -99,7 +99,7 @@ class CorrectionScenes:
         """A random crop of a random photo, from random other photos: an example of each encoder."""
         left_out, chosen, bounds = draw_views(self._photos.scene.views, self._points, rng)
         sources = self._sources(chosen)
-        camera = self._photos.scene.views[left_out].camera
+        camera = self._photos.camera(left_out)
         left, top, width, height = _draw_crop(camera, rng)
         K = camera.K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
         crop = _Crop(Camera(K, camera.w2c, width, height), sources, bounds, self._renderer)
@@ -137,7 +137,7 @@ class CorrectionScenes:
             )
 
     def _sources(self, chosen: Sequence[int]) -> SourceViews:
-        cameras = [self._photos.scene.views[i].camera for i in chosen]
+        cameras = [self._photos.camera(i) for i in chosen]
         photos = [
             self._photos.resized(i, camera.width, camera.height) for i, camera in zip(chosen, cameras, strict=True)
         ]
@@ -147,7 +147,7 @@ class CorrectionScenes:
 
     def _encode(self, index: int, model: Model) -> FeatureMap:
         def make() -> FeatureMap:
-            camera = self._photos.scene.views[index].camera
+            camera = self._photos.camera(index)
             return model.checked_encode(to_image(self._photos.resized(index, camera.width, camera.height)))
 
         return self._features.get((model.spec.name, index), make)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from lift3d_cli.pipeline.held_out import split
-from lift3d_cli.pipeline.workspace import ScenePhotos, shrunk_size
+from lift3d_cli.pipeline.workspace import Workspace, shrunk_size
 from lift3d_cli.scene.assemble import OPENCV_FROM_OPENGL
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.photos import resize_photo
@@ -41,7 +41,7 @@ def pack_scene(folder: Path, out: Path, max_size: int, quality: int, max_photos:
     Raises:
         SceneError: if it cannot be read.
     """
-    photos = ScenePhotos(load_scene(folder), None)
+    photos = Workspace(load_scene(folder), None)
     views = photos.scene.views
     points = photos.points(split(photos.scene, left_out)[1] if left_out else None)
     (out / "images").mkdir(parents=True, exist_ok=True)

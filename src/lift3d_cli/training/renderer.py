@@ -243,7 +243,7 @@ def held_out_psnr(renderer: Renderer, folder: Path, device: torch.device) -> flo
     photos = _held_out_photos(folder)
     lifter = photos.lifter(renderer, device)
     indices = photos.held_out[-_MAX_HELD_OUT:]
-    views = (lifter.lift(camera, lifter.choose(camera)) for camera in map(photos.camera, indices))
+    views = (lifter.lift(lifter.plan(camera, lifter.choose(camera))) for camera in map(photos.camera, indices))
     return statistics.fmean(psnr(v.frame.image.cpu(), *photos.truth(i)) for i, v in zip(indices, views, strict=True))
 
 

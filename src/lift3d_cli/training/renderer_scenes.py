@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting.sources import select_sources
-from lift3d_cli.pipeline.workspace import Recent, ScenePhotos
+from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.procedural.stream import StreamSpec, stream
 from lift3d_cli.scene.bounds import depth_range
 from lift3d_cli.scene.load import load_scene
@@ -49,10 +49,10 @@ class RealScenes:
     ) -> None:
         self._height, self._size, self._device = height, size, device
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            self._photos = [ScenePhotos(scene, None) for scene in pool.map(load_scene, folders)]
-            self._points = list(pool.map(ScenePhotos.points, self._photos))
+            self._photos = [Workspace(scene, None) for scene in pool.map(load_scene, folders)]
+            self._points = list(pool.map(Workspace.points, self._photos))
         # Larger scenes more often, but not in proportion: 300 photos of one room are no 300 scenes.
-        self._shares = [len(photos.scene.views) ** 0.5 for photos in self._photos]
+        self._shares = [photos.num_photos**0.5 for photos in self._photos]
         self._stored: dict[tuple[int, int], dict[float, StoredPhoto]] = {}
 
     def draw(self, rng: random.Random) -> Draw:
@@ -69,7 +69,7 @@ class RealScenes:
 
     def preload(self, workers: int) -> None:
         """Read all photos now, so that no step waits for one."""
-        every = [(k, i) for k, photos in enumerate(self._photos) for i in range(len(photos.scene.views))]
+        every = [(k, i) for k, photos in enumerate(self._photos) for i in range(photos.num_photos)]
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(lambda place: self.stored(*place, 1.0), every))
 

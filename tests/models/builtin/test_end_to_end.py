@@ -19,7 +19,7 @@ from lift3d_cli.models.registry import BUILT_INS, find_model
 from lift3d_cli.pipeline.decode import Decoded, decode
 from lift3d_cli.pipeline.encode import encode
 from lift3d_cli.pipeline.render import render
-from lift3d_cli.pipeline.workspace import ScenePhotos
+from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.paths import CameraPath
 
@@ -124,23 +124,23 @@ class Run:
     pictures: Path
 
     @property
-    def photos(self) -> ScenePhotos:
+    def workspace(self) -> Workspace:
         """As a new process would see them."""
-        return ScenePhotos(load_scene(self.scene), SceneCache(self.out / "cache"))
+        return Workspace(load_scene(self.scene), SceneCache(self.out / "cache"))
 
     def encode(self, *refs: str) -> None:
-        for done in encode(self.photos, EncodeConfig(refs)):
+        for done in encode(self.workspace, EncodeConfig(refs)):
             assert (done.num_encoded, done.num_reused) == (8, 0)
 
     def render(self, output: Path | None = None, **settings: object) -> Path:
         config = RenderConfig(views=3, planes=16, samples=4, **settings)
-        return render(self.photos, CameraPath(POSES, NAMES, 24.0), "path", config, output)
+        return render(self.workspace, CameraPath(POSES, NAMES, 24.0), "path", config, output)
 
     def decode(self, rendered: Path, job: Job, **settings: object) -> Decoded:
         options = {k: self.pictures / v if isinstance(v, Path) else v for k, v in job.options.items()}
         config = DecodeConfig(task=job.task, video=False, soft_masks=job.task == "segment", **options, **settings)
         output = self.out / f"results-{len(list(self.out.glob('results-*')))}"
-        return decode(rendered, output, config, open_photos=lambda scene: self.photos)
+        return decode(rendered, output, config, open_workspace=lambda scene: self.workspace)
 
 
 @pytest.fixture

@@ -1,0 +1,158 @@
+"""Frames in a folder: a manifest and a file per frame, which an interrupted run fills further."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lift3d_cli.cache.files import TensorFile, read_document
+from lift3d_cli.cache.format import DTYPES, canonical_json, document_json, key_of, parse_document
+from lift3d_cli.errors import CacheError
+from lift3d_cli.machine.atomic import Later, at_once, sweep, write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lift3d_cli.geometry.grids import FeatureGrid
+
+F = TypeVar("F", bound="Frames")
+
+MANIFEST = "manifest.json"
+_HINT = "lift3d render SCENE"
+_MAX_FRAMES = 99999  # five digits in a file name
+
+
+def render_key(content: Mapping[str, object]) -> str:
+    """Key of a render: of everything that its frames depend on."""
+    return key_of("render", content)
+
+
+def by_last_use(files: Iterable[Path]) -> list[Path]:
+    """Sort files that each run writes or touches; the last one used is at the end."""
+    return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path))
+
+
+class Frames:
+    """The frames of one folder. Get them from `create` or `open`.
+
+    Attributes:
+        root: the folder.
+        content: JSON values that the frames depend on, with at least "frames" (their number) and "dtype".
+        facts: JSON values about the render that no frame depends on.
+        key: `render_key(content)`.
+    """
+
+    def __init__(self, root: Path, content: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        frames = content.get("frames")
+        if type(frames) is not int or not 0 < frames <= _MAX_FRAMES or str(content.get("dtype")) not in DTYPES:
+            raise ValueError("damaged: it lacks the number of frames or their dtype")
+        self.root = root
+        self.content = content
+        self.facts = facts
+        self.key = render_key(content)
+
+    @classmethod
+    def create(cls: type[F], root: Path, content: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> F:
+        """Begin frames in `root`, or go on with the same ones.
+
+        Args:
+            root: the folder; need not exist.
+            content: see the class. The full key is compared, so a folder never mixes two renders.
+            facts: see the class; without any, those of an earlier run stay.
+
+        Raises:
+            CacheError: if another render is there, or the folder cannot be written.
+        """
+        # Through JSON, so that a render that is gone on with has the same content, lists for tuples, as a new one.
+        frames = cls(root, json.loads(canonical_json(content)), json.loads(canonical_json(facts or {})))
+        manifest = root / MANIFEST
+        if manifest.exists():
+            there = cls.open(root)
+            if there.key != frames.key:
+                raise CacheError(f"{root}: holds another render. hint: name another folder, or delete this one")
+            sweep(root)
+            if facts is None or there.facts == frames.facts:
+                with contextlib.suppress(OSError):  # a render that cannot be written can still be read
+                    os.utime(manifest)  # the latest manifest is that of the last run
+                return there
+        document = document_json("render", key=frames.key, content=frames.content, facts=frames.facts)
+        write_atomic(manifest, document.encode())
+        return frames
+
+    @classmethod
+    def open(cls: type[F], root: Path) -> F:
+        """Open the frames in `root`.
+
+        Raises:
+            CacheError: if there is none, or its manifest is damaged or of another version.
+        """
+        return read_document(root / MANIFEST, lambda text: cls(root, *_parse_manifest(text)), _HINT)
+
+    @property
+    def num_frames(self) -> int:
+        """Count the frames of the whole path, rendered or not."""
+        return self.content["frames"]
+
+    @property
+    def dtype(self) -> str:
+        """Name what the features are stored as, a key of `DTYPES`."""
+        return self.content["dtype"]
+
+    def frame_path(self, index: int) -> Path:
+        """Features of a frame."""
+        return self.root / "frames" / f"{index:05d}.safetensors"
+
+    def has_frame(self, index: int) -> bool:
+        """True if `read_frame` would succeed."""
+        return self._frame(index).is_valid()
+
+    def missing(self) -> list[int]:
+        """The frames that still have to be rendered."""
+        return [index for index in range(self.num_frames) if not self.has_frame(index)]
+
+    def write_frame(
+        self,
+        index: int,
+        data: Tensor,  # [C, h, w]
+        grid: FeatureGrid,
+        extra: Mapping[str, Tensor] | None = None,
+        later: Later = at_once,
+    ) -> None:
+        """Store one frame in the render's dtype.
+
+        Args:
+            index: from 0.
+            data, grid: the features.
+            extra: other tensors of the frame, such as its coverage, stored as they are.
+            later: writes the file.
+
+        Raises:
+            ResourceError, CacheError: if the disk is full or the folder cannot be written.
+        """
+        self._frame(index).write_map(data, grid, self.dtype, extra, later)
+
+    def read_frame(self, index: int, device: str = "cpu") -> tuple[Tensor, FeatureGrid, dict[str, Tensor]]:
+        """Features, grid and extra tensors of a frame.
+
+        Raises:
+            CacheError: if the frame is missing, damaged, or of another render.
+        """
+        return self._frame(index).read_map(device)
+
+    def _frame(self, index: int) -> TensorFile:
+        return TensorFile(self.frame_path(index), "frame", {"render": self.key, "frame": index}, _HINT)
+
+
+def _parse_manifest(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`content` and `facts` of a manifest."""
+    document = parse_document(text, "render")
+    content, facts = document.get("content"), document.get("facts")
+    if not isinstance(content, dict) or not isinstance(facts, dict):
+        raise ValueError("not a manifest of lift3d")
+    if render_key(content) != document.get("key"):
+        raise ValueError("damaged: its key is not that of its content")
+    return content, facts
