@@ -51,6 +51,7 @@ def render_content(
     choices: Sequence[tuple[tuple[float, float], Sequence[int]]],
     views: int,
     renderer: Mapping[str, object],
+    surfaces: Sequence[str] = (),
 ) -> dict[str, object]:
     """Write down everything that rendered colours depend on, as JSON values.
 
@@ -62,6 +63,7 @@ def render_content(
             photos, by the points of the surfaces.
         views: source photos per pose, at most.
         renderer: its settings.
+        surfaces: key of each used photo's own surface, if the renderer looks at them.
     """
     return {
         "version": version,
@@ -73,6 +75,7 @@ def render_content(
         "views": views,
         "renderer": renderer,
         "maps": ["confidence", "coverage", "depth"],
+        "surfaces": list(surfaces),
     }
 
 

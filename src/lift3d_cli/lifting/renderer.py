@@ -56,6 +56,7 @@ class Renderer:
         num_samples: S, importance samples per ray.
         memory_bytes: rough bound on temporaries; rays are rendered in chunks that fit.
         corrector: of features, where their `SourceFeatures` do not say otherwise, or None.
+        surface_proposal: Stage I for the photos' own surfaces, or None to do without them.
     """
 
     proposal: Proposal = field(default_factory=PlaneSweepProposal)
@@ -63,6 +64,7 @@ class Renderer:
     num_samples: int = 8
     memory_bytes: int = 2 * 1024**3
     corrector: Corrector | None = None
+    surface_proposal: Proposal | None = None
 
     @torch.inference_mode()
     def render(
