@@ -19,7 +19,7 @@ from lift3d_cli.lifting.proposal.network import DepthRegularizer
 
 
 class Lift3DNetwork(nn.Module):
-    """Everything that is learned, in one set of weights: 310,291 parameters."""
+    """Everything that is learned, in one set of weights; docs/how-it-works.md counts them."""
 
     def __init__(self) -> None:
         super().__init__()
