@@ -101,8 +101,14 @@ def test_results_of_the_development_scenes_are_those_of_the_weights_that_ship():
     section = re.search(r"^## Nine development scenes(.*?)^## ", page, re.MULTILINE | re.DOTALL)[1]
     rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d.]+) / [\d.]+ \| [+-][\d.]+ \|$", section, re.MULTILINE)
     assert {f"psnr_{name}": float(value) for name, value in rows} == {
-        name: value for name, value in scores.items() if name.startswith("psnr_")
+        name: round(value, 2) for name, value in scores.items() if name.startswith("psnr_")
     }
+
+
+@pytest.mark.parametrize("page", ["results.md", "limits.md", "performance.md"])
+def test_figures_of_earlier_versions_are_in_the_history(page):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert not re.search(r"\bcommit [0-9a-f]{7}", text), "figures of earlier versions belong in docs/history.md"
 
 
 def test_exit_codes_are_those_of_the_errors():
