@@ -22,7 +22,7 @@ _OLDER_CUES = 13
 
 
 class Lift3DNetwork(nn.Module):
-    """Everything that is learned, in one set of weights: 312,859 parameters."""
+    """Everything that is learned, in one set of weights; docs/how-it-works.md counts them."""
 
     def __init__(self) -> None:
         super().__init__()
