@@ -16,7 +16,7 @@ import torch
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.pipeline.renderers import load_network
-from lift3d_cli.training.loop import Run, keep_freed_memory
+from lift3d_cli.training.loop import TrainingRun, keep_freed_memory
 from lift3d_cli.training.renderer import RendererTask
 
 
@@ -25,7 +25,7 @@ def measure(config: TrainConfig, steps: int) -> dict[str, float]:
     keep_freed_memory()
     device = resolve_device(config.device)
     task = RendererTask(config, load_network("")[0], device)
-    run, times, crops = Run(config, task), [], 0
+    run, times, crops = TrainingRun(config, task), [], 0
     for step in range(2 * steps):
         start = measuring.clock(device)
         run.advance()

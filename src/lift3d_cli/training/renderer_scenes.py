@@ -1,4 +1,4 @@
-"""Where the renderer's training examples come from: posed photos of real scenes, and procedural ones."""
+"""Sources of training examples for the renderer: posed photos of real scenes, and procedural scenes."""
 
 from __future__ import annotations
 
@@ -28,37 +28,39 @@ from lift3d_cli.scene.photos import resize_photo
 from lift3d_cli.scene.scene import View
 from lift3d_cli.training.renderer_data import CPU_CROP, CropSize, Draw, StoredPhoto, draw_crop
 
-# Procedural scenes that share a stock of textures.
+# Procedural scenes that share a set of textures.
 _BLOCK_SCENES = 16
-# Of photos, of which each example takes one: near and far, coarse and fine.
+# Scales of the photos, one of which each example uses: near and far, coarse and fine.
 _SCALES = (1.0, 0.75, 0.5)
 
 
 class RealScenes:
-    """Posed photos: one of a scene is left out at random and rendered from others.
+    """Real scenes with posed photos: a random photo is left out and rendered from others.
 
     Args:
-        folders: scenes.
-        height: of the photos, in pixels, at most.
-        size: of the crops.
-        device: where the photos stay.
+        folders: folders of the scenes.
+        height: maximum height of the photos, in pixels.
+        size: size of the crops.
+        device: device that stores the photos.
     """
 
     def __init__(
         self, folders: Sequence[Path], height: int, size: CropSize, device: torch.device | str = "cpu"
     ) -> None:
-        self._height, self._size, self._device = height, size, device
+        self._height = height
+        self._size = size
+        self._device = device
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            self._photos = [Workspace(scene, None) for scene in pool.map(load_scene, folders)]
-            self._points = list(pool.map(Workspace.points, self._photos))
-        # Larger scenes more often, but not in proportion: 300 photos of one room are no 300 scenes.
-        self._shares = [photos.num_photos**0.5 for photos in self._photos]
+            self._workspaces = [Workspace(scene, None) for scene in pool.map(load_scene, folders)]
+            self._points = list(pool.map(Workspace.points, self._workspaces))
+        # Larger scenes are drawn more often, but not in proportion: 300 photos of one room are not 300 scenes.
+        self._shares = [workspace.num_photos**0.5 for workspace in self._workspaces]
         self._stored: dict[tuple[int, int], dict[float, StoredPhoto]] = {}
 
     def draw(self, rng: random.Random) -> Draw:
-        """A random example, with random numbers of sources, gaps between them, scale, depth margins and colours."""
-        which = rng.choices(range(len(self._photos)), self._shares)[0]
-        views = self._photos[which].scene.views
+        """Draw an example with random numbers of sources, gaps between them, scale, depth margins and colours."""
+        which = rng.choices(range(len(self._workspaces)), self._shares)[0]
+        views = self._workspaces[which].scene.views
         left_out, chosen, (near, far) = draw_views(views, self._points[which], rng)
         scale = rng.choice((1.0, *_SCALES))
         gain = [rng.uniform(0.8, 1.2) for _ in range(3)] if rng.random() < 0.5 else [1.0] * 3
@@ -68,16 +70,16 @@ class RealScenes:
         return draw_crop(photos, cameras, margins, gain, self._size, rng)
 
     def preload(self, workers: int) -> None:
-        """Read all photos now, so that no step waits for one."""
-        every = [(k, i) for k, photos in enumerate(self._photos) for i in range(photos.num_photos)]
+        """Read all photos now, so that no training step waits for one."""
+        every = [(k, i) for k, workspace in enumerate(self._workspaces) for i in range(workspace.num_photos)]
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(lambda place: self.stored(*place, 1.0), every))
 
     def stored(self, which: int, index: int, scale: float) -> StoredPhoto:
-        """A photo of a scene at one of the scales; read once."""
+        """Return a photo of a scene at one of the scales; it is read once."""
         if (which, index) not in self._stored:
-            photos = self._photos[which]
-            photo, view = photos.photo(index), photos.scene.views[index]
+            workspace = self._workspaces[which]
+            photo, view = workspace.photo(index), workspace.scene.views[index]
             made = {}
             for each in _SCALES:
                 camera = self._camera(view, each)
@@ -95,7 +97,7 @@ class RealScenes:
 
 @dataclass(frozen=True)
 class _Later:
-    """A photo that is read when it is needed."""
+    """A photo that is read on demand."""
 
     scenes: RealScenes
     which: int
@@ -109,7 +111,7 @@ class _Later:
 def draw_views(
     views: Sequence[View], points: np.ndarray, rng: random.Random
 ) -> tuple[int, list[int], tuple[float, float]]:
-    """A photo to leave out, 3 to 10 others to render it from, perhaps with gaps between them, and near and far."""
+    """Choose a photo to leave out, 3 to 10 sources, perhaps with gaps between them, and its depth range."""
     left_out = rng.randrange(len(views))
     pool = [i for i in range(len(views)) if i != left_out]
     if rng.random() < 0.5:
@@ -122,15 +124,15 @@ def draw_views(
 
 
 class ProceduralScenes:
-    """Random scenes with exact depth, without end: a stock of them is used again and again while it moves on.
+    """An endless sequence of random scenes with exact depth, used many times each from a stock that moves along it.
 
     Args:
-        seed: of all scenes.
-        textures: photos [3, h, w] to cut some of the textures from.
-        size: of the crops.
-        device: where the photos stay.
-        stock: scenes that are drawn from at a time.
-        uses: examples drawn per new scene.
+        seed: seed of all scenes.
+        textures: photos [3, h, w] that some textures are cut from.
+        size: size of the crops.
+        device: device that stores the photos.
+        stock: number of scenes to draw from at a time.
+        uses: number of examples drawn per new scene.
     """
 
     spec = StreamSpec(num_views=8)
@@ -144,20 +146,24 @@ class ProceduralScenes:
         stock: int = 64,
         uses: int = 8,
     ) -> None:
-        self._seed, self._textures, self._size, self._device = seed, textures, size, device
-        self._stock, self._uses = stock, uses
-        # Scenes come in blocks that share textures: the first ones of a block, and how the next ones are made.
+        self._seed = seed
+        self._textures = textures
+        self._size = size
+        self._device = device
+        self._stock = stock
+        self._uses = uses
+        # Scenes come in blocks that share textures: the scenes of a block made so far, and the iterator of the others.
         self._blocks: Recent[tuple[list[list[StoredPhoto]], Iterator[dict[str, Tensor]]]] = Recent(
             stock // _BLOCK_SCENES + 2
         )
         self._making = Lock()
 
     def draw(self, rng: random.Random, drawn: int = 0) -> Draw:
-        """A random example, with random sources and depth margins.
+        """Draw an example with random sources and depth margins.
 
         Args:
-            rng: random numbers; the example depends on them and on the next argument alone.
-            drawn: how many examples were drawn before.
+            rng: random numbers; the example depends only on them and on `drawn`.
+            drawn: number of examples drawn before.
         """
         with self._making:
             photos = self._scene(drawn // self._uses + rng.randrange(self._stock))
@@ -165,16 +171,16 @@ class ProceduralScenes:
 
     def _scene(self, number: int) -> list[StoredPhoto]:
         block, place = divmod(number, _BLOCK_SCENES)
-        made, rest = self._blocks.get(block, lambda: ([], _block(self._seed, block, self.spec, self._textures)))
+        made, rest = self._blocks.get(block, lambda: ([], _scene_block(self._seed, block, self.spec, self._textures)))
         while len(made) <= place:
             made.append([photo.to(self._device) for photo in stored_photos(next(rest))])
         return made[place]
 
 
 class ProceduralWorkers:
-    """`ProceduralScenes` by processes of their own, for where the training itself leaves the cores free.
+    """`ProceduralScenes` made by other processes, for trainings that leave the cores free.
 
-    Which scenes there are at a step depends on how fast they are made.
+    Which scenes exist at a training step depends on how fast they are made.
     """
 
     spec = StreamSpec(num_views=9, width=320, height=240, num_textures=32)
@@ -189,20 +195,22 @@ class ProceduralWorkers:
         spec: StreamSpec | None = None,
         stock: int = 1000,
     ) -> None:
-        self._size, self._device = size, device
+        self._size = size
+        self._device = device
         self._scenes: deque[list[StoredPhoto]] = deque(maxlen=stock)
         self._collecting = Lock()
         self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _stay_behind)
         kept = [(255 * texture).round().to(torch.uint8).numpy() for texture in textures]
         jobs = ((seed, block, spec or self.spec, kept) for block in itertools.count())
-        self._jobs, self._pending = jobs, {self._pool.submit(_make_block, *next(jobs)) for _ in range(workers)}
+        self._jobs = jobs
+        self._pending = {self._pool.submit(_make_block, *next(jobs)) for _ in range(workers)}
 
     def __len__(self) -> int:
-        """Scenes that there are to draw from now."""
+        """Count the scenes to draw from, after collecting finished ones."""
         with self._collecting:
             for job in [job for job in self._pending if job.done()]:
                 self._pending.discard(job)
-                # A process that died takes its scenes along, and no training: the others' are there.
+                # A process that died loses its scenes, but does not end the training.
                 with suppress(BrokenExecutor):
                     made = [stored_photos({k: torch.from_numpy(x) for k, x in scene.items()}) for scene in job.result()]
                     self._scenes.extend([photo.to(self._device) for photo in scene] for scene in made)
@@ -210,7 +218,7 @@ class ProceduralWorkers:
             return len(self._scenes)
 
     def draw(self, rng: random.Random) -> Draw:
-        """A random example of the scenes that there are."""
+        """Draw an example from the scenes made so far."""
         return draw_procedural(self._scenes[rng.randrange(len(self._scenes))], self._size, rng)
 
     def close(self) -> None:
@@ -222,25 +230,25 @@ class ProceduralWorkers:
 
 
 def _stay_behind() -> None:
-    """Leave the cores to the training, which otherwise waits for its own launches."""
+    """Lower this process's priority: the training process would wait for a core to launch its kernels."""
     torch.set_num_threads(1)
     if hasattr(os, "nice"):
         os.nice(15)
 
 
 def _make_block(seed: int, block: int, spec: StreamSpec, textures: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Scenes of a block, as arrays: tensors would go by shared memory and keep a file open each."""
-    scenes = _block(seed, block, spec, [torch.from_numpy(texture).float() / 255 for texture in textures])
+    """Make the scenes of a block as arrays: tensors would be shared in memory and keep a file open each."""
+    scenes = _scene_block(seed, block, spec, [torch.from_numpy(texture).float() / 255 for texture in textures])
     return [{k: x.numpy() for k, x in scene.items()} for scene in itertools.islice(scenes, _BLOCK_SCENES)]
 
 
-def _block(seed: int, block: int, spec: StreamSpec, textures: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
-    # Any two seeds far apart; neighbours would share the first numbers of a simple generator.
+def _scene_block(seed: int, block: int, spec: StreamSpec, textures: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
+    # Distant seeds: adjacent ones would give the first random numbers of a simple generator in common.
     return stream(seed * 1_000_003 + block, spec, "cpu", textures)
 
 
 def stored_photos(scene: dict[str, Tensor]) -> list[StoredPhoto]:
-    """The photos of a procedural scene, see `stream`."""
+    """Convert a procedural scene to stored photos, see `stream`."""
     height, width = scene["depth"].shape[1:]
     images = (scene["images"] * 255).round().to(torch.uint8)
     cameras = [
@@ -253,7 +261,7 @@ def stored_photos(scene: dict[str, Tensor]) -> list[StoredPhoto]:
 
 
 def draw_procedural(photos: Sequence[StoredPhoto], size: CropSize, rng: random.Random) -> Draw:
-    """A random example of a procedural scene, with random sources and depth margins."""
+    """Draw an example of a procedural scene, with random sources and depth margins."""
     target, *pool = rng.sample(photos, len(photos))
     near, far = target.depth_range
     margins = (near * rng.uniform(0.7, 1), far * rng.uniform(1, 1.6))
