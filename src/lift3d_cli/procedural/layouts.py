@@ -1,7 +1,7 @@
 """Random arrangements of solids: on a table, in a room, outdoors, on a facade, in the air, along a corridor.
 
-The region of interest is about 1 in radius around the origin, z is up, and everything is enclosed by something hollow
-at a finite distance, so that every ray hits.
+The region of interest has a radius of about 1 around the origin, z is up, and a hollow solid at a finite distance
+encloses everything, so that every ray hits.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ RIGS = ("forward", "arc", "walk")
 
 @dataclass(frozen=True)
 class Stage:
-    """What a camera rig has to know about an arrangement.
+    """What a camera rig needs to know about an arrangement of solids.
 
     Args:
-        focus: [3] middle of the content.
-        room: [2, 3] lowest and highest corner of where cameras may be.
+        focus: [3] centre of the content.
+        room: [2, 3] lowest and highest corner of the space for cameras.
         azimuths: (middle, half width) in radians of the directions from which the content may be seen.
-        indoors: whether light comes from lamps above.
+        indoors: whether the light comes from lamps above.
     """
 
     focus: np.ndarray
@@ -56,9 +56,9 @@ def random_arrangement(
 
 
 def add_room(builder: SceneBuilder, half: tuple[float, float, float], floor: float, material: Material) -> np.ndarray:
-    """Enclose everything in walls, ceiling and floor; returns the corners [2, 3] of the space inside.
+    """Enclose everything in walls, ceiling and floor; return the corners [2, 3] of the space inside.
 
-    Its own floor lies a little below `floor`, so that it does not coincide with a ground that has a surface there.
+    Its own floor is slightly below `floor`, so that it does not coincide with a ground at that height.
     """
     middle = floor + half[2] - 0.02
     builder.add(BOX, (0, 0, middle), half, material, hollow=True)
@@ -66,7 +66,7 @@ def add_room(builder: SceneBuilder, half: tuple[float, float, float], floor: flo
 
 
 def add_sky(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, radius: float) -> None:
-    """Enclose everything in a dome with a sky, or now and then with any picture."""
+    """Enclose everything in a dome with a sky, or occasionally with any picture."""
     places = library.indices("panorama") if rng.random() < 0.8 else []
     texture = int(rng.choice(places or len(library.kinds)))
     tint = np.diag(rng.uniform(0.7, 1.2) * rng.uniform(0.9, 1.1, 3))
@@ -77,7 +77,7 @@ def add_sky(builder: SceneBuilder, rng: np.random.Generator, library: TextureLib
 def _random_object(
     builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, xy: np.ndarray, ground: float, size: float
 ) -> float:
-    """One object that stands on `ground`, lying, upright or tumbled; returns the height of its top."""
+    """Add one object that stands on `ground`, lying, upright or tumbled; return the height of its top."""
     kind = rng.choice(
         ["box", "slab", "ball", "ellipsoid", "can", "cone", "rod"], p=[0.24, 0.1, 0.1, 0.16, 0.2, 0.1, 0.1]
     )
@@ -103,7 +103,7 @@ def _scatter(
     builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int,
     extent: tuple[float, float], ground: float = 0.0,
 ) -> None:  # fmt: skip
-    """Clutter on a surface: few large things, many small ones, some on top of others, seldom through each other."""
+    """Scatter objects on a surface: few large ones, many small ones, some on top of others, seldom intersecting."""
     placed: list[tuple[np.ndarray, float, float]] = []
     for number in range(count):
         size = float(np.exp(rng.uniform(np.log(0.04), np.log(0.12)) if number > 6 else rng.uniform(-2.0, -1.0)))
@@ -133,7 +133,7 @@ def _floor(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibr
 
 
 def _indoors(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, floor: float) -> Stage:
-    """A room around, with furniture along its walls and pictures on them."""
+    """Add a room around, with furniture along its walls and pictures on them."""
     half = (rng.uniform(3.5, 7), rng.uniform(3.5, 7), rng.uniform(1.6, 3.0))
     corners = add_room(builder, half, floor, replace(random_material(rng, library, 1.5), gloss=0.0))
     for _ in range(int(rng.integers(3, 9))):
@@ -162,7 +162,7 @@ def _outdoors(builder: SceneBuilder, rng: np.random.Generator, library: TextureL
 
 
 def _facade(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
-    """A wall with things in relief on it, seen from the side of -y."""
+    """Add a wall with things in relief on it, seen from the side of -y."""
     builder.add(BOX, (0, 0.7, 1.0), (rng.uniform(2, 5), 0.2, rng.uniform(1.5, 3)), random_material(rng, library, 0.6))
     builder.add(BOX, (0, 0, -0.1), (60, 60, 0.1), random_material(rng, library, 1.0))
     add_sky(builder, rng, library, rng.uniform(12, 40))
@@ -177,7 +177,7 @@ def _facade(builder: SceneBuilder, rng: np.random.Generator, library: TextureLib
 
 
 def _floating(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
-    """Solids at any place in a ball: no ground plane to lean on, and much hiding of one by another."""
+    """Add solids at any place in a ball: no ground plane, and much occlusion."""
     if rng.random() < 0.5:
         add_sky(builder, rng, library, rng.uniform(5, 40))
         room = np.array([[-4.0, -4, -4], [4, 4, 4]])
@@ -193,7 +193,7 @@ def _floating(builder: SceneBuilder, rng: np.random.Generator, library: TextureL
 
 
 def _corridor(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
-    """Things to the left and right of a way along +y that cameras walk."""
+    """Add things to the left and right of a path along +y that cameras follow."""
     builder.add(BOX, (0, 0, -0.1), (60, 60, 0.1), random_material(rng, library, 0.8))
     width, length = rng.uniform(0.4, 0.9), rng.uniform(5, 9)
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Random camera rigs for procedural scenes, like the ones of real captures: hand-held, never quite regular."""
+"""Random camera rigs for procedural scenes, as irregular as those of real hand-held captures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lift3d_cli.geometry.rigs import look_at
 from lift3d_cli.procedural.layouts import Stage
 
 _UP = np.array([0.0, 0.0, 1.0])
-# No camera comes closer to a solid than this, world units.
+# The smallest distance of a camera from a solid, world units.
 _CLEARANCE = 0.25
 _ATTEMPTS = 30
 
@@ -21,7 +21,7 @@ def random_rig(
     size: tuple[int, int, int],
     rng: np.random.Generator,
 ) -> list[Camera]:
-    """Cameras that look at a scene's content, none inside or right before a solid.
+    """Place cameras that look at a scene's content, none inside or right in front of a solid.
 
     Args:
         rig: "forward" (one main direction), "arc" (around the content) or "walk" (ahead along +y).
@@ -51,13 +51,13 @@ def random_rig(
 
 
 def _direction(azimuth: np.ndarray | float, elevation: np.ndarray | float) -> np.ndarray:
-    """[..., 3] unit vectors."""
+    """Return unit vectors [..., 3]."""
     level = np.cos(elevation)
     return np.stack([level * np.cos(azimuth), level * np.sin(azimuth), np.sin(elevation) + 0 * np.asarray(azimuth)], -1)
 
 
 def _forward(stage: Stage, num_views: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in a disc across the viewing direction, a tenth to a third of the distance wide."""
+    """Place cameras in a disc across the viewing direction, a tenth to a third of the distance wide."""
     middle, spread = stage.azimuths
     away = _direction(middle + rng.uniform(-spread, spread), rng.uniform(0.1, 0.8))
     distance = rng.uniform(1.5, 3.2)
@@ -75,7 +75,7 @@ def _forward(stage: Stage, num_views: int, rng: np.random.Generator) -> tuple[np
 
 
 def _arc(stage: Stage, num_views: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions around the content, 4 to 14 degrees apart."""
+    """Place cameras around the content, 4 to 14 degrees apart."""
     middle, spread = stage.azimuths
     step = np.radians(rng.uniform(4, 14))
     step = min(step, 2 * max(spread, 0.3) / max(num_views - 1, 1))
@@ -89,7 +89,7 @@ def _arc(stage: Stage, num_views: int, rng: np.random.Generator) -> tuple[np.nda
 
 
 def _walk(stage: Stage, num_views: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions along +y, each looking ahead."""
+    """Place cameras along +y, each looking ahead."""
     step = rng.uniform(0.08, 0.3)
     count = np.arange(num_views)
     positions = np.stack([np.zeros(num_views), -1.2 + step * count, np.full(num_views, rng.uniform(0.3, 0.9))], 1)

@@ -1,4 +1,4 @@
-"""The report: one HTML file with everything in it. Says what was left out so that it stays small."""
+"""The report: one self-contained HTML file, which states what was left out to keep it small."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lift3d_cli.report.sections import Shown, Size
 from lift3d_cli.report.tables import metrics_html
 
 MAX_BYTES = 20_000_000
-# Frames whose correction is shown: each costs a rendering.
+# Number of frames whose correction is shown: each is rendered again.
 _CORRECTED = 3
 
 
-# The first that fits is taken.
+# Sizes to try; the first that fits is used.
 SIZES = (
     Size(720, 16, 480, 23, 200, 4000),
     Size(560, 10, 400, 26, 140, 3000),
@@ -34,7 +34,7 @@ SIZES = (
 
 
 def make_report(run: Run, config: ReportConfig, progress: Progress = no_progress) -> str:
-    """The page's HTML, of less than 20 MB.
+    """Make the page's HTML, smaller than 20 MB.
 
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.
