@@ -24,7 +24,7 @@ from typing import Any
 
 import measuring
 import torch
-from stages import Stopwatch
+from frame_steps import Stopwatch
 
 from lift3d_cli import load_scene
 from lift3d_cli.config import RenderConfig

@@ -65,7 +65,7 @@ def vertical_reach(kind: int, half: np.ndarray, axes: np.ndarray) -> float:
     return float(np.linalg.norm(row[:2] * half[:2]) + row[2] * half[2])
 
 
-class SceneBuilder:
+class SolidsBuilder:
     """Collects the solids of a scene."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lift3d_cli.procedural.builder import (
     Material,
-    SceneBuilder,
+    SolidsBuilder,
     plain,
     random_material,
     random_rotation,
@@ -26,7 +26,7 @@ RIGS = ("forward", "arc", "walk")
 
 
 @dataclass(frozen=True)
-class Stage:
+class Arrangement:
     """What a camera rig needs to know about an arrangement of solids.
 
     Args:
@@ -43,19 +43,19 @@ class Stage:
 
 
 def random_arrangement(
-    builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, rig: str, num_objects: tuple[int, int]
-) -> Stage:
+    builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, rig: str, num_objects: tuple[int, int]
+) -> Arrangement:
     """Fill `builder` with a random arrangement that suits the rig."""
     count = int(rng.integers(num_objects[0], num_objects[1] + 1))
     if rig == "walk":
         return _corridor(builder, rng, library, count)
-    layout: Callable[..., Stage] = (_table, _floor, _outdoors, _facade, _floating)[
+    layout: Callable[..., Arrangement] = (_table, _floor, _outdoors, _facade, _floating)[
         int(rng.choice(5, p=[0.3, 0.2, 0.2, 0.15, 0.15]))
     ]
     return layout(builder, rng, library, count)
 
 
-def add_room(builder: SceneBuilder, half: tuple[float, float, float], floor: float, material: Material) -> np.ndarray:
+def add_room(builder: SolidsBuilder, half: tuple[float, float, float], floor: float, material: Material) -> np.ndarray:
     """Enclose everything in walls, ceiling and floor; return the corners [2, 3] of the space inside.
 
     Its own floor is slightly below `floor`, so that it does not coincide with a ground at that height.
@@ -65,7 +65,7 @@ def add_room(builder: SceneBuilder, half: tuple[float, float, float], floor: flo
     return np.array([[-half[0], -half[1], floor], [half[0], half[1], floor + 2 * half[2]]])
 
 
-def add_sky(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, radius: float) -> None:
+def add_sky(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, radius: float) -> None:
     """Enclose everything in a dome with a sky, or occasionally with any picture."""
     places = library.indices("panorama") if rng.random() < 0.8 else []
     texture = int(rng.choice(places or len(library.kinds)))
@@ -75,7 +75,12 @@ def add_sky(builder: SceneBuilder, rng: np.random.Generator, library: TextureLib
 
 
 def _random_object(
-    builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, xy: np.ndarray, ground: float, size: float
+    builder: SolidsBuilder,
+    rng: np.random.Generator,
+    library: TextureLibrary,
+    xy: np.ndarray,
+    ground: float,
+    size: float,
 ) -> float:
     """Add one object that stands on `ground`, lying, upright or tumbled; return the height of its top."""
     kind = rng.choice(
@@ -100,7 +105,7 @@ def _random_object(
 
 
 def _scatter(
-    builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int,
+    builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int,
     extent: tuple[float, float], ground: float = 0.0,
 ) -> None:  # fmt: skip
     """Scatter objects on a surface: few large ones, many small ones, some on top of others, seldom intersecting."""
@@ -119,20 +124,20 @@ def _scatter(
         placed.append((xy, size, top))
 
 
-def _table(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
+def _table(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Arrangement:
     half = np.array([rng.uniform(1.0, 1.6), rng.uniform(0.8, 1.3), rng.uniform(0.02, 0.06)])
     builder.add(BOX, (0, 0, -half[2]), half, random_material(rng, library, 0.5), turn_z(rng.uniform(-0.4, 0.4)))
     _scatter(builder, rng, library, count, (0.85 * half[0], 0.85 * half[1]))
     return _indoors(builder, rng, library, floor=-rng.uniform(0.7, 1.2))
 
 
-def _floor(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
+def _floor(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Arrangement:
     builder.add(BOX, (0, 0, -0.1), (12, 12, 0.1), random_material(rng, library, 0.7))
     _scatter(builder, rng, library, count, (1.3, 1.3))
     return _indoors(builder, rng, library, floor=0.0)
 
 
-def _indoors(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, floor: float) -> Stage:
+def _indoors(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, floor: float) -> Arrangement:
     """Add a room around, with furniture along its walls and pictures on them."""
     half = (rng.uniform(3.5, 7), rng.uniform(3.5, 7), rng.uniform(1.6, 3.0))
     corners = add_room(builder, half, floor, replace(random_material(rng, library, 1.5), gloss=0.0))
@@ -146,10 +151,10 @@ def _indoors(builder: SceneBuilder, rng: np.random.Generator, library: TextureLi
         xy[wall] = sign * (half[wall] - size[wall])
         height = floor + half[2] * rng.uniform(0.7, 1.3) if picture else floor + size[2]
         builder.add(BOX, (*xy, height), size, random_material(rng, library, 0.6))
-    return Stage(np.array([0, 0, 0.15]), corners, (rng.uniform(-np.pi, np.pi), np.pi), indoors=True)
+    return Arrangement(np.array([0, 0, 0.15]), corners, (rng.uniform(-np.pi, np.pi), np.pi), indoors=True)
 
 
-def _outdoors(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
+def _outdoors(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Arrangement:
     builder.add(BOX, (0, 0, -0.1), (60, 60, 0.1), random_material(rng, library, 1.0))
     add_sky(builder, rng, library, rng.uniform(12, 40))
     _scatter(builder, rng, library, count, (1.3, 1.3))
@@ -158,10 +163,10 @@ def _outdoors(builder: SceneBuilder, rng: np.random.Generator, library: TextureL
         xy = away * np.array([np.cos(angle), np.sin(angle)])
         _random_object(builder, rng, library, xy, 0.0, rng.uniform(0.3, 1.5))
     room = np.array([[-4, -4, 0.0], [4, 4, 6]])
-    return Stage(np.array([0, 0, 0.2]), room, (rng.uniform(-np.pi, np.pi), np.pi), indoors=False)
+    return Arrangement(np.array([0, 0, 0.2]), room, (rng.uniform(-np.pi, np.pi), np.pi), indoors=False)
 
 
-def _facade(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
+def _facade(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Arrangement:
     """Add a wall with things in relief on it, seen from the side of -y."""
     builder.add(BOX, (0, 0.7, 1.0), (rng.uniform(2, 5), 0.2, rng.uniform(1.5, 3)), random_material(rng, library, 0.6))
     builder.add(BOX, (0, 0, -0.1), (60, 60, 0.1), random_material(rng, library, 1.0))
@@ -173,10 +178,10 @@ def _facade(builder: SceneBuilder, rng: np.random.Generator, library: TextureLib
         builder.add(kind, at, half, random_material(rng, library, 0.3), taper=rng.uniform(0.3, 1))
     _scatter(builder, rng, library, count - count // 2, (1.6, 0.4))
     room = np.array([[-4, -6, 0.0], [4, -0.4, 4]])
-    return Stage(np.array([0, 0.3, 0.6]), room, (-np.pi / 2, 0.5), indoors=False)
+    return Arrangement(np.array([0, 0.3, 0.6]), room, (-np.pi / 2, 0.5), indoors=False)
 
 
-def _floating(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
+def _floating(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Arrangement:
     """Add solids at any place in a ball: no ground plane, and much occlusion."""
     if rng.random() < 0.5:
         add_sky(builder, rng, library, rng.uniform(5, 40))
@@ -189,10 +194,10 @@ def _floating(builder: SceneBuilder, rng: np.random.Generator, library: TextureL
         at = rng.normal(size=3)
         at *= rng.random() ** (1 / 3) / np.linalg.norm(at)
         _random_object(builder, rng, library, at[:2], at[2] - size / 2, size)
-    return Stage(np.zeros(3), room, (rng.uniform(-np.pi, np.pi), np.pi), indoors=False)
+    return Arrangement(np.zeros(3), room, (rng.uniform(-np.pi, np.pi), np.pi), indoors=False)
 
 
-def _corridor(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
+def _corridor(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Arrangement:
     """Add things to the left and right of a path along +y that cameras follow."""
     builder.add(BOX, (0, 0, -0.1), (60, 60, 0.1), random_material(rng, library, 0.8))
     width, length = rng.uniform(0.4, 0.9), rng.uniform(5, 9)
@@ -211,4 +216,4 @@ def _corridor(builder: SceneBuilder, rng: np.random.Generator, library: TextureL
         add_sky(builder, rng, library, rng.uniform(15, 40))
         room = np.array([[-2, -2, 0.0], [2, length, 2]])
     room[:, 0] = [-width, width]
-    return Stage(np.array([0, 1.5, 0.4]), room, (-np.pi / 2, 0.0), indoors=indoors)
+    return Arrangement(np.array([0, 1.5, 0.4]), room, (-np.pi / 2, 0.0), indoors=indoors)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.procedural import layouts, viewpoints
-from lift3d_cli.procedural.builder import SceneBuilder
+from lift3d_cli.procedural.builder import SolidsBuilder
 from lift3d_cli.procedural.library import TextureLibrary
 from lift3d_cli.procedural.lighting import Light, Quality, Surface, radiance
 from lift3d_cli.procedural.raycast import Hits, first_hits
@@ -47,9 +47,13 @@ class ProceduralScene:
     """Solids, textures and light, arranged for camera rigs. World: z up, content with a radius of about 1."""
 
     def __init__(
-        self, solids: Solids, library: TextureLibrary, light: Light, stage: layouts.Stage, rig: str = "arc"
+        self, solids: Solids, library: TextureLibrary, light: Light, arrangement: layouts.Arrangement, rig: str = "arc"
     ) -> None:
-        self.solids, self.library, self.light, self.stage, self.rig_kind = solids, library, light, stage, rig
+        self.solids = solids
+        self.library = library
+        self.light = light
+        self.arrangement = arrangement
+        self.rig_kind = rig
         self.exposure = 1.0
 
     @classmethod
@@ -78,9 +82,9 @@ class ProceduralScene:
             generator = torch.Generator(device).manual_seed(seed)
             textures = TextureLibrary(spec.num_textures, spec.texture_size, generator, textures)
         rng = np.random.default_rng(seed)
-        builder = SceneBuilder()
-        stage = layouts.random_arrangement(builder, rng, textures, rig, spec.num_objects)
-        scene = cls(builder.build(device), textures, _random_light(rng, stage.indoors, device), stage, rig)
+        builder = SolidsBuilder()
+        arrangement = layouts.random_arrangement(builder, rng, textures, rig, spec.num_objects)
+        scene = cls(builder.build(device), textures, _random_light(rng, arrangement.indoors, device), arrangement, rig)
         scene.exposure = scene._auto_exposure()
         return scene
 
@@ -95,7 +99,7 @@ class ProceduralScene:
         rng = np.random.default_rng(generator)
         solid = self.solids.select(~self.solids.hollow)
         boxes = tuple(part.double().cpu().numpy() for part in (solid.centre, solid.axes, solid.half))
-        return viewpoints.random_rig(self.rig_kind, self.stage, boxes, (num_views, width, height), rng)
+        return viewpoints.random_rig(self.rig_kind, self.arrangement, boxes, (num_views, width, height), rng)
 
     def render(self, camera: Camera, quality: Quality | None = None) -> tuple[Tensor, Tensor]:
         """Render one picture: image [3, H, W] sRGB in [0, 1], depth [H, W] z-depth at the pixel centres."""

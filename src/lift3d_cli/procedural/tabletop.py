@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lift3d_cli.procedural.builder import Material, SceneBuilder, plain, turn_x, turn_z
-from lift3d_cli.procedural.layouts import Stage
+from lift3d_cli.procedural.builder import Material, SolidsBuilder, plain, turn_x, turn_z
+from lift3d_cli.procedural.layouts import Arrangement
 from lift3d_cli.procedural.library import TextureLibrary
 from lift3d_cli.procedural.lighting import Light
 from lift3d_cli.procedural.scene import ProceduralScene
@@ -27,7 +27,7 @@ class _Garden:
     def __init__(self, rng: np.random.Generator, library: TextureLibrary) -> None:
         self.rng = rng
         self.library = library
-        self.builder = SceneBuilder()
+        self.builder = SolidsBuilder()
 
     def skin(
         self,
@@ -256,8 +256,10 @@ def tabletop(seed: int, device: torch.device | str = "cpu") -> ProceduralScene:
     garden.builder.rest(
         ELLIPSOID, (1.05, 0.55), 0.0, (0.16, 0.16, 0.16), garden.skin("ball", 0.5, gloss=0.6, wrapped=True), turn_x(0.5)
     )
-    stage = Stage(FOCUS, np.array([[-3.0, -3.0, 0.1], [3.0, 3.0, 3.0]]), (-np.pi / 2, ARC / 2), indoors=False)
-    scene = ProceduralScene(garden.builder.build(device), library, _afternoon(device), stage)
+    arrangement = Arrangement(
+        FOCUS, np.array([[-3.0, -3.0, 0.1], [3.0, 3.0, 3.0]]), (-np.pi / 2, ARC / 2), indoors=False
+    )
+    scene = ProceduralScene(garden.builder.build(device), library, _afternoon(device), arrangement)
     scene.exposure = 1.1
     return scene
 

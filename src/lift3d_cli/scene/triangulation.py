@@ -30,7 +30,7 @@ _MIN_ANGLE_DEG = 1.0
 
 
 @dataclass(frozen=True)
-class Features:
+class SiftFeatures:
     """SIFT features of one shrunk photo: `uv` [M, 2] pixels, unit `descriptors` [M, 128], `P` [3, 4] K w2c."""
 
     uv: np.ndarray
@@ -63,7 +63,7 @@ def triangulate_views(views: Sequence[View]) -> np.ndarray:  # [N, 3] world
     return _triangulate(tracks, P, uv, centres)
 
 
-def detect_features(view: View) -> Features:
+def detect_features(view: View) -> SiftFeatures:
     """Find SIFT keypoints in a view's photo, undistorted and shrunk, where it is valid and opaque."""
     import cv2
 
@@ -76,14 +76,14 @@ def detect_features(view: View) -> Features:
     keypoints, descriptors = cv2.SIFT_create(nfeatures=_MAX_FEATURES).detectAndCompute(gray, mask)
     P = camera.K @ camera.w2c[:3]
     if descriptors is None or not len(keypoints):
-        return Features(np.zeros((0, 2)), np.zeros((0, 128), np.float32), P, camera.position)
+        return SiftFeatures(np.zeros((0, 2)), np.zeros((0, 128), np.float32), P, camera.position)
     uv = corner_from_opencv_pixels(np.array([k.pt for k in keypoints], dtype=np.float64))
     # OpenCV finds keypoints in several threads; sorting makes their order, and so the result, deterministic.
     order = np.lexsort(
         (descriptors[:, 0], [k.angle for k in keypoints], [k.size for k in keypoints], uv[:, 1], uv[:, 0])
     )
     root = np.sqrt(descriptors[order] / np.maximum(descriptors[order].sum(axis=1, keepdims=True), 1e-9))
-    return Features(uv[order], root.astype(np.float32), P, camera.position)
+    return SiftFeatures(uv[order], root.astype(np.float32), P, camera.position)
 
 
 def neighbour_pairs(views: Sequence[View]) -> list[tuple[int, int]]:
@@ -104,7 +104,7 @@ def neighbour_pairs(views: Sequence[View]) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-def match_features(a: Features, b: Features) -> np.ndarray:  # [M, 2] indices of keypoints in a and b
+def match_features(a: SiftFeatures, b: SiftFeatures) -> np.ndarray:  # [M, 2] indices of keypoints in a and b
     """Find mutual nearest neighbours that pass the ratio test in both directions, regardless of the poses."""
     if min(len(a.uv), len(b.uv)) < 2:
         return np.zeros((0, 2), dtype=np.int64)
@@ -116,7 +116,7 @@ def match_features(a: Features, b: Features) -> np.ndarray:  # [M, 2] indices of
     return np.stack([index[mutual], best_b[mutual]], axis=1)
 
 
-def _match_along_epipolar_lines(a: Features, b: Features) -> np.ndarray:  # [M, 2]
+def _match_along_epipolar_lines(a: SiftFeatures, b: SiftFeatures) -> np.ndarray:  # [M, 2]
     pairs = match_features(a, b)
     return pairs[epipolar_distance(a.P, b.P, a.uv[pairs[:, 0]], b.uv[pairs[:, 1]]) < _MAX_EPIPOLAR_PX]
 

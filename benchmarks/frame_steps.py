@@ -87,7 +87,7 @@ class Stopwatch:
         self._stack: list[list[Any]] = []  # nested steps, with the seconds of the steps within them
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[list[Any]]:
+    def step(self, name: str) -> Iterator[list[Any]]:
         """Time the block as a step; the name, first of the yielded list, can still be changed."""
         start = measuring.clock(self._device)
         entry = [name, 0.0]
@@ -106,7 +106,7 @@ class Stopwatch:
 
         def run(*args: Any, **kwargs: Any) -> Any:
             around = self._stack[-1][0] if self._stack else ""
-            with self.stage(name) as entry:
+            with self.step(name) as entry:
                 result = call(*args, **kwargs)
                 entry[0] = precise(name, around, result)
             self.last[entry[0]] = args, result
@@ -117,7 +117,7 @@ class Stopwatch:
     def progress(self, items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
         """Time the work on each item, as a `Progress`; what is in no step is `REST`."""
         for item in items:
-            with self.stage(REST):
+            with self.step(REST):
                 yield item
 
     @contextmanager
@@ -153,8 +153,8 @@ class Stopwatch:
         ]
         with ExitStack() as stack:
             stack.enter_context(patch.object(overlap, "ThreadPoolExecutor", InTurn))
-            for owner, name, stage in seams:
-                stack.enter_context(patch.object(owner, name, self.timed(getattr(owner, name), stage)))
+            for owner, name, step in seams:
+                stack.enter_context(patch.object(owner, name, self.timed(getattr(owner, name), step)))
             stack.enter_context(patch.object(model, "decoder", decoder))
             yield
 
@@ -183,7 +183,7 @@ class Job:
         decoding = DecodeConfig(self.task, device=self.config.device, video=False)
         workspace = Workspace(self.scene, self.cache, keep=PHOTOS_PER_VIEW * self.config.views)
         with tempfile.TemporaryDirectory() as folder:
-            done = render(workspace, self.path, "stages", self.config, Path(folder) / "render", stopwatch.progress)
+            done = render(workspace, self.path, "steps", self.config, Path(folder) / "render", stopwatch.progress)
             decode(done, Path(folder), decoding, stopwatch.progress)
 
     def sizes(self, stopwatch: Stopwatch) -> Sizes:
@@ -227,33 +227,33 @@ def measure(job: Job, model: type, rounds: int) -> tuple[dict[str, float], dict[
 def rows_of(seconds: Mapping[str, float], least: Mapping[str, Work], bandwidth: float, rate: float) -> list[dict]:
     """Return a row per step in order; a step that was not timed counts as part of the one before it."""
     seen: list[tuple[str, Work]] = []
-    for name, stage in least.items():
+    for name, step in least.items():
         if name in seconds:
-            seen.append((name, stage))
+            seen.append((name, step))
         else:
             before, its_work = seen.pop()
-            seen.append((f"{before}, {name}", its_work + stage))
+            seen.append((f"{before}, {name}", its_work + step))
     rows = []
-    for name, stage in seen:
-        taken, roofline = seconds[name.split(",")[0]], stage.seconds(bandwidth, rate)
-        rows.append({"stage": name, "seconds": taken, **asdict(stage), "roofline": roofline, "ratio": taken / roofline})
+    for name, step in seen:
+        taken, roofline = seconds[name.split(",")[0]], step.seconds(bandwidth, rate)
+        rows.append({"step": name, "seconds": taken, **asdict(step), "roofline": roofline, "ratio": taken / roofline})
     return rows
 
 
 def markdown(rows: list[dict], rest: Mapping[str, float], sizes: Sizes, bandwidth: float, rate: float) -> str:
     """Format the table, below the sizes."""
     planes, height, width = sizes.voxels
-    head = ["stage", "ms", "MB", "Gflop", "roofline, ms", "ms / roofline"]
+    head = ["step", "ms", "MB", "Gflop", "roofline, ms", "ms / roofline"]
     lines = []
     for row in rows:
         amounts = f"{row['bytes'] / 1e6:,.1f}", f"{row['flops'] / 1e9:,.2f}"
         times = measuring.milliseconds(row["seconds"]), measuring.milliseconds(row["roofline"])
-        lines.append([row["stage"], times[0], *amounts, times[1], f"{row['ratio']:,.1f}x"])
+        lines.append([row["step"], times[0], *amounts, times[1], f"{row['ratio']:,.1f}x"])
     lines += [[name, measuring.milliseconds(value), *[""] * 4] for name, value in rest.items()]
     total, roofline = sum(row["seconds"] for row in rows) + sum(rest.values()), sum(row["roofline"] for row in rows)
     sums = measuring.milliseconds(total), "", "", measuring.milliseconds(roofline), f"{total / roofline:,.1f}x"
     lines.append(["a path's first frame", *sums])
-    once = sum(row["seconds"] for row in rows if row["stage"] in ONCE_A_PHOTO)
+    once = sum(row["seconds"] for row in rows if row["step"] in ONCE_A_PHOTO)
     lines.append(["a frame of photos that are known", measuring.milliseconds(total - once), *[""] * 4])
     return (
         f"A frame of {sizes.pixels:,} pixels from {sizes.views} photos, {sizes.samples} samples a ray, "
@@ -265,7 +265,7 @@ def markdown(rows: list[dict], rest: Mapping[str, float], sizes: Sizes, bandwidt
 def draw(file: Path, rows: list[dict]) -> None:
     """Plot each step's time and roofline as bars."""
     with measuring.plot(file, xlabel="milliseconds", xscale="log") as axes:
-        names = [row["stage"] for row in rows][::-1]
+        names = [row["step"] for row in rows][::-1]
         for key, height in (("seconds", 0.8), ("roofline", 0.4)):
             axes.barh(names, [1e3 * row[key] for row in rows][::-1], height, label=key.replace("seconds", "measured"))
         axes.legend()
@@ -295,7 +295,7 @@ def main() -> None:
     if options.plot:
         draw(options.plot, rows)
     rest = {name: seconds[name] for name in (RENDERER, REST)}
-    result = {"sizes": asdict(sizes), "bandwidth": bandwidth, "flops_per_second": rate, "stages": rows, "rest": rest}
+    result = {"sizes": asdict(sizes), "bandwidth": bandwidth, "flops_per_second": rate, "steps": rows, "rest": rest}
     measuring.report(options, result, markdown(rows, rest, sizes, bandwidth, rate))
 
 
