@@ -48,7 +48,7 @@ class Measured:
         error: [N] squared error, averaged over red, green and blue, of the pixels that count.
         candidates: confidence [N] of these pixels, by definition.
         features: squared error [M] of the cells that count and their confidence [M], or None.
-        coverage, doubtful: of the frame, the quantities that `render` warns about.
+        coverage, doubtful: the frame's, which `render` warns about.
     """
 
     error: Tensor

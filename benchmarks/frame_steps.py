@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import measuring
 import torch
-from roofline import COLORS, Sizes, Work, speed, work
+from roofline import COLORS, FrameSizes, Work, speed, work
 from torch.utils.flop_counter import FlopCounterMode
 
 from lift3d_cli import load_scene
@@ -169,7 +169,7 @@ def precise(name: str, around: str, result: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Job:
+class FirstFrame:
     """A frame of a scene, which `run` renders and decodes as the first one of a path."""
 
     scene: Scene
@@ -186,14 +186,14 @@ class Job:
             done = render(workspace, self.path, "steps", self.config, Path(folder) / "render", stopwatch.progress)
             decode(done, Path(folder), decoding, stopwatch.progress)
 
-    def sizes(self, stopwatch: Stopwatch) -> Sizes:
+    def sizes(self, stopwatch: Stopwatch) -> FrameSizes:
         """Return the sizes of the frame that a stopwatch timed last."""
         (_, _, sources, *_), distribution = stopwatch.last["Stage I: sweep"]
         (features, view), _ = stopwatch.last["decode"]
         of_photo = stopwatch.last["read features"][1].data
         views = len(sources.cameras)
         files = [seen.image_path.stat().st_size for seen in self.scene.views]
-        return Sizes(
+        return FrameSizes(
             views,
             round(views * statistics.fmean(files)),
             sum(camera.width * camera.height for camera in sources.cameras),
@@ -206,7 +206,7 @@ class Job:
         )
 
 
-def measure(job: Job, model: type, rounds: int) -> tuple[dict[str, float], dict[str, Work], Sizes]:
+def measure(job: FirstFrame, model: type, rounds: int) -> tuple[dict[str, float], dict[str, Work], FrameSizes]:
     """Return median seconds of each step, the least work of each, and the sizes. A first round is not counted."""
     device = job.config.device
     times = defaultdict(list)
@@ -240,7 +240,7 @@ def rows_of(seconds: Mapping[str, float], least: Mapping[str, Work], bandwidth: 
     return rows
 
 
-def markdown(rows: list[dict], rest: Mapping[str, float], sizes: Sizes, bandwidth: float, rate: float) -> str:
+def markdown(rows: list[dict], rest: Mapping[str, float], sizes: FrameSizes, bandwidth: float, rate: float) -> str:
     """Format the table, below the sizes."""
     planes, height, width = sizes.voxels
     head = ["step", "ms", "MB", "Gflop", "roofline, ms", "ms / roofline"]
@@ -288,7 +288,7 @@ def main() -> None:
         longest = max(path.cameras[0].width, path.cameras[0].height)
         encode(Workspace(scene, cache), EncodeConfig((options.model,), options.device, max_size=longest))
         config = RenderConfig(views=options.views, device=options.device)
-        job = Job(scene, cache, path, config, options.task or model.spec.tasks[0])
+        job = FirstFrame(scene, cache, path, config, options.task or model.spec.tasks[0])
         seconds, least, sizes = measure(job, type(model), options.rounds)
     bandwidth, rate = speed(config)
     rows = rows_of(seconds, least, bandwidth, rate)

@@ -1,11 +1,10 @@
 """Speed compared with straightforward implementations: `python benchmarks/peers.py`, on a GPU with `--device cuda`.
 
 1. The weighted gather against `grid_sample` of all samples followed by a weighted sum, the formula itself, at the sizes
-      of a frame: of 480 x 270 pixels from 8 photos, on a GPU 1008 x 756 from 10. Three channels are the photos
-      themselves, others are features at stride 8. Fused gathers read a table, which is made once per frame; a GPU has
-      two, of which torch's is for where Triton does not run. Requested bytes are four cells and the position and weight
-      of each sample with a weight, and the result; with caches they can exceed what a copy moves. The least bytes are
-      all maps once.
+   of a frame: of 480 x 270 pixels from 8 photos, on a GPU 1008 x 756 from 10. Three channels are the photos themselves,
+   others are features at stride 8. Fused gathers read a table, which is made once per frame; a GPU has two, of which
+   torch's is for where Triton does not run. Requested bytes are four cells and the position and weight of each sample
+   with a weight, and the result; with caches they can exceed what a copy moves. The least bytes are all maps once.
 2. Rays of colour per second of the whole renderer against a view/ray transformer of GNT's published size (Varma T et
    al. 2023: 8 blocks of view and ray attention, width 64, 192 samples), of our own writing and with random weights,
    on which the time of a network does not depend.

@@ -27,7 +27,7 @@ SAMPLE = 3 * FLOAT
 
 
 @dataclass(frozen=True)
-class Sizes:
+class FrameSizes:
     """Sizes of a frame and its inputs; those of photos are totals over all V views.
 
     Args:
@@ -68,7 +68,7 @@ class Work:
         return max(self.bytes / bandwidth, self.flops / rate)
 
 
-def work(n: Sizes, network: Lift3DNetwork) -> dict[str, Work]:
+def work(n: FrameSizes, network: Lift3DNetwork) -> dict[str, Work]:
     """Return each step's work, in the order of the frame. Bytes are its inputs and results, each counted once."""
     planes = n.voxels[0]
     voxels = math.prod(n.voxels)
@@ -119,13 +119,13 @@ def work(n: Sizes, network: Lift3DNetwork) -> dict[str, Work]:
     }
 
 
-def gather(n: Sizes, rays: int, channels: int, cells: int) -> Work:
+def gather(n: FrameSizes, rays: int, channels: int, cells: int) -> Work:
     """Return the work of reading every map once, positions and weights, and writing the result."""
     samples = n.views * rays * n.samples
     return Work(FLOAT * channels * (cells + rays) + SAMPLE * samples, samples * (4 + TAP * channels))
 
 
-def corrector_work(n: Sizes, corrector: nn.Module) -> dict[str, Work]:
+def corrector_work(n: FrameSizes, corrector: nn.Module) -> dict[str, Work]:
     """Return the corrector's work, see `lifting/correction/corrector.py`: descriptors, and two steps with them."""
     descriptors = corrector.descriptor.plain.out_channels
     cues = corrector.descriptor.plain.in_channels

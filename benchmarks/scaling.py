@@ -68,13 +68,13 @@ class Projection(FeatureModel):
 
 
 @dataclass(frozen=True)
-class Job:
+class JobSize:
     """The size of a job: a scene, the poses to render, and how.
 
     Args:
         photos, poses: numbers of each.
         views: source photos per pose.
-        channels, stride: of the 2D model's features.
+        channels, stride: those of the 2D model's features.
         width: width of photos and poses in pixels; their height is 3/4 of it.
     """
 
@@ -103,11 +103,11 @@ class Axis:
     unit: str
     values: Sequence[int]
     quick: Sequence[int]
-    job: Callable[[int], Job]
+    job: Callable[[int], JobSize]
     command: str
 
 
-def camera(share: float, job: Job, radius: float = 4.0) -> Camera:
+def camera(share: float, job: JobSize, radius: float = 4.0) -> Camera:
     """Place a camera on a wavy circle around the scene, looking at its centre: at `share` of the photos' arc."""
     width, angle = job.width, share * min(2 * np.pi, 0.05 * job.photos)
     position = np.array([radius * np.sin(angle), -1 + 0.4 * np.cos(3 * angle), -radius * np.cos(angle)])
@@ -116,7 +116,7 @@ def camera(share: float, job: Job, radius: float = 4.0) -> Camera:
     return Camera(K, look_at(position, np.zeros(3), np.array([0.0, -1, 0])), width, height)
 
 
-def make_scene(folder: Path, job: Job) -> Scene:
+def make_scene(folder: Path, job: JobSize) -> Scene:
     """Write photos of coloured fog, each different, around points of a ball."""
     rng, views = np.random.default_rng(0), []
     for index in range(job.photos):
@@ -128,10 +128,10 @@ def make_scene(folder: Path, job: Job) -> Scene:
     return Scene(folder, "nerfstudio", tuple(views), rng.normal(0, 0.5, (SURFACE_POINTS, 3)))
 
 
-class Bench:
+class JobFolder:
     """A job on disk, in a folder of its own; each run of a command does all of its work again."""
 
-    def __init__(self, job: Job, folder: Path, device: str, memory: str) -> None:
+    def __init__(self, job: JobSize, folder: Path, device: str, memory: str) -> None:
         self.job = job
         self.folder = folder
         self.device = device
@@ -169,29 +169,36 @@ class Bench:
         return Workspace(self.scene, self._cache, keep=PHOTOS_PER_VIEW * self.job.views)
 
 
-COMMANDS: dict[str, Callable[[Bench], object]] = {
-    "encode": Bench.encode,
-    "plan": Bench.plan,
-    "render": Bench.render,
-    "render and decode": Bench.render_and_decode,
+COMMANDS: dict[str, Callable[[JobFolder], object]] = {
+    "encode": JobFolder.encode,
+    "plan": JobFolder.plan,
+    "render": JobFolder.render,
+    "render and decode": JobFolder.render_and_decode,
 }
 
 AXES = {
-    "photos": Axis("encode", "photos", (125, 250, 500, 1000), (4, 8), lambda n: Job(n), "encode"),
+    "photos": Axis("encode", "photos", (125, 250, 500, 1000), (4, 8), lambda n: JobSize(n), "encode"),
     "choice": Axis(
-        "prepare a render of 64 poses", "photos", (125, 250, 500, 1000), (4, 8), lambda n: Job(n, poses=64), "plan"
+        "prepare a render of 64 poses", "photos", (125, 250, 500, 1000), (4, 8), lambda n: JobSize(n, poses=64), "plan"
     ),
-    "poses": Axis("prepare a render", "poses", (250, 500, 1000, 2000), (8, 16), lambda n: Job(poses=n), "plan"),
-    "frames": Axis("render and decode", "poses", (4, 8, 16, 32), (2, 4), lambda n: Job(poses=n), "render and decode"),
+    "poses": Axis("prepare a render", "poses", (250, 500, 1000, 2000), (8, 16), lambda n: JobSize(poses=n), "plan"),
+    "frames": Axis(
+        "render and decode", "poses", (4, 8, 16, 32), (2, 4), lambda n: JobSize(poses=n), "render and decode"
+    ),
     "views": Axis(
-        "render 240 x 180 pixels", "source views", (2, 4, 8, 16), (2, 4), lambda n: Job(n, views=n, width=240), "render"
+        "render 240 x 180 pixels",
+        "source views",
+        (2, 4, 8, 16),
+        (2, 4),
+        lambda n: JobSize(n, views=n, width=240),
+        "render",
     ),
     "channels": Axis(
         "render 240 x 180 pixels, a cell for 4 x 4",
         "channels",
         (20, 80, 320, 1280),
         (4, 16),
-        lambda n: Job(channels=n, stride=4, width=240),
+        lambda n: JobSize(channels=n, stride=4, width=240),
         "render",
     ),
     "resolution": Axis(
@@ -199,7 +206,7 @@ AXES = {
         "pixels",
         tuple(12 * n**2 for n in (30, 60, 120)),
         (12 * 4**2, 12 * 5**2),
-        lambda n: Job(width=round(math.sqrt(n * 4 / 3))),
+        lambda n: JobSize(width=round(math.sqrt(n * 4 / 3))),
         "render",
     ),
 }
@@ -209,7 +216,7 @@ AXES = {
 def measure(axis: Axis, n: int, rounds: int, device: str, memory: str) -> dict[str, float]:
     """Measure one point in this process: median seconds, and the peak bytes beyond those at the start."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(axis.job(n), Path(folder), device, memory)
+        bench = JobFolder(axis.job(n), Path(folder), device, memory)
         if axis.command != "encode":
             bench.encode()
         before = measuring.forget_peak(device)

@@ -83,7 +83,7 @@ def made_up(name: str, folder: Path) -> str:
     return f"{family}:{folder / name}"
 
 
-class Bench:
+class NovelView:
     """One new view of a scene, at which models are compared.
 
     Args:
@@ -193,7 +193,7 @@ def main() -> None:
     options.add_argument("--frames", type=int, default=100, help="M of the totals [100, as in the paper]")
     options = options.parse_args()
     wanted = options.model or [*EMBEDDED, *(["vit-s14:features", "vit-b16:features"] if has_transformers() else [])]
-    bench = Bench(options.scene, options.height, options.views, options.device)
+    bench = NovelView(options.scene, options.height, options.views, options.device)
     with tempfile.TemporaryDirectory() as folder:
         models = {}
         for name in wanted:

@@ -52,7 +52,7 @@ def find_other_weights(reference: str, name: str) -> Path:
     try:
         return download(match[1], name, match[2] or "")
     except OSError as e:
-        raise ModelError(f"weights {reference}: no such file, and not to be had from the Hugging Face hub ({e})") from e
+        raise ModelError(f"weights {reference}: no such file, and not available from the Hugging Face hub ({e})") from e
 
 
 def download(repository: str, name: str, revision: str = "") -> Path:

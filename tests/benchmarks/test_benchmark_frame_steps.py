@@ -34,7 +34,7 @@ def roofline(frame_steps):
 
 @pytest.fixture(scope="module")
 def sizes(roofline):
-    return roofline.Sizes(
+    return roofline.FrameSizes(
         views=2,
         photo_bytes=1000,
         source_pixels=2 * 64,
@@ -65,7 +65,7 @@ def test_gather_reads_maps_positions_and_weights_once(roofline, sizes):
 
 def test_rays_of_a_cell_a_pixel_are_those_of_the_colour(roofline, sizes):
     network = Lift3DNetwork()
-    shared = roofline.Sizes(**{**vars(sizes), "cells": sizes.pixels})
+    shared = roofline.FrameSizes(**{**vars(sizes), "cells": sizes.pixels})
     of_both = roofline.work(sizes, network)["Stage II: network"].flops
     assert roofline.work(shared, network)["Stage II: network"].flops == pytest.approx(of_both * 20 / 25)
 
@@ -128,7 +128,7 @@ def test_every_step_of_a_frame_is_seen(frame_steps, wall_scene, monkeypatch, tmp
     monkeypatch.setattr(sys, "argv", [*argv, "--plot", str(tmp_path / "frame_steps.svg")])
     frame_steps.main()
     result = json.loads(capsys.readouterr().out)
-    sizes = frame_steps.Sizes(**result["sizes"])
+    sizes = frame_steps.FrameSizes(**result["sizes"])
     assert (sizes.views, sizes.pixels, sizes.channels) == (3, 32 * 24, 64)
     assert sizes.source_pixels == 3 * 32 * 24
     assert sizes.voxels == [32, 12, 16]  # as few planes as there may be, for so small a picture

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lift3d_cli.cache.files import TensorFile, read_document
 from lift3d_cli.cache.format import DTYPES, canonical_json, document_json, key_of, parse_document
 from lift3d_cli.errors import CacheError
-from lift3d_cli.machine.atomic import Later, at_once, sweep, write_atomic
+from lift3d_cli.machine.atomic import Later, at_once, remove_leftovers, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lift3d_cli.geometry.grids import FeatureGrid
 
-F = TypeVar("F", bound="Frames")
+F = TypeVar("F", bound="FrameFolder")
 
 MANIFEST = "manifest.json"
 _HINT = "lift3d render SCENE"
@@ -36,7 +36,7 @@ def by_last_use(files: Iterable[Path]) -> list[Path]:
     return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path))
 
 
-class Frames:
+class FrameFolder:
     """The frames of one folder; made by `create` or `open`.
 
     Attributes:
@@ -74,7 +74,7 @@ class Frames:
             there = cls.open(root)
             if there.key != frames.key:
                 raise CacheError(f"{root}: holds another render. hint: name another folder, or delete this one")
-            sweep(root)
+            remove_leftovers(root)
             if facts is None or there.facts == frames.facts:
                 with contextlib.suppress(OSError):  # a render in a read-only folder can still be read
                     os.utime(manifest)  # the latest manifest is that of the last run

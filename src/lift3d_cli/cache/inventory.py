@@ -11,7 +11,7 @@ from pathlib import Path
 from lift3d_cli.cache.files import read_document
 from lift3d_cli.cache.format import EncoderRecord
 from lift3d_cli.errors import CacheError
-from lift3d_cli.machine.atomic import sweep
+from lift3d_cli.machine.atomic import remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def prune(root: Path, keep: Iterable[Path]) -> int:
         absolute = Path(os.path.abspath(path))
         return any(str(p) in kept for p in (absolute, *absolute.parents))
 
-    freed = sweep(root)
+    freed = remove_leftovers(root)
     candidates = [*root.glob("*.safetensors"), *root.glob("photos/*.safetensors"), *root.glob("feats/*/*.safetensors")]
     for pattern in ("frames/*.safetensors", "color/*.png", "manifest.json"):
         candidates += root.glob(f"renders/*/{pattern}")

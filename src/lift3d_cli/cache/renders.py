@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lift3d_cli.cache.format import EncoderRecord, slug
-from lift3d_cli.cache.frames import MANIFEST, Frames, by_last_use, render_key
+from lift3d_cli.cache.frames import MANIFEST, FrameFolder, by_last_use, render_key
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.atomic import Later, at_once
 
@@ -93,7 +93,7 @@ class FrameMaps:
     sources: Sequence[int]
 
 
-class Render(Frames):
+class Render(FrameFolder):
     """The colours and maps of a camera path, and its lifted features."""
 
     @classmethod
@@ -229,7 +229,7 @@ class Render(Frames):
         return [FeatureRender.open(file.parent) for file in by_last_use(self.root.glob(f"feats/*/{MANIFEST}"))]
 
 
-class FeatureRender(Frames):
+class FeatureRender(FrameFolder):
     """One model's features, lifted to the poses of a render."""
 
     @property

@@ -13,7 +13,7 @@ from lift3d_cli.cache.files import TensorFile, read_document
 from lift3d_cli.cache.format import EncoderRecord, PhotoRecord, photo_key, slug
 from lift3d_cli.cache.frames import by_last_use
 from lift3d_cli.errors import CacheError, SceneError
-from lift3d_cli.machine.atomic import Later, at_once, sweep, write_atomic
+from lift3d_cli.machine.atomic import Later, at_once, remove_leftovers, write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +88,7 @@ class SceneCache:
         Raises:
             ResourceError, CacheError: if the disk is full or the folder cannot be written.
         """
-        sweep(self.root)
+        remove_leftovers(self.root)
         path = self.features_dir(encoder) / "encoder.json"
         try:
             # The whole record: the model's file may have moved, which is not part of the key.

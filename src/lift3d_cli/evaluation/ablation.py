@@ -53,7 +53,7 @@ class _Ablation:
         self.lifters = {name: self.photos.lifter(renderer, device) for name, renderer in renderers.items()}
         corrector = renderers["full"].corrector
         # The correctors by row, for the rows that share one pass of a renderer.
-        self.seats: dict[str, dict[str, Corrector | None]] = {
+        self.correctors: dict[str, dict[str, Corrector | None]] = {
             "full": {
                 "full": corrector,
                 "no-correction": None,
@@ -69,8 +69,8 @@ class _Ablation:
         camera, counts = self.photos.camera(index), self.photos.truth(index)[1]
         truths = {model: source.read(index) for model, source in self.sources.items()}
         errors: Errors = {model: {} for model in self.sources}
-        for name, seats in self.seats.items():
-            view = self._lift(name, camera, truths, seats)
+        for name, correctors in self.correctors.items():
+            view = self._lift(name, camera, truths, correctors)
             for key, features in view.frame.features.items():
                 model, row = key
                 grid = view.grids[key]
@@ -83,17 +83,17 @@ class _Ablation:
         return errors
 
     def _lift(
-        self, name: str, camera: Camera, truths: Mapping[str, FeatureMap], seats: Mapping[str, Corrector | None]
+        self, name: str, camera: Camera, truths: Mapping[str, FeatureMap], correctors: Mapping[str, Corrector | None]
     ) -> LiftedView:
         """Render once for all models; the features are by (model, row)."""
-        correctors = {(model, row): seat for model in self.sources for row, seat in seats.items()}
+        by_model = {(model, row): part for model in self.sources for row, part in correctors.items()}
         if name == "full":
             for model, truth in truths.items():
-                correctors[model, "oracle"] = BestBlend(truth)
-                correctors[model, "crossed-oracle"] = BestBlend(truth, is_crossed=True)
-        features = {key: self.sources[key[0]] for key in correctors}
+                by_model[model, "oracle"] = BestBlend(truth)
+                by_model[model, "crossed-oracle"] = BestBlend(truth, is_crossed=True)
+        features = {key: self.sources[key[0]] for key in by_model}
         lifter = self.lifters[name]
-        return lifter.lift(lifter.plan(camera, lifter.choose(camera), features, correctors))
+        return lifter.lift(lifter.plan(camera, lifter.choose(camera), features, by_model))
 
     def _error(self, features: Tensor, truth: FeatureMap, grid: FeatureGrid, counts: Tensor) -> tuple[float, float]:
         cells = cells_that_count(counts.to(features.device), grid)

@@ -41,7 +41,7 @@ _MIN_COVERAGE = 0.9
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _DecodedFrame:
     camera: Camera
     depth: Tensor  # [H, W]
     coverage: Tensor  # [H, W]
@@ -82,7 +82,7 @@ def measure_consistency(
         pool = [j for j in range(len(scene.views)) if j != i and j not in partners.values()]
         points = bench.photos.points(pool)
         lifter = SceneLifter(bench.photos, points, bench.renderer, config.views, bench.device, pool)
-        frames = {j: _frame(bench, lifter, decode, edit, j) for j in {i, *partners.values()}}
+        frames = {j: _decoded_frame(bench, lifter, decode, edit, j) for j in {i, *partners.values()}}
         for pair, j in partners.items():
             rows[pair].append(compare(frames[i], frames[j], lpips, edit))
     return {pair: _mean(measured) for pair, measured in rows.items()}
@@ -94,7 +94,9 @@ def _partner(index: int, step: int, count: int) -> int:
 
 
 @torch.inference_mode()
-def _frame(bench: Bench, lifter: SceneLifter, decode: Decoder, edit: EditDirection | None, index: int) -> _Frame:
+def _decoded_frame(
+    bench: Bench, lifter: SceneLifter, decode: Decoder, edit: EditDirection | None, index: int
+) -> _DecodedFrame:
     model, camera = bench.source.model, bench.camera(index)
     view = lifter.lift(lifter.plan(camera, lifter.choose(camera), {"lifted": bench.source}))
     rendered = RenderedView(view.frame.image, view.frame.coverage)
@@ -110,11 +112,11 @@ def _frame(bench: Bench, lifter: SceneLifter, decode: Decoder, edit: EditDirecti
     decoded["rendered-colour"] = F.interpolate(rendered.image[None], size, mode="bicubic", antialias=True)[0]
     # Depth is not interpolated: there is no surface between two surfaces.
     depth, coverage = F.interpolate(torch.stack([view.frame.depth, rendered.coverage])[None], size)[0]
-    return _Frame(camera.resized(size[1], size[0]), depth, coverage, decoded, edits)
+    return _DecodedFrame(camera.resized(size[1], size[0]), depth, coverage, decoded, edits)
 
 
 def compare(
-    a: _Frame, b: _Frame, lpips: Lpips | None = None, edit: EditDirection | None = None
+    a: _DecodedFrame, b: _DecodedFrame, lpips: Lpips | None = None, edit: EditDirection | None = None
 ) -> dict[str, dict[str, float]]:
     """Return, by method, the difference of two frames over the surface that both show; NaN where there is none."""
     uv, shared = correspondences(a.camera, a.depth, b.camera, b.depth, (a.coverage, b.coverage))

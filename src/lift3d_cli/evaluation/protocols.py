@@ -22,7 +22,7 @@ from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, RenderedView, Segmentation
 from lift3d_cli.models.heads import segment_clusters, segment_strokes
 from lift3d_cli.models.registry import find_model
-from lift3d_cli.pipeline.decode import decode_options, find_photo
+from lift3d_cli.pipeline.decode import decode_options, photo_index
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
 from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
@@ -135,7 +135,7 @@ class Bench:
         return seeded
 
     def _by_name(self, name: str) -> tuple[FeatureMap, Tensor]:
-        index = find_photo(self.scene, name)
+        index = photo_index(self.scene, name)
         if index in self.held_out:
             raise SceneError(f"{name}: is one of the photos that are left out. hint: another --view, or --every")
         return self.source.read(index), self.photo(index)[0]

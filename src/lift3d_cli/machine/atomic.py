@@ -60,7 +60,7 @@ def replace_file(path: Path, data: bytes) -> None:
         raise
 
 
-def sweep(folder: Path) -> int:
+def remove_leftovers(folder: Path) -> int:
     """Remove temporary files of killed processes in `folder` and below; return the bytes freed."""
     freed = 0
     for temp in folder.rglob(".*.tmp"):

@@ -70,7 +70,7 @@ def from_pretrained(spec: ModelSpec, loader: Callable[..., Any], checkpoint: str
         ) from e
 
 
-def load_network(spec: ModelSpec, networks: Mapping[str, str], checkpoint: str = "", **settings: object) -> Any:
+def load_transformers(spec: ModelSpec, networks: Mapping[str, str], checkpoint: str = "", **settings: object) -> Any:
     """Load a network of transformers in float32, completely: no weight may be missing and so random.
 
     Args:
@@ -142,7 +142,7 @@ def hub_file(spec: ModelSpec, name: str, checkpoint: str = "") -> Path:
         return download(where, name, revision)
     except OSError as e:
         raise ModelError(
-            f"model {spec.name}: {name} of {where} is not here, nor to be had from the Hugging Face hub ({e}). "
+            f"model {spec.name}: {name} of {where} is neither here nor available from the Hugging Face hub ({e}). "
             f"hint: --model {spec.name}:FILE"
         ) from e
 

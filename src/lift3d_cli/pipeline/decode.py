@@ -118,7 +118,7 @@ class _DecodeJob:
     def photo(self, name: str) -> tuple[FeatureMap, Tensor]:
         """Read a photo's own features and its pixels [3, H, W]; see `DecodeContext`."""
         source = self._photo_features()
-        index = find_photo(source.workspace.scene, name)
+        index = photo_index(source.workspace.scene, name)
         camera = source.workspace.camera(index)
         features, (width, height) = source.read(index), source.size(index)
         grid = features.grid.rescaled(camera.width / width, camera.height / height)
@@ -130,7 +130,7 @@ class _DecodeJob:
         options = decode_options(self.config)
         if options.point is not None:
             workspace = self._photo_features().workspace
-            camera = workspace.camera(find_photo(workspace.scene, options.point_view))
+            camera = workspace.camera(photo_index(workspace.scene, options.point_view))
             options = replace(options, point=(options.point[0] / camera.width, options.point[1] / camera.height))
         torch.manual_seed(self.config.seed)
         frames = RenderedFeatures(self.features, self.device)
@@ -165,7 +165,7 @@ class _DecodeJob:
         return self._source
 
 
-def find_photo(scene: Scene, name: str) -> int:
+def photo_index(scene: Scene, name: str) -> int:
     """Find a photo's index by its name in the scene, or by its file name if that is unambiguous.
 
     Raises:

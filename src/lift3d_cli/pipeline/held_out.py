@@ -47,7 +47,7 @@ class HeldOutPhotos(ResizedWorkspace):
 
     Args:
         scene: at least two photos, one of which is not held out.
-        height: of the photos in pixels; 0 keeps their size.
+        height: height of the photos in pixels; 0 keeps their size.
         every: every n-th photo, from the first, is held out.
         views: source photos per held-out photo, at most.
 

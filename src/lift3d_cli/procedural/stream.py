@@ -20,7 +20,7 @@ class StreamSpec:
     """Sizes and contents of a stream.
 
     Args:
-        num_views, width, height: of each example, sizes in pixels.
+        num_views, width, height: number of views per example, and their size in pixels.
         rigs: kinds of rigs, drawn with equal probability.
         num_objects: smallest and largest number of objects in a scene.
         photo_variation: 0 for ideal pictures, 1 for a phone's variation from photo to photo (see `vary_photos`).

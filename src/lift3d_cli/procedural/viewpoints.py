@@ -101,6 +101,6 @@ def _walk(arrangement: Arrangement, num_views: int, rng: np.random.Generator) ->
 
 
 def _distances(points: np.ndarray, centre: np.ndarray, axes: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """[P, N] distance of points to the boxes around the solids; 0 inside."""
+    """Return the distances [P, N] of points to the boxes around the solids; 0 inside."""
     local = np.einsum("pnj,njk->pnk", points[:, None] - centre[None], axes)
     return np.linalg.norm(np.maximum(np.abs(local) - half[None], 0), axis=2)

@@ -28,7 +28,7 @@ _MAX_JSON_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Task:
+class DecodedTask:
     """The decoded frames of one task.
 
     Args:
@@ -45,7 +45,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Frame:
+class StoredFrame:
     """A stored frame of the render.
 
     Args:
@@ -67,7 +67,7 @@ class Frame:
     sources: Sequence[int]
 
 
-class Run:
+class ReportedRender:
     """A finished render with its scene and decoded results.
 
     Args:
@@ -111,18 +111,18 @@ class Run:
         return {name: by_key[key] for name, key in keys.items() if key in by_key}
 
     @cached_property
-    def frames(self) -> list[Frame]:
+    def frames(self) -> list[StoredFrame]:
         """The frames to show."""
         return [self._frame(index) for index in self.shown]
 
-    def _frame(self, index: int) -> Frame:
+    def _frame(self, index: int) -> StoredFrame:
         maps, image = self.render.read_maps(index), read_png(self.render.color_path(index))
         confidence = None if maps.confidence is None else maps.confidence.float() / 255
         name, coverage = self.render.names[index], maps.coverage.float() / 255
-        return Frame(index, name, image, maps.depth, coverage, confidence, maps.sources)
+        return StoredFrame(index, name, image, maps.depth, coverage, confidence, maps.sources)
 
     @cached_property
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> list[DecodedTask]:
         """The tasks that all shown frames are decoded to."""
         names = [self.render.names[index] for index in self.shown]
         able = {model: _tasks(lifted.ref) for model, lifted in self.lifted.items()}
@@ -132,10 +132,10 @@ class Run:
             folder = self.decoded / (f"{task}-overlay" if legend.is_file() else task)
             if all((folder / f"{name}.png").is_file() for name in names):
                 classes = _classes(legend) if legend.is_file() else []
-                found.append(Task(task, folder, classes, [m for m, tasks in able.items() if task in tasks]))
+                found.append(DecodedTask(task, folder, classes, [m for m, tasks in able.items() if task in tasks]))
         return found
 
-    def decoded_frames(self, task: Task) -> list[np.ndarray]:
+    def decoded_frames(self, task: DecodedTask) -> list[np.ndarray]:
         """Read the task's pictures [H, W, 3] uint8 of the shown frames."""
         return [read_png(task.folder / f"{self.render.names[index]}.png") for index in self.shown]
 

@@ -36,7 +36,7 @@ from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.results import labels_and_colors, overlay
 from lift3d_cli.pipeline.workspace import shrunk_size
-from lift3d_cli.report.collect import Frame, Run, Task
+from lift3d_cli.report.collect import DecodedTask, ReportedRender, StoredFrame
 
 # Mean difference, out of 255, up to which two decodings count as the same: GPUs and processors round differently.
 _SAME = 2.0
@@ -62,7 +62,9 @@ class Comparison:
 
 
 @torch.inference_mode()
-def run_2d(run: Run, task: Task, lifted: Sequence[np.ndarray], config: ReportConfig, progress: Progress) -> Comparison:
+def run_2d(
+    run: ReportedRender, task: DecodedTask, lifted: Sequence[np.ndarray], config: ReportConfig, progress: Progress
+) -> Comparison:
     """Run the 2D model on each shown frame's rendered colour, and decode its features as the lifted ones were.
 
     Args:
@@ -88,7 +90,7 @@ def run_2d(run: Run, task: Task, lifted: Sequence[np.ndarray], config: ReportCon
     return Comparison(model.spec.name, images, found)
 
 
-def _decoder(run: Run, task: Task, first: np.ndarray, device: torch.device) -> tuple[Model, Decoder]:
+def _decoder(run: ReportedRender, task: DecodedTask, first: np.ndarray, device: torch.device) -> tuple[Model, Decoder]:
     """Find the model and decoder of a task's pictures: the one, of several possible, that reproduces the first."""
     reason = "none of the render's models can do it"
     for name in task.models:
@@ -116,7 +118,7 @@ def _no_photo(name: str) -> tuple[FeatureMap, Tensor]:
     raise ModelError("it was decoded by a photo, which is not recorded")
 
 
-def _view(frame: Frame, device: torch.device) -> RenderedView:
+def _view(frame: StoredFrame, device: torch.device) -> RenderedView:
     return RenderedView(_tensor(frame.image).to(device), frame.coverage.to(device))
 
 
@@ -124,7 +126,7 @@ def _tensor(image: np.ndarray) -> Tensor:  # [H, W, 3] uint8 to [3, H, W] in [0,
     return torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
-def _encode(model: Model, image: Tensor, run: Run) -> FeatureMap:
+def _encode(model: Model, image: Tensor, run: ReportedRender) -> FeatureMap:
     """Encode a rendered frame as the photos were, shrunk to the same longest side."""
     height, width = image.shape[1:]
     size = shrunk_size(run.cameras[0].resized(width, height), run.lifted[model.spec.name].max_size)
@@ -134,14 +136,14 @@ def _encode(model: Model, image: Tensor, run: Run) -> FeatureMap:
     return FeatureMap(features.data.float(), features.grid.rescaled(width / size[0], height / size[1]))
 
 
-def _shown(result: Tensor | Segmentation, frame: Frame) -> np.ndarray:
+def _shown(result: Tensor | Segmentation, frame: StoredFrame) -> np.ndarray:
     """Convert a result to the picture that `decode` shows."""
     if isinstance(result, Tensor):
         return to_uint8(result)
     return overlay(frame.image, *labels_and_colors(result))
 
 
-def _contradictions(run: Run, images: Sequence[np.ndarray], is_chroma: bool) -> dict[str, float]:
+def _contradictions(run: ReportedRender, images: Sequence[np.ndarray], is_chroma: bool) -> dict[str, float]:
     """Measure contradictions of neighbouring frames, and of frames a quarter of the path apart; see `Comparison`."""
     frames = [_comparable(image, frame, is_chroma) for image, frame in zip(images, run.frames, strict=True)]
     pixels = torch.cat([frame.flatten(1) for frame in frames], 1)
@@ -150,7 +152,7 @@ def _contradictions(run: Run, images: Sequence[np.ndarray], is_chroma: bool) -> 
     return {pair: _difference(run, frames, n) / contrast for pair, n in steps.items()} | {"contrast": contrast}
 
 
-def _difference(run: Run, frames: Sequence[Tensor], step: int) -> float:
+def _difference(run: ReportedRender, frames: Sequence[Tensor], step: int) -> float:
     """Average the difference over the pairs of frames `step` apart."""
     found = []
     for here, there, a, b in zip(frames, frames[step:], run.frames, run.frames[step:], strict=False):
@@ -162,7 +164,7 @@ def _difference(run: Run, frames: Sequence[Tensor], step: int) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
-def _comparable(image: np.ndarray, frame: Frame, is_chroma: bool) -> Tensor:  # [c, H, W]
+def _comparable(image: np.ndarray, frame: StoredFrame, is_chroma: bool) -> Tensor:  # [c, H, W]
     """Return what to compare: sRGB, or Lab's a and b, which are all that a colorizer adds; at the frame's size."""
     size = frame.depth.shape
     pixels = F.interpolate(_tensor(image)[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
@@ -170,7 +172,7 @@ def _comparable(image: np.ndarray, frame: Frame, is_chroma: bool) -> Tensor:  # 
 
 
 def corrections(
-    run: Run, chosen: Sequence[int], config: ReportConfig, progress: Progress
+    run: ReportedRender, chosen: Sequence[int], config: ReportConfig, progress: Progress
 ) -> dict[str, list[np.ndarray]]:
     """Measure, by model, how far the corrector moved each cell of the frames `chosen`: [h, w] |R| over features' RMS.
 

@@ -13,9 +13,9 @@ from lift3d_cli.config import ReportConfig
 from lift3d_cli.errors import Lift3dError, ResourceError
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.report import sections
-from lift3d_cli.report.cameras import plot_data
-from lift3d_cli.report.collect import Run, read_metrics
+from lift3d_cli.report.collect import ReportedRender, read_metrics
 from lift3d_cli.report.compare import corrections, run_2d
+from lift3d_cli.report.plot import plot_data
 from lift3d_cli.report.sections import Shown, Size
 from lift3d_cli.report.tables import metrics_html
 
@@ -33,7 +33,7 @@ SIZES = (
 )
 
 
-def make_report(run: Run, config: ReportConfig, progress: Progress = no_progress) -> str:
+def make_report(run: ReportedRender, config: ReportConfig, progress: Progress = no_progress) -> str:
     """Make the page's HTML, smaller than 20 MB.
 
     Raises:
@@ -76,7 +76,7 @@ def _page(shown: Shown, size: Size) -> str:
         "warnings": sections.warnings(run),
         "pairs": sections.left_out(shown, stills) if pairs else "",
         "videos": videos,
-        "inside": sections.inside(shown, size),
+        "inside": sections.frame_maps(shown, size),
         "metrics": "".join(metrics_html(name, document) for name, document in shown.metrics.items()),
         "made": sections.made(run),
         "footer": "One file, nothing is loaded from anywhere. Made by <code>lift3d report</code>.",

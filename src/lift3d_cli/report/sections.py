@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lift3d_cli.pipeline.trust import judge
-from lift3d_cli.report.collect import Frame, Run, Task
+from lift3d_cli.report.collect import DecodedTask, ReportedRender, StoredFrame
 from lift3d_cli.report.compare import ALONE, LIFTED, Comparison
 from lift3d_cli.report.pictures import CONFIDENCE, CORRECTION, DEPTH, UNSEEN, colored, enlarged, gradient, jpeg, mp4
 from lift3d_cli.report.tables import table
@@ -45,7 +45,7 @@ class Shown:
         metrics: results of `eval --json`, by name.
     """
 
-    run: Run
+    run: ReportedRender
     decoded: Mapping[str, Sequence[np.ndarray]]
     chosen: Sequence[int]
     compared: dict[str, Comparison] = field(default_factory=dict)
@@ -110,7 +110,7 @@ def cards(shown: Shown) -> str:
     return "".join(f"<div><dt>{t}</dt><dd>{v}<small>{s}</small></dd></div>" for t, v, s in facts)
 
 
-def warnings(run: Run) -> str:
+def warnings(run: ReportedRender) -> str:
     """Show the warnings of `render`."""
     if not run.render.has_confidence:
         return ""
@@ -125,12 +125,12 @@ def _times(comparison: Comparison, pair: str) -> str:
     return f"{theirs / ours:.1f}× less" if ours <= theirs else f"{ours / theirs:.1f}× more"
 
 
-def _size(run: Run) -> str:
+def _size(run: ReportedRender) -> str:
     sizes = sorted({(camera.width, camera.height) for camera in run.cameras})
     return ", ".join(f"{w} × {h}" for w, h in sizes[:2]) + " pixels" + (" and others" if len(sizes) > 2 else "")
 
 
-def pairs(shown: Shown, task: Task, stills: Sequence[int], size: Size) -> list[dict[str, object]]:
+def pairs(shown: Shown, task: DecodedTask, stills: Sequence[int], size: Size) -> list[dict[str, object]]:
     """Return the pictures for the slider: rendered colour and decoded, and the 2D model's result and decoded."""
     frames, decoded = shown.run.frames, shown.decoded[task.name]
     right = [jpeg(decoded[i], size.picture) for i in stills]
@@ -159,7 +159,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
     return (image @ [0.299, 0.587, 0.114]).round().astype(np.uint8)[..., None].repeat(3, 2)
 
 
-def _uncovered(frame: Frame) -> np.ndarray:
+def _uncovered(frame: StoredFrame) -> np.ndarray:
     """Return the picture in grey, tinted where no photo sees anything."""
     hidden = 1 - frame.coverage.numpy()[..., None]
     return (_grey(frame.image) * (1 - hidden) + hidden * UNSEEN).astype(np.uint8)
@@ -212,7 +212,7 @@ def _steadiness(comparison: Comparison, task: str) -> str:
     )
 
 
-def inside(shown: Shown, size: Size) -> str:
+def frame_maps(shown: Shown, size: Size) -> str:
     """Show depth, coverage and correction of a few frames."""
     html, side = "", min(size.picture, 480)
     unseen = "linear-gradient(90deg, #888, rgb({} {} {}))".format(*UNSEEN)
@@ -253,7 +253,7 @@ def _key(colors: int, low: str, high: str) -> str:
     return f'<div class="key">{low}<i style="background:{gradient(colors)}"></i>{high}</div>'
 
 
-def made(run: Run) -> str:
+def made(run: ReportedRender) -> str:
     """Show commands, the poses to download, versions."""
     with tempfile.TemporaryDirectory() as folder:
         file = write_path(Path(folder) / "path.json", run.cameras, run.render.fps, run.render.names)

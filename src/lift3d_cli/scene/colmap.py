@@ -47,7 +47,7 @@ def load_colmap(root: Path) -> Scene:
         photo = folder / image.name
         intrinsics = _intrinsics(cameras[image.camera_id])
         builder.add(image.name, photo if photo.is_file() else None, intrinsics, image.w2c)
-    return builder.scene(_surface_points(read_points(model)))
+    return builder.scene(_reliable_points(read_points(model)))
 
 
 def _photo_folder(root: Path) -> Path:
@@ -71,7 +71,7 @@ def _intrinsics(camera: ColmapCamera) -> Intrinsics:
     )
 
 
-def _surface_points(points: ColmapPoints) -> np.ndarray | None:
+def _reliable_points(points: ColmapPoints) -> np.ndarray | None:
     """Return the points [N, 3] that are probably on a surface, or None."""
     finite = np.isfinite(points.xyz).all(axis=1)
     good = finite & (points.track_lengths >= _MIN_TRACK_LENGTH) & (points.errors <= _MAX_ERROR_PX)

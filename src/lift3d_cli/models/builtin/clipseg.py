@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, ModelSpec, RenderedView, Segmentation
 from lift3d_cli.models.builtin.vit import IMAGENET_MEAN, IMAGENET_STD, whole_patches
-from lift3d_cli.models.pretrained import from_pretrained, load_network, require
+from lift3d_cli.models.pretrained import from_pretrained, load_transformers, require
 
 
 class ClipSeg(Model):
@@ -45,7 +45,7 @@ class ClipSeg(Model):
         """Load the weights and tokenizer of `checkpoint`, a folder or `owner/repository@revision`, or the spec's."""
         super().__init__()
         spec = type(self).spec
-        self.network = load_network(spec, {"clipseg": "CLIPSegForImageSegmentation"}, checkpoint)
+        self.network = load_transformers(spec, {"clipseg": "CLIPSegForImageSegmentation"}, checkpoint)
         transformers = require(spec, "transformers")
         self.tokenizer = from_pretrained(spec, transformers.AutoTokenizer.from_pretrained, checkpoint)
         config = self.network.config

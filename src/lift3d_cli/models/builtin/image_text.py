@@ -13,7 +13,7 @@ from lift3d_cli.errors import ModelError
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, ModelSpec, RenderedView, Segmentation
 from lift3d_cli.models.builtin.vit import whole_patches
 from lift3d_cli.models.heads import FeatureModel
-from lift3d_cli.models.pretrained import from_pretrained, load_network, require
+from lift3d_cli.models.pretrained import from_pretrained, load_transformers, require
 
 # A class's embedding is the mean over these: a single sentence says as much about itself as about the class.
 TEMPLATES = (
@@ -44,7 +44,7 @@ class ImageTextModel(FeatureModel):
         """Load the weights and tokenizer of `checkpoint`, a folder or `owner/repository@revision`, or the spec's."""
         super().__init__()
         spec = type(self).spec
-        self.network = load_network(spec, self.networks, checkpoint)
+        self.network = load_transformers(spec, self.networks, checkpoint)
         # Directly from tokenizer.json: the tokenizer class for a checkpoint differs between versions of transformers.
         loader = require(spec, "transformers").PreTrainedTokenizerFast.from_pretrained
         self.tokenizer = from_pretrained(spec, loader, checkpoint)

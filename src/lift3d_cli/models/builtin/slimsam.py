@@ -19,7 +19,7 @@ from lift3d_cli.errors import ModelError
 from lift3d_cli.geometry.grids import FeatureGrid, inside
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, ModelSpec, RenderedView, Segmentation
 from lift3d_cli.models.builtin.vit import IMAGENET_MEAN, IMAGENET_STD
-from lift3d_cli.models.pretrained import load_network
+from lift3d_cli.models.pretrained import load_transformers
 
 
 class SlimSam(Model):
@@ -49,7 +49,7 @@ class SlimSam(Model):
         """Load the weights of `checkpoint`, a folder or `owner/repository@revision`, or those of the spec."""
         super().__init__()
         spec = type(self).spec
-        self.network = load_network(spec, {"sam": "SamModel"}, checkpoint)
+        self.network = load_transformers(spec, {"sam": "SamModel"}, checkpoint)
         vision = self.network.config.vision_config
         sizes = {"channels": vision.output_channels, "stride": vision.patch_size, "max_size": vision.image_size}
         self.spec = dataclasses.replace(spec, **sizes)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lift3d_cli.errors import ModelError
 from lift3d_cli.geometry.grids import sample_map
 from lift3d_cli.models.base import FeatureMap, Model, ModelSpec, RenderedView
-from lift3d_cli.models.pretrained import load_network
+from lift3d_cli.models.pretrained import load_transformers
 
 # The upsamplers that enlarge. Networks with another or none restore pictures, and add their result to the photo's
 # pixels.
@@ -47,7 +47,7 @@ class Swin2SR(Model):
     def __init__(self, checkpoint: str = "") -> None:
         """Load the default weights, or those of a folder or repository `checkpoint`, with its channels and scale."""
         super().__init__()
-        self.net = load_network(self.spec, {"swin2sr": "Swin2SRForImageSuperResolution"}, checkpoint)
+        self.net = load_transformers(self.spec, {"swin2sr": "Swin2SRForImageSuperResolution"}, checkpoint)
         config = self.net.config
         where = f"model {self.spec.name}: {checkpoint or self.spec.hub}"
         if config.upsampler not in UPSAMPLERS:

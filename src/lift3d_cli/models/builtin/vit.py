@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lift3d_cli.models.base import FeatureMap, ModelSpec
 from lift3d_cli.models.heads import FeatureModel
-from lift3d_cli.models.pretrained import load_network
+from lift3d_cli.models.pretrained import load_transformers
 
 # ImageNet's mean and deviation, RGB, which all three were trained with.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -36,7 +36,7 @@ class PatchModel(FeatureModel):
     def __init__(self, checkpoint: str = "") -> None:
         """Load the weights of `checkpoint`, a folder or `owner/repository@revision`, or those of the spec."""
         super().__init__()
-        self.network: nn.Module = load_network(type(self).spec, self.networks, checkpoint, **self.network_settings)
+        self.network: nn.Module = load_transformers(type(self).spec, self.networks, checkpoint, **self.network_settings)
         config = self.network.config
         self.spec = dataclasses.replace(type(self).spec, channels=config.hidden_size, stride=config.patch_size)
         self._num_others = 1 + getattr(config, "num_register_tokens", 0)

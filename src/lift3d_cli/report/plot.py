@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.report.collect import Run
+from lift3d_cli.report.collect import ReportedRender
 from lift3d_cli.report.pictures import jpeg, shrunk
 
 # Size of a drawn frustum relative to the plot, and up to how many photos; with more, each is smaller.
 _FRUSTUM, _FEW = 0.16, 30
 
 
-def plot_data(run: Run, thumbnail: int, max_points: int) -> dict[str, object]:
+def plot_data(run: ReportedRender, thumbnail: int, max_points: int) -> dict[str, object]:
     """Return JSON values: `photos` and `path`, each camera's centre and image corners [5, 3]; coloured `points` [N, 6].
 
     Args:
@@ -26,7 +26,7 @@ def plot_data(run: Run, thumbnail: int, max_points: int) -> dict[str, object]:
     points = run.workspace.points()
     points = points[:: max(1, -(-len(points) // max_points))]
     small = [shrunk(run.workspace.photo(i).image, thumbnail) for i in range(len(scene.views))]
-    rotation, middle, scale = _frame(scene.cameras, points)
+    rotation, middle, scale = _plot_frame(scene.cameras, points)
 
     frustum = _FRUSTUM / scale * min(1, (_FEW / len(small)) ** 0.5)
 
@@ -48,7 +48,7 @@ def plot_data(run: Run, thumbnail: int, max_points: int) -> dict[str, object]:
     }
 
 
-def _frame(cameras: Sequence[Camera], points: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def _plot_frame(cameras: Sequence[Camera], points: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the plot's rotation [3, 3], centre [3] and scale; up is the up direction of most photos."""
     up = -np.mean([camera.w2c[1, :3] for camera in cameras], 0)
     forward = np.mean([camera.forward for camera in cameras], 0)
