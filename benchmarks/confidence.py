@@ -1,10 +1,10 @@
-"""Does the error of rendered pixels fall with their confidence, and that of frames with what `render` warns of?
+"""Test if the error of rendered pixels falls with their confidence, and that of frames with the warnings of `render`.
 
     python benchmarks/confidence.py SCENE... --model tiny-colorizer
     python benchmarks/confidence.py SCENE... --photos 3
 
-Photos are left out and rendered from the others, as `lift3d eval` does. Three definitions of the confidence compete:
-the one of `lifting/confidence.py`, and either of its terms alone, each times coverage.
+Photos are left out and rendered from the others, as `lift3d eval` does. Three definitions of the confidence are
+compared: the one of `lifting/confidence.py`, and either of its terms alone, each times coverage.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Measured:
     """A left-out photo.
 
     Args:
-        error: [N] squared, mean of red, green and blue, of the pixels that count.
-        candidates: confidence [N] of these, by definition.
+        error: [N] squared error, averaged over red, green and blue, of the pixels that count.
+        candidates: confidence [N] of these pixels, by definition.
         features: squared error [M] of the cells that count and their confidence [M], or None.
-        coverage, doubtful: of the frame, as `render` warns of them.
+        coverage, doubtful: the frame's, which `render` warns about.
     """
 
     error: Tensor
@@ -59,7 +59,7 @@ class Measured:
 
 
 def spearman(x: Tensor, y: Tensor) -> float:  # of [N]
-    """Rank correlation; equal values share their mean rank."""
+    """Return the rank correlation; equal values share their mean rank."""
     x, y = (_ranks(values) - (len(values) + 1) / 2 for values in (x, y))
     return float((x * y).sum() / (x.square().sum() * y.square().sum()).sqrt())
 
@@ -70,10 +70,10 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def ause(believed: Tensor, error: Tensor) -> float:  # of [N]
-    """Area under the sparsification error (Ilg et al. 2018): 0 if pixels are left out in the order of their true error.
+    """Return the area under the sparsification error (Ilg et al. 2018): 0 for the true order, 1 for a random one.
 
-    The area between the mean error of the most believed pixels, over how many these are, and that of the pixels that
-    truly err least; as a part of the area for a random order, which is 1.
+    The curve is the mean error of the most confident pixels over their share, minus that of the pixels with the lowest
+    true error; its area is relative to that of a random order.
     """
     curve, oracle = _means(error[believed.argsort(descending=True, stable=True)]), _means(error.sort().values)
     return float((curve - oracle).mean() / (error.double().mean() - oracle.mean()))
@@ -84,18 +84,18 @@ def _means(error: Tensor) -> Tensor:
 
 
 def halves(believed: Tensor, error: Tensor) -> tuple[float, float]:
-    """PSNR of the half that is believed more, and of the other."""
+    """Return the PSNR of the more confident half, and of the other."""
     error = error[believed.argsort(descending=True, stable=True)]
     return psnr(error[: len(error) // 2]), psnr(error[len(error) // 2 :])
 
 
 def psnr(error: Tensor) -> float:
-    """In dB, of squared errors."""
+    """Return the PSNR in dB of squared errors."""
     return -10 * math.log10(float(error.double().mean()))
 
 
 def measured(scene_path: Path, options: argparse.Namespace) -> Iterator[Measured]:
-    """The scene's left-out photos."""
+    """Measure the scene's left-out photos."""
     scene, device = load_scene(scene_path), resolve_device("cpu")
     total = len(scene.views)
     if options.photos:
@@ -126,7 +126,7 @@ def measured(scene_path: Path, options: argparse.Namespace) -> Iterator[Measured
 
 
 def _watch_terms() -> dict[str, Tensor]:
-    """What will hold the candidates of the frame that was rendered last."""
+    """Record the candidates for the confidence of each frame; returns a dict with those of the last one."""
     seen: dict[str, Tensor] = {}
 
     def watched(coverage: Tensor, color: Tensor, square: Tensor, spread: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ def _of_features(view: LiftedView, source: EncodedOnTheSpot, index: int, counts:
 
 
 def of_scene(frames: list[Measured]) -> dict[str, dict[str, float]]:
-    """Of each definition, means over the photos."""
+    """Return means over the photos, for each definition."""
     rows = {}
     for name in frames[0].candidates:
         pairs = [(frame.candidates[name], frame.error) for frame in frames]
@@ -169,7 +169,7 @@ def _scores(pairs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
 
 
 def of_bins(frames: list[Measured]) -> list[dict[str, float]]:
-    """How many pixels have a confidence of each bin, and their error."""
+    """Return how many pixels have a confidence in each bin, and their error."""
     believed, error = torch.cat([f.candidates["both"] for f in frames]), torch.cat([f.error for f in frames])
     rows = []
     for low, high in itertools.pairwise(BINS):
@@ -180,7 +180,7 @@ def of_bins(frames: list[Measured]) -> list[dict[str, float]]:
 
 
 def of_frames(frames: list[Measured]) -> list[dict[str, object]]:
-    """PSNR of the frames that `render` warns of, and of the others."""
+    """Return the PSNR of the frames that `render` warns about, and of the others."""
     groups = {
         "little seen": [f for f in frames if f.coverage < LEAST_COVERAGE],
         "doubtful": [f for f in frames if f.doubtful > MOST_DOUBTFUL],
@@ -195,7 +195,7 @@ def of_frames(frames: list[Measured]) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenes", type=Path, nargs="+")
     parser.add_argument("--photos", type=int, default=0, help="render from so many only; 0: all but every 8th")

@@ -1,6 +1,6 @@
-"""What the benchmarks share: options, the machine, times of contestants that take turns, peak memory, tables, plots.
+"""Shared by the benchmarks: options, the machine, times of contestants that take turns, peak memory, tables, plots.
 
-Import it before torch, so that OpenMP's threads wait for each other as those of the `lift3d` command do.
+It must be imported before torch, so that OpenMP's threads wait for each other as those of the `lift3d` command do.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SCENE = Path(__file__).resolve().parents[1] / "examples" / "tabletop"
 
 
 def parser(doc: str, rounds: int, device: bool = True) -> argparse.ArgumentParser:
-    """The options that every benchmark has; `doc` is its module's docstring."""
+    """Make a parser with the options that every benchmark has; `doc` is its module's docstring."""
     options = argparse.ArgumentParser(description=doc.splitlines()[0])
     options.add_argument("--rounds", type=int, default=rounds, help=f"that count, after one that does not [{rounds}]")
     if device:
@@ -43,7 +43,7 @@ def parser(doc: str, rounds: int, device: bool = True) -> argparse.ArgumentParse
 
 
 def machine(device: torch.device | str = "cpu") -> str:
-    """One line: versions, processor, threads, and the GPU if that is the device."""
+    """Describe the machine in a line: versions, processor, threads, and the GPU if that is the device."""
     parts = [f"lift3d {lift3d_cli.__version__}", f"torch {torch.__version__}", f"Python {platform.python_version()}"]
     parts += [f"{_processor()} ({platform.machine()})", f"{torch.get_num_threads()} threads"]
     if torch.device(device).type == "cuda":
@@ -52,7 +52,7 @@ def machine(device: torch.device | str = "cpu") -> str:
 
 
 def _processor() -> str:
-    """Its model, by Linux where that says it."""
+    """Return the processor's model, from Linux if possible."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -64,7 +64,7 @@ def _processor() -> str:
 def medians(
     contestants: Mapping[str, Callable[[], object]], rounds: int, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """Median seconds of each, which take turns; the first round is not counted."""
+    """Return each contestant's median seconds; they take turns, and the first round is not counted."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds + 1):
         for name, run in contestants.items():
@@ -75,14 +75,14 @@ def medians(
 
 
 def clock(device: torch.device | str = "cpu") -> float:
-    """Seconds, once the device has done all that it was given."""
+    """Return the time in seconds, once the device has finished its work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def forget_peak(device: str) -> int:
-    """Begin to look for the peak; returns the bytes in use now."""
+    """Start to measure the peak; return the bytes in use now."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
@@ -91,7 +91,7 @@ def forget_peak(device: str) -> int:
 
 
 def peak(device: str) -> int:
-    """Most bytes in use since `forget_peak`: on a GPU those of torch's tensors, else what the process has, by Linux."""
+    """Return the most bytes in use since `forget_peak`: torch's tensors on a GPU, else the process's, by Linux."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _resident("VmHWM")
@@ -103,7 +103,7 @@ def _resident(what: str) -> int:
 
 
 def novel_pose(scene: Scene, height: int) -> Camera:
-    """A camera between two photos, with frames of this height in pixels."""
+    """Make a camera between two photos, with frames of this height in pixels."""
     photo = scene.views[0].camera
     width = round(photo.width * height / photo.height)
     poses = trajectories.interpolate(scene.cameras, 3 * len(scene.views), width, height)
@@ -111,20 +111,20 @@ def novel_pose(scene: Scene, height: int) -> Camera:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first are aligned to the right."""
+    """Format a Markdown table; all columns but the first are aligned to the right."""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def milliseconds(seconds: float) -> str:
-    """Three significant digits and no exponent: `0.0123`, `4.56`, `12,345`."""
+    """Format with three significant digits and no exponent: `0.0123`, `4.56`, `12,345`."""
     value = seconds * 1e3
     digits = 2 - math.floor(math.log10(value)) if value > 0 else 2
     return f"{value:,.{max(digits, 0)}f}"
 
 
 def report(options: argparse.Namespace, result: Mapping[str, Any], markdown: str) -> None:
-    """Print a result with the machine, as Markdown or, if that is wanted, as JSON."""
+    """Print a result with the machine, as Markdown or as JSON."""
     where = machine(getattr(options, "device", "cpu"))
     if options.json:
         print(json.dumps({"machine": where, "rounds": options.rounds, **result}, indent=2))  # noqa: T201
@@ -133,7 +133,7 @@ def report(options: argparse.Namespace, result: Mapping[str, Any], markdown: str
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a benchmark; what is wrong with a scene, a model or a device is said in one line."""
+    """Run a benchmark; errors of a scene, a model or a device become one line."""
     try:
         main()
     except Lift3dError as e:
@@ -142,7 +142,7 @@ def run(main: Callable[[], None]) -> None:
 
 @contextmanager
 def plot(file: Path, **settings: Any) -> Iterator[Any]:
-    """Axes to draw in, with `settings` such as xlabel, which become an SVG or PNG at the end."""
+    """Yield axes with `settings` such as xlabel, and save them as SVG or PNG at the end."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure

@@ -1,15 +1,15 @@
-"""Speed against plain ways to do the same: `python benchmarks/peers.py`, on a GPU with `--device cuda`.
+"""Speed compared with straightforward implementations: `python benchmarks/peers.py`, on a GPU with `--device cuda`.
 
-1. The weighted gather against `grid_sample` of all samples followed by a weighted sum, the formula as it stands, at the
-   sizes of a frame: of 480 x 270 pixels from 8 photos, on a GPU 1008 x 756 from 10. Three channels are the photos
-   themselves, others are features at stride 8. Fused gathers read a table, which is made once a frame; a GPU has two,
-   of which torch's is for where Triton does not run. Bytes asked for are four cells and the position and weight of each
-   sample with a weight, and the result, so caches can make them more than a copy moves; the least are all maps once.
+1. The weighted gather against `grid_sample` of all samples followed by a weighted sum, the formula itself, at the sizes
+   of a frame: of 480 x 270 pixels from 8 photos, on a GPU 1008 x 756 from 10. Three channels are the photos themselves,
+   others are features at stride 8. Fused gathers read a table, which is made once per frame; a GPU has two, of which
+   torch's is for where Triton does not run. Requested bytes are four cells and the position and weight of each sample
+   with a weight, and the result; with caches they can exceed what a copy moves. The least bytes are all maps once.
 2. Rays of colour per second of the whole renderer against a view/ray transformer of GNT's published size (Varma T et
    al. 2023: 8 blocks of view and ray attention, width 64, 192 samples), of our own writing and with random weights,
    on which the time of a network does not depend.
 
-Ratios are what to look at.
+The ratios matter, not the times.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Gather = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Problem:
-    """All rays of a frame, each with its samples on a line in each photo.
+    """All rays of a frame, with the samples of each ray on a line in each photo.
 
     Args:
         maps: [V, C, h, w] float32.
@@ -62,7 +62,7 @@ class Problem:
 
     @classmethod
     def make(cls, channels: int, device: torch.device) -> Problem:
-        """At the size that goes with the device and the channels."""
+        """Make a problem of the size for the device and the channels."""
         views, width, height = (8, 480, 270) if device.type == "cpu" else (10, 1008, 756)
         stride = 1 if channels == 3 else 8
         grid = FeatureGrid.from_stride(width, height, stride)
@@ -77,22 +77,22 @@ class Problem:
         return cls(*(x.to(device) for x in tensors))
 
     def bytes_asked_for(self, maps: Tensor) -> int:
-        """See the top of the file."""
+        """Return the bytes requested; see the module."""
         reads = int((self.omega > 0).sum()) * (4 * maps.shape[1] * maps.element_size() + 3 * FLOAT)
         return reads + FLOAT * self.uv.shape[1] * maps.shape[1]
 
     def least_bytes(self, maps: Tensor) -> int:
-        """See the top of the file."""
+        """Return the least bytes; see the module."""
         return maps.nbytes + 3 * FLOAT * self.omega.numel() + FLOAT * self.uv.shape[1] * maps.shape[1]
 
 
 def plain(maps: Tensor) -> Gather:
-    """The formula as it stands."""
+    """Gather by the formula itself."""
     return partial(weighted_gather_ref, maps)
 
 
 def fused(maps: Tensor) -> Gather:
-    """On a CPU in chunks of rays, side by side on its cores, as the renderer does it."""
+    """Gather; on a CPU in chunks of rays, in parallel on its cores, as the renderer does."""
     gather = WeightedGather(maps)
     if maps.is_cuda:
         return gather
@@ -111,18 +111,18 @@ def fused(maps: Tensor) -> Gather:
 
 
 def fallback(maps: Tensor) -> Gather:
-    """The one for GPUs on which Triton does not run."""
+    """Gather as on GPUs without Triton."""
     with patch.object(gather_module, "load_kernel", lambda device: None):
         return fused(maps)
 
 
 def fused_half(maps: Tensor) -> Gather:
-    """Of maps as they are stored."""
+    """Gather from maps as they are stored."""
     return fused(maps.half())
 
 
 def contestants(device: torch.device) -> dict[str, Callable[[Tensor], Gather]]:
-    """By name, what makes a gather of maps [V, C, h, w]."""
+    """Return, by name, functions that make a gather of maps [V, C, h, w]."""
     if device.type == "cpu":
         return {"plain": plain, "fused": fused}
     return {"plain": plain, "fused by torch": fallback, "fused": fused, "fused, float16": fused_half}
@@ -130,7 +130,7 @@ def contestants(device: torch.device) -> dict[str, Callable[[Tensor], Gather]]:
 
 @torch.inference_mode()
 def compare_gathers(channels: int, rounds: int, device: torch.device, bandwidth: float) -> list[dict]:
-    """A row of each contestant."""
+    """Return a row for each contestant."""
     problem, rows = Problem.make(channels, device), []
     inputs = (problem.uv, problem.omega)
     makers = contestants(device)
@@ -151,18 +151,18 @@ def compare_gathers(channels: int, rounds: int, device: torch.device, bandwidth:
 
 
 def peak_of(name: str, channels: int, device: torch.device) -> int:
-    """Bytes that a gather, with its table, adds to the peak of a process that has its inputs: one of its own."""
+    """Measure the bytes that a gather, with its table, adds to the peak of a new process that has its inputs."""
     argv = [sys.executable, __file__, "--device", str(device), "--peak-of", name, "--channels", str(channels)]
-    # By which glibc gives back at once what is freed: else, what was free before would hide what is added.
+    # With this, glibc returns freed memory at once: otherwise, memory that was free before would hide the increase.
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     return json.loads(subprocess.run(argv, check=True, capture_output=True, text=True, env=env).stdout)
 
 
 @torch.inference_mode()
 def added_peak(name: str, channels: int, device: torch.device) -> int:
-    """See `peak_of`, within that process."""
+    """Measure in the process of `peak_of`."""
     problem, maker = Problem.make(channels, device), contestants(device)[name]
-    # What torch itself takes once, as for its threads.
+    # What torch itself allocates once, for example for its threads.
     maker(problem.maps[..., :2, :2])(problem.uv[:, :CHUNK], problem.omega[:, :CHUNK])
     before = forget_peak(device)
     maker(problem.maps)(problem.uv, problem.omega)
@@ -184,7 +184,7 @@ class ViewRayBlock(nn.Module):
         self.norm = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
 
     def forward(self, x: Tensor, views: Tensor, direction: Tensor) -> Tensor:
-        """x [R, S, C], views [R, S, V, C], direction [R, S, V, 4] -> [R, S, C]."""
+        """Map x [R, S, C], views [R, S, V, C], direction [R, S, V, 4] to [R, S, C]."""
         query, key, position = self.q(self.norm[0](x)), self.k(views), self.position(direction)
         attention = torch.softmax(self.weight(key - query[:, :, None] + position), 2)
         x = x + ((self.v(views) + position) * attention).sum(2)
@@ -195,7 +195,7 @@ class ViewRayBlock(nn.Module):
 
 
 class ViewRayTransformer(nn.Module):
-    """The size of GNT: 8 blocks of width 64 on 35 input channels per view (32 features and the colour)."""
+    """A transformer of GNT's size: 8 blocks of width 64 on 35 input channels per view (32 features and the colour)."""
 
     def __init__(self, blocks: int = 8, width: int = 64) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class ViewRayTransformer(nn.Module):
         self.tail = nn.Linear(width, 3)
 
     def forward(self, maps: Tensor, uv: Tensor, direction: Tensor) -> Tensor:
-        """maps [V, 35, h, w], uv [V, R, S, 2], direction [R, S, V, 4] -> colour [R, 3]."""
+        """Map maps [V, 35, h, w], uv [V, R, S, 2], direction [R, S, V, 4] to colour [R, 3]."""
         views = self.head(sample_map(maps, uv).permute(2, 3, 0, 1))
         x = views.amax(2)
         for block in self.blocks:
@@ -214,7 +214,7 @@ class ViewRayTransformer(nn.Module):
 
 @torch.inference_mode()
 def rays_per_second(rounds: int, height: int, rays: int, device: torch.device) -> tuple[dict[str, float], int]:
-    """Of lift3d's renderer, a whole frame, and of the transformer, `rays` of it on each core; and how many photos."""
+    """Time the renderer on a whole frame, and the transformer on `rays` per core; return the number of photos too."""
     photos = ResizedWorkspace(load_scene(measuring.SCENE), height, keep=32)
     candidates = list(range(1, photos.num_photos))
     renderer = make_renderer(RenderConfig(device=str(device)), device)
@@ -237,7 +237,7 @@ def rays_per_second(rounds: int, height: int, rays: int, device: torch.device) -
 
 
 def markdown(rows: Sequence[dict], speeds: dict[str, float], views: int, bandwidth: float) -> str:
-    """Both tables."""
+    """Format both tables."""
     head = ["gather", "table, ms", "gather, ms", "plain / both", "peak, MiB", "asked for / copy", "least / copy"]
     lines = []
     for row in rows:
@@ -252,7 +252,7 @@ def markdown(rows: Sequence[dict], speeds: dict[str, float], views: int, bandwid
 
 
 def draw(file: str, rows: Sequence[dict]) -> None:
-    """Time of each gather over the channels."""
+    """Plot the time of each gather over the channels."""
     with measuring.plot(file, xlabel="channels", ylabel="milliseconds", xscale="log", yscale="log") as axes:
         for name in {row["gather"]: None for row in rows}:
             of = [row for row in rows if row["gather"] == name]

@@ -1,4 +1,4 @@
-"""What a machine does at most, and the least that each stage of a frame needs of it: what `stages.py` compares with."""
+"""A machine's peak rates, and the least work of each step of a frame: the roofline of `frame_steps.py`."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from lift3d_cli.lifting.proposal.network import NUM_CUES, NUM_LATENTS
 from lift3d_cli.machine.device import resolve_device, resolve_precision
 
 FLOAT = 4  # bytes
-TAP = 8  # sums per channel of a bilinear sample: four products, each added up
-PROJECT = 9  # of a point on a ray: three multiply-adds with its depth, a division, two products
+TAP = 8  # flops per channel of a bilinear sample: four products, each added up
+PROJECT = 9  # per point on a ray: three multiply-adds with its depth, a division, two products
 ANGLE = 13  # between two lines of sight: two dot products of three numbers, a root, a product, an arc cosine
 COLORS = 7  # sharpened and plain colour, mean square
-# Bytes of what the gather is told of a sample in a view: (u, v) and omega.
+# Bytes per sample and view that the gather reads: (u, v) and omega.
 SAMPLE = 3 * FLOAT
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What a frame is made of, in all V views together where nothing else is said.
+class FrameSizes:
+    """Sizes of a frame and its inputs; those of photos are totals over all V views.
 
     Args:
         views: V.
-        photo_bytes: of the files of the photos.
-        source_pixels: of the photos as they are rendered from.
-        pixels: of the frame.
-        samples: S, per ray.
-        voxels: (planes, height, width) of Stage I.
-        channels: C of the features.
-        source_cells: of the features of the photos.
-        cells: of the features of the frame.
+        photo_bytes: size of the photos' files.
+        source_pixels: pixels of the resized photos.
+        pixels: pixels of the frame.
+        samples: S, samples per ray.
+        voxels: (planes, height, width) of Stage I's sweep.
+        channels: C, channels of the features.
+        source_cells: cells of the photos' features.
+        cells: cells of the frame's features.
     """
 
     views: int
@@ -55,7 +55,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Work:
-    """The least that a stage must do."""
+    """The least work of a step."""
 
     bytes: float
     flops: float = 0
@@ -64,27 +64,27 @@ class Work:
         return Work(self.bytes + other.bytes, self.flops + other.flops)
 
     def seconds(self, bandwidth: float, rate: float) -> float:
-        """The roofline's, of a machine that moves `bandwidth` bytes and does `rate` sums a second."""
+        """Return the roofline of a machine that moves `bandwidth` bytes and does `rate` flops per second."""
         return max(self.bytes / bandwidth, self.flops / rate)
 
 
-def work(n: Sizes, network: Lift3DNetwork) -> dict[str, Work]:
-    """Of each stage, in the order of the frame. Bytes are of its inputs and results, each counted once."""
+def work(n: FrameSizes, network: Lift3DNetwork) -> dict[str, Work]:
+    """Return each step's work, in the order of the frame. Bytes are its inputs and results, each counted once."""
     planes = n.voxels[0]
     voxels = math.prod(n.voxels)
-    rays = n.pixels if n.cells == n.pixels else n.pixels + n.cells  # a cell a pixel shares the colour's weights
+    rays = n.pixels if n.cells == n.pixels else n.pixels + n.cells  # with one cell per pixel they share the weights
     samples = n.views * rays * n.samples
     features_bytes = FLOAT * n.channels * n.source_cells
     pyramid_cells = n.source_pixels / PYRAMID_STRIDE**2
     return {
-        # From the files to 8 bits a channel; from half to single precision.
+        # From the files to 8 bits per channel; from half to single precision.
         "read photos": Work(n.photo_bytes + 3 * n.source_pixels),
         "read features": Work(1.5 * features_bytes),
         "photo features": Work(
             FLOAT * (3 * n.source_pixels + NUM_PHOTO_FEATURES * pyramid_cells),
             pyramid_flops(network.pyramid, n.source_pixels),
         ),
-        # Seven channels are sampled; of six, each view is compared with the mean and with the nearest view. Three
+        # Seven channels are sampled; for six, each view is compared with the mean and with the nearest view. Three
         # passes of a box filter, each of two additions along three axes.
         "Stage I: sweep": Work(
             FLOAT * (3 * n.source_pixels + NUM_CUES * voxels),
@@ -93,7 +93,7 @@ def work(n: Sizes, network: Lift3DNetwork) -> dict[str, Work]:
         "Stage I: 3-D network": Work(
             FLOAT * voxels * (NUM_CUES + 1 + NUM_LATENTS), regularizer_flops(network.regularizer, voxels)
         ),
-        # A ray's column of the distribution is interpolated and added up, and searched for each sample.
+        # A ray's column of the distribution is interpolated, accumulated, and searched for each sample.
         "sampling": Work(
             FLOAT * (voxels + rays * n.samples), rays * (planes * (TAP + 1) + n.samples * math.log2(planes))
         ),
@@ -110,8 +110,8 @@ def work(n: Sizes, network: Lift3DNetwork) -> dict[str, Work]:
         "gather of colour": gather(n, n.pixels, COLORS, n.source_pixels),
         "gather of features": gather(n, n.cells, n.channels, n.source_cells),
         **corrector_work(n, network.corrector),
-        "fill": Work(FLOAT * (n.pixels + n.cells)),  # its coverage must be looked at, even if nothing is unseen
-        # Single precision to 8 bits: colour, coverage, confidence. Depth as it is. Features to half precision.
+        "fill": Work(FLOAT * (n.pixels + n.cells)),  # the coverage must be read, even if nothing is unseen
+        # Single precision to 8 bits: colour, coverage, confidence. Depth unchanged. Features to half precision.
         "write": Work(n.pixels * (5 * (FLOAT + 1) + 2 * FLOAT) + n.cells * n.channels * (FLOAT + 2)),
         "read what is rendered": Work(n.pixels * (2 * 3 + FLOAT + 2) + n.cells * n.channels * 2),
         "decode": Work(n.cells * n.channels * FLOAT + n.pixels * 2 * 3 * FLOAT),
@@ -119,14 +119,14 @@ def work(n: Sizes, network: Lift3DNetwork) -> dict[str, Work]:
     }
 
 
-def gather(n: Sizes, rays: int, channels: int, cells: int) -> Work:
-    """Every map once, positions and weights, and the result."""
+def gather(n: FrameSizes, rays: int, channels: int, cells: int) -> Work:
+    """Return the work of reading every map once, positions and weights, and writing the result."""
     samples = n.views * rays * n.samples
     return Work(FLOAT * channels * (cells + rays) + SAMPLE * samples, samples * (4 + TAP * channels))
 
 
-def corrector_work(n: Sizes, corrector: nn.Module) -> dict[str, Work]:
-    """See `lifting/correction/corrector.py`: descriptors, and two steps by them."""
+def corrector_work(n: FrameSizes, corrector: nn.Module) -> dict[str, Work]:
+    """Return the corrector's work, see `lifting/correction/corrector.py`: descriptors, and two steps with them."""
     descriptors = corrector.descriptor.plain.out_channels
     cues = corrector.descriptor.plain.in_channels
     evidence, around = descriptors + SKETCH_CHANNELS, n.views * n.cells * len(TAPS)
@@ -154,36 +154,36 @@ def corrector_work(n: Sizes, corrector: nn.Module) -> dict[str, Work]:
 
 
 def dense(network: nn.Module, positions: float) -> float:
-    """Sums of linear layers and convolutions: at each position of the result, a product with every weight, added up."""
+    """Return the flops of linear layers and convolutions: at each position of the result, a multiply-add per weight."""
     return 2 * positions * sum(weight.numel() for weight in network.parameters() if weight.dim() > 1)
 
 
 def pyramid_flops(pyramid: nn.Module, pixels: int) -> float:
-    """Level i has a cell for 4^(i + 1) pixels."""
+    """Return the pyramid's flops; level i has a cell for 4^(i + 1) pixels."""
     levels = zip(pyramid.down, pyramid.lateral, strict=True)
     of_levels = sum(dense(nn.ModuleList(level), pixels / 4 ** (i + 1)) for i, level in enumerate(levels))
     return of_levels + dense(pyramid.out, pixels / 4)
 
 
 def regularizer_flops(network: nn.Module, voxels: int) -> float:
-    """The U-Net's levels have half the planes, height and width of the one above."""
+    """Return the U-Net's flops; each level has half the planes, height and width of the one above."""
     parts = {"encoder0": 0, "encoder1": 1, "encoder2": 2, "encoder3": 3, "decoder2": 2, "decoder1": 1, "decoder0": 0}
     return sum(dense(getattr(network, name), voxels / 8**level) for name, level in {**parts, "head": 0}.items())
 
 
 def blending_flops(network: nn.Module, samples: int, views: int) -> float:
-    """Parts of it look at each sample in each view, parts at each sample."""
+    """Return Stage II's flops; parts of the network run per sample and view, parts per sample."""
     of_views = dense(network.view_encoder, samples * views) + dense(network.view_head, samples * views)
-    # Half of what the head's first layer looks at is pooled from all views.
+    # Half of the input of the head's first layer is pooled over all views.
     pooled = network.view_head[0].weight.numel() / 2
     of_samples = dense(network.pool_encoder, samples) + dense(network.ray_head, samples)
     return of_views - 2 * pooled * samples * (views - 1) + of_samples
 
 
 def speed(config: RenderConfig) -> tuple[float, float]:
-    """Bytes a second that a large copy moves (it reads and writes), and sums a second of a large matrix product.
+    """Measure bytes per second of a large copy (read and written), and flops per second of a large matrix product.
 
-    The product is in the precision in which the renderer's networks run.
+    The product is in the precision of the renderer's networks.
     """
     device = resolve_device(config.device)
     is_half = resolve_precision(config.precision, device) == "bf16"

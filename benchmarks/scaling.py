@@ -1,9 +1,9 @@
-"""Time and peak memory against the size of the job: `python benchmarks/scaling.py`.
+"""Time and peak memory against the size of a job: `python benchmarks/scaling.py`.
 
-Along each axis (photos, poses, source views, channels, resolution) the job grows and all else stays. Every point runs
-in a process of its own: first for its peak memory, beyond what the process had with everything imported, then for its
+Along each axis (photos, poses, source views, channels, resolution) the job grows and everything else stays. Every point
+runs in a process of its own: first for its peak memory, beyond that of the process after all imports, then for its
 time. The exponent p is that of n^p: the slope of a straight line through the logarithms of the points, or of the last
-two if that is steeper. Scenes are made up: no time depends on what photos show.
+two if that is larger. Scenes are synthetic: no time depends on what photos show.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from lift3d_cli.scene.paths import CameraPath
 from lift3d_cli.scene.scene import Scene, View
 
 STEEPEST = 1.15
-"""Exponents up to this count as linear: what is left is noise of the clock."""
+"""Exponents up to this count as linear, as clocks are noisy."""
 SURFACE_POINTS = 20_000
 
 
 class Projection(FeatureModel):
-    """A 2D model of any number of channels: each cell's colours, projected at random."""
+    """A 2D model of any number of channels: each cell's colours in a random projection."""
 
     spec = ModelSpec(name="projection", channels=1, stride=8, tasks=("features",), license="Apache-2.0")
 
@@ -68,14 +68,14 @@ class Projection(FeatureModel):
 
 
 @dataclass(frozen=True)
-class Job:
-    """A scene, what is rendered from it, and how.
+class JobSize:
+    """The size of a job: a scene, the poses to render, and how.
 
     Args:
-        photos, poses: how many.
-        views: source photos of a pose.
-        channels, stride: of the 2D model.
-        width: of photos and poses in pixels; 3/4 of it is their height.
+        photos, poses: numbers of each.
+        views: source photos per pose.
+        channels, stride: those of the 2D model's features.
+        width: width of photos and poses in pixels; their height is 3/4 of it.
     """
 
     photos: int = 8
@@ -88,27 +88,27 @@ class Job:
 
 @dataclass(frozen=True)
 class Axis:
-    """What grows.
+    """An axis along which the job grows.
 
     Args:
-        title: what is done, for the table.
-        unit: of the values.
+        title: title of the table.
+        unit: unit of the values.
         values: n, ascending.
-        quick: a few that take next to no time.
-        job: of n.
-        command: what is run of it, one of `COMMANDS`.
+        quick: a few values that take hardly any time.
+        job: makes the job of a value n.
+        command: what to run, one of `COMMANDS`.
     """
 
     title: str
     unit: str
     values: Sequence[int]
     quick: Sequence[int]
-    job: Callable[[int], Job]
+    job: Callable[[int], JobSize]
     command: str
 
 
-def camera(share: float, job: Job, radius: float = 4.0) -> Camera:
-    """On a wavy circle around the scene, looking at its middle: `share` of the arc that the photos take up."""
+def camera(share: float, job: JobSize, radius: float = 4.0) -> Camera:
+    """Place a camera on a wavy circle around the scene, looking at its centre: at `share` of the photos' arc."""
     width, angle = job.width, share * min(2 * np.pi, 0.05 * job.photos)
     position = np.array([radius * np.sin(angle), -1 + 0.4 * np.cos(3 * angle), -radius * np.cos(angle)])
     height = 3 * width // 4
@@ -116,8 +116,8 @@ def camera(share: float, job: Job, radius: float = 4.0) -> Camera:
     return Camera(K, look_at(position, np.zeros(3), np.array([0.0, -1, 0])), width, height)
 
 
-def make_scene(folder: Path, job: Job) -> Scene:
-    """Photos of coloured fog, each another one, all around points of a ball."""
+def make_scene(folder: Path, job: JobSize) -> Scene:
+    """Write photos of coloured fog, each different, around points of a ball."""
     rng, views = np.random.default_rng(0), []
     for index in range(job.photos):
         file = folder / f"{index:05d}.png"
@@ -128,11 +128,13 @@ def make_scene(folder: Path, job: Job) -> Scene:
     return Scene(folder, "nerfstudio", tuple(views), rng.normal(0, 0.5, (SURFACE_POINTS, 3)))
 
 
-class Bench:
-    """A job on disk, in a folder that it may fill; each run of a command does all of its work."""
+class JobFolder:
+    """A job on disk, in a folder of its own; each run of a command does all of its work again."""
 
-    def __init__(self, job: Job, folder: Path, device: str, memory: str) -> None:
-        self.job, self.folder, self.device = job, folder, device
+    def __init__(self, job: JobSize, folder: Path, device: str, memory: str) -> None:
+        self.job = job
+        self.folder = folder
+        self.device = device
         self.scene = make_scene(folder, job)
         self.model = f"{__file__}:Projection?channels={job.channels}&stride={job.stride}"
         self.config = RenderConfig(views=job.views, device=device, memory=memory)
@@ -142,20 +144,20 @@ class Bench:
         self._cache = SceneCache(next(self._fresh))
 
     def encode(self) -> None:
-        """All photos."""
+        """Encode all photos."""
         self._cache = SceneCache(next(self._fresh))
         encode(self._photos(), EncodeConfig((self.model,), self.device))
 
     def render(self) -> Path:
-        """All poses."""
+        """Render all poses."""
         return render(self._photos(), self.path, "poses", self.config, next(self._fresh))
 
     def render_and_decode(self) -> None:
-        """All poses, to frames and a video."""
+        """Render all poses, and decode them to frames and a video."""
         decode(self.render(), next(self._fresh), DecodeConfig(device=self.device))
 
     def plan(self) -> None:
-        """All of a render but the frames: sources of each pose, the manifest, and which frames are missing."""
+        """Do all of a render but the frames: sources of each pose, the manifest, and which frames are missing."""
 
         def stop(*_: object) -> NoReturn:
             raise InterruptedError
@@ -167,29 +169,36 @@ class Bench:
         return Workspace(self.scene, self._cache, keep=PHOTOS_PER_VIEW * self.job.views)
 
 
-COMMANDS: dict[str, Callable[[Bench], object]] = {
-    "encode": Bench.encode,
-    "plan": Bench.plan,
-    "render": Bench.render,
-    "render and decode": Bench.render_and_decode,
+COMMANDS: dict[str, Callable[[JobFolder], object]] = {
+    "encode": JobFolder.encode,
+    "plan": JobFolder.plan,
+    "render": JobFolder.render,
+    "render and decode": JobFolder.render_and_decode,
 }
 
 AXES = {
-    "photos": Axis("encode", "photos", (125, 250, 500, 1000), (4, 8), lambda n: Job(n), "encode"),
+    "photos": Axis("encode", "photos", (125, 250, 500, 1000), (4, 8), lambda n: JobSize(n), "encode"),
     "choice": Axis(
-        "prepare a render of 64 poses", "photos", (125, 250, 500, 1000), (4, 8), lambda n: Job(n, poses=64), "plan"
+        "prepare a render of 64 poses", "photos", (125, 250, 500, 1000), (4, 8), lambda n: JobSize(n, poses=64), "plan"
     ),
-    "poses": Axis("prepare a render", "poses", (250, 500, 1000, 2000), (8, 16), lambda n: Job(poses=n), "plan"),
-    "frames": Axis("render and decode", "poses", (4, 8, 16, 32), (2, 4), lambda n: Job(poses=n), "render and decode"),
+    "poses": Axis("prepare a render", "poses", (250, 500, 1000, 2000), (8, 16), lambda n: JobSize(poses=n), "plan"),
+    "frames": Axis(
+        "render and decode", "poses", (4, 8, 16, 32), (2, 4), lambda n: JobSize(poses=n), "render and decode"
+    ),
     "views": Axis(
-        "render 240 x 180 pixels", "source views", (2, 4, 8, 16), (2, 4), lambda n: Job(n, views=n, width=240), "render"
+        "render 240 x 180 pixels",
+        "source views",
+        (2, 4, 8, 16),
+        (2, 4),
+        lambda n: JobSize(n, views=n, width=240),
+        "render",
     ),
     "channels": Axis(
         "render 240 x 180 pixels, a cell for 4 x 4",
         "channels",
         (20, 80, 320, 1280),
         (4, 16),
-        lambda n: Job(channels=n, stride=4, width=240),
+        lambda n: JobSize(channels=n, stride=4, width=240),
         "render",
     ),
     "resolution": Axis(
@@ -197,17 +206,17 @@ AXES = {
         "pixels",
         tuple(12 * n**2 for n in (30, 60, 120)),
         (12 * 4**2, 12 * 5**2),
-        lambda n: Job(width=round(math.sqrt(n * 4 / 3))),
+        lambda n: JobSize(width=round(math.sqrt(n * 4 / 3))),
         "render",
     ),
 }
-"""By name; width by height is 4 by 3."""
+"""Commands by name; width by height is 4 by 3."""
 
 
 def measure(axis: Axis, n: int, rounds: int, device: str, memory: str) -> dict[str, float]:
-    """One point, in this process: median seconds, and the bytes at the peak beyond those before."""
+    """Measure one point in this process: median seconds, and the peak bytes beyond those at the start."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(axis.job(n), Path(folder), device, memory)
+        bench = JobFolder(axis.job(n), Path(folder), device, memory)
         if axis.command != "encode":
             bench.encode()
         before = measuring.forget_peak(device)
@@ -222,13 +231,13 @@ def measure(axis: Axis, n: int, rounds: int, device: str, memory: str) -> dict[s
 
 
 def exponent(points: Sequence[dict[str, float]], what: str) -> float:
-    """See the top of the file."""
+    """Return the exponent; see the module."""
     n, values = (np.log([max(point[key], 1e-9) for point in points]) for key in ("n", what))
     return max(np.polyfit(n, values, 1)[0], np.polyfit(n[-2:], values[-2:], 1)[0])
 
 
 def markdown(name: str, points: Sequence[dict[str, float]]) -> str:
-    """The table of an axis, with its verdict."""
+    """Format the table of an axis, with its verdict."""
     axis, slopes = AXES[name], [exponent(points, what) for what in ("seconds", "bytes")]
     verdict = "linear or better" if max(slopes) <= STEEPEST else "**worse than linear**"
     rows = [[f"{p['n']:,}", measuring.milliseconds(p["seconds"]), f"{p['bytes'] / 2**20:,.0f}"] for p in points]
@@ -237,7 +246,7 @@ def markdown(name: str, points: Sequence[dict[str, float]]) -> str:
 
 
 def draw(file: Path, result: Mapping[str, Sequence[dict[str, float]]]) -> None:
-    """Time of each axis, as parts of its first point, with a line of what is linear."""
+    """Plot the time of each axis relative to its first point, with a linear reference."""
     scales = {"xscale": "log", "yscale": "log", "xlabel": "size, times that of the first point"}
     with measuring.plot(file, ylabel="time, times that of the first point", **scales) as axes:
         for name, points in result.items():
@@ -249,7 +258,7 @@ def draw(file: Path, result: Mapping[str, Sequence[dict[str, float]]]) -> None:
 
 
 def main() -> None:
-    """Print the tables."""
+    """Measure and print the tables."""
     options = measuring.parser(__doc__, rounds=2)
     options.add_argument("--axis", action="append", choices=AXES, help="measure only this one; may be repeated")
     options.add_argument("--memory", default=RenderConfig.memory, help="as of lift3d render [auto]")

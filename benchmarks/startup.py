@@ -1,6 +1,6 @@
-"""How long `lift3d` takes to start: `python benchmarks/startup.py`, each time in a process of its own.
+"""Start-up time of `lift3d`: `python benchmarks/startup.py`, each time in a new process.
 
-The fixed cost of a render is that of `lift3d render` where every frame is there: it imports, loads the renderer's and
+The fixed cost of a render is that of `lift3d render` with all frames present: it imports, loads the renderer's and
 the 2D model's weights, identifies the photos, chooses the sources of every pose, and opens the cache and the render.
 """
 
@@ -28,7 +28,7 @@ STARTS = {
 
 
 def prepare(scene: Path, model: str, frames: int, folder: Path) -> list[str]:
-    """Encode a scene and render a path of small frames, with a cache in `folder`; returns the command that did it."""
+    """Encode a scene and render a path of small frames, with a cache in `folder`; return the command that did it."""
     poses = folder / "path.json"
     render = [*COMMAND, "render", str(scene), "--poses", str(poses)]
     path = [*COMMAND, "path", str(scene), "orbit", "--frames", str(frames), "--max-size", "32", "-o", str(poses)]
@@ -38,7 +38,7 @@ def prepare(scene: Path, model: str, frames: int, folder: Path) -> list[str]:
 
 
 def run(command: Sequence[str], folder: Path) -> None:
-    """In a process of its own, with the cache in `folder`."""
+    """Run a command in a new process, with the cache in `folder`."""
     done = subprocess.run(
         command, cwd=folder, env=os.environ | {"LIFT3D_CACHE": str(folder)}, capture_output=True, text=True
     )
@@ -47,7 +47,7 @@ def run(command: Sequence[str], folder: Path) -> None:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     options = measuring.parser(__doc__, rounds=7, device=False)
     options.add_argument("--scene", type=Path, default=measuring.SCENE)
     options.add_argument("--frames", type=int, default=60, help="of the path that is rendered [60]")

@@ -1,16 +1,16 @@
 """A 2D model on every frame against lifting it: `python benchmarks/t2d_vs_t3d.py`, after Lift3D's appendix B.
 
-The formula, and what it is made of, is `Cost` of `lift3d_cli.evaluation.cost`. Measured here are
+The formula and its terms are those of `Cost` in `lift3d_cli.evaluation.cost`. Measured here are
 
-- t_enc: the model's encoder, on a photo or frame, which are of one size here;
-- t_rend: the colour of a frame, from photos that are known. The paper's network renders features at no cost beside it;
+- t_enc: the model's encoder, on a photo or frame, which have the same size here;
+- t_rend: the colours of a frame, from photos in memory. The paper's network renders features at no extra cost;
 - t_lift: what the features of one model add to that: their gather, correction and descriptors, and their rays' share of
-  the sampling and of Stage II, by the clocks of `stages.py`. The difference of two frames would be lost in their noise;
+    the sampling and of Stage II, by the clocks of `frame_steps.py`. Noise would hide the difference of two frames;
 - t_dec: the model's decoder, on a frame.
 
-Beside them t_feat, of the features alone where a frame's colour is there already: it has Stage I and the rays anew.
+And t_feat, the features alone where a frame's colours exist already: Stage I and the rays are computed again.
 
-From the break-even M on, lifting is the faster way; it never is where t_lift is more than t_enc.
+From the break-even M on, lifting is faster; it never is where t_lift exceeds t_enc.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import measuring
 import torch
-from stages import Stopwatch
+from frame_steps import Stopwatch
 
 from lift3d_cli import load_scene
 from lift3d_cli.config import RenderConfig
@@ -48,22 +48,22 @@ MADE_UP = {
         {"hidden_size": 1024, "num_attention_heads": 16, "patch_size": 14, "num_hidden_layers": 24},
     ),
 }
-"""Sizes of vision transformers, whose weights are drawn at random: no time depends on them."""
+"""Sizes of vision transformers with random weights, on which no time depends."""
 
 
 OF_FEATURES = ("gather of features", "descriptors of the frame", "corrector")
 OF_RAYS = ("sampling", "Stage II: looking", "Stage II: network")
-"""Stages of a frame, of its features and of all its rays."""
+"""Steps of a frame, of its features and of all its rays."""
 
 
 def of_features(seconds: Mapping[str, float], pixels: int, cells: int) -> float:
-    """What features on `cells` added to a frame of `pixels`, by the seconds of its stages."""
-    share = 0 if cells == pixels else cells / (pixels + cells)  # with a cell a pixel they have the colour's rays
+    """Return the time that features on `cells` add to a frame of `pixels`, from the seconds of its steps."""
+    share = 0 if cells == pixels else cells / (pixels + cells)  # with one cell per pixel they share the colours' rays
     return sum(seconds[name] for name in OF_FEATURES) + share * sum(seconds[name] for name in OF_RAYS)
 
 
 def has_transformers() -> bool:
-    """Whether the models of `MADE_UP` can be made."""
+    """Return True if the models of `MADE_UP` can be made."""
     try:
         import transformers  # noqa: F401
     except ImportError:
@@ -72,7 +72,7 @@ def has_transformers() -> bool:
 
 
 def made_up(name: str, folder: Path) -> str:
-    """A checkpoint of `MADE_UP`; returns what `--model` takes for it."""
+    """Make a checkpoint of `MADE_UP`; return its reference for `--model`."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -83,14 +83,14 @@ def made_up(name: str, folder: Path) -> str:
     return f"{family}:{folder / name}"
 
 
-class Bench:
+class NovelView:
     """One new view of a scene, at which models are compared.
 
     Args:
-        scene: folder.
-        height: of photos and frames, in pixels; 0 for the photos' own.
-        views: source photos.
-        device: where all of it runs.
+        scene: folder of the scene.
+        height: height of photos and frames, in pixels; 0 for the photos' own.
+        views: number of source photos.
+        device: device for everything.
     """
 
     def __init__(self, scene: Path, height: int, views: int, device: str) -> None:
@@ -102,11 +102,11 @@ class Bench:
         self.choice = self._lifter.choose(self.target)
 
     def costs(self, models: Mapping[str, tuple[str, str]], rounds: int) -> dict[str, tuple[Cost, float]]:
-        """Medians of each model, the second of t_feat; all take turns.
+        """Return each model's medians, the second for t_feat; all take turns.
 
         Args:
-            models: by name, (reference, task).
-            rounds: that count.
+            models: (reference, task) by name.
+            rounds: rounds that count.
         """
         added: dict[str, list[float]] = {name: [] for name in models}
         runs = {"render": lambda: self._lifter.lift(self._lifter.plan(self.target, self.choice))}
@@ -122,7 +122,7 @@ class Bench:
         return found
 
     def _of_model(self, name: str, ref: str, task: str, added: list[float]) -> dict[str, Callable[[], object]]:
-        """What is timed of a model. `lift` appends what the features add to `added`."""
+        """Return the parts of a model to time. `lift` appends the time that the features add to `added`."""
         model = find_model(ref).load()
         source = {name: EncodedOnTheSpot(self.photos, model, self.device, 2 * len(self.choice.sources))}
         view = self._lifter.lift(self._lifter.plan(self.target, self.choice, source))
@@ -153,7 +153,7 @@ def _no_photo(name: str) -> Any:
 
 
 def markdown(found: Mapping[str, tuple[Cost, float]], frames: int, photos: int) -> str:
-    """The table."""
+    """Format the table."""
     head = ["model", "t_enc, ms", "t_rend, ms", "t_lift, ms", "t_rend + t_lift, ms", "t_feat, ms", "t_dec, ms"]
     head += ["break-even M", f"2D model on {frames} frames, s", f"lifted from {photos} photos, s"]
     rows = []
@@ -166,7 +166,7 @@ def markdown(found: Mapping[str, tuple[Cost, float]], frames: int, photos: int) 
 
 
 def draw(file: Path, found: Mapping[str, tuple[Cost, float]], photos: int) -> None:
-    """By the number of frames, how many times as long as lifting the 2D model on each frame takes."""
+    """Plot, by the number of frames, how many times as long the 2D model on each frame takes as lifting."""
     frames = [round(10 ** (i / 20)) for i in range(61)]
     with measuring.plot(
         file, xlabel="frames M", xscale="log", ylabel="time of 2D on every frame / time of lifting"
@@ -178,7 +178,7 @@ def draw(file: Path, found: Mapping[str, tuple[Cost, float]], photos: int) -> No
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     options = measuring.parser(__doc__, rounds=5)
     options.add_argument("--scene", type=Path, default=measuring.SCENE)
     options.add_argument("--height", type=int, default=270, help="of photos and frames, in pixels [270]")
@@ -193,7 +193,7 @@ def main() -> None:
     options.add_argument("--frames", type=int, default=100, help="M of the totals [100, as in the paper]")
     options = options.parse_args()
     wanted = options.model or [*EMBEDDED, *(["vit-s14:features", "vit-b16:features"] if has_transformers() else [])]
-    bench = Bench(options.scene, options.height, options.views, options.device)
+    bench = NovelView(options.scene, options.height, options.views, options.device)
     with tempfile.TemporaryDirectory() as folder:
         models = {}
         for name in wanted:

@@ -1,7 +1,7 @@
 """Crops per second of the renderer's training: `python benchmarks/training.py SCENE...`.
 
-Trains on for some steps with the shipped weights, all on real photos, and prints the median of the steps' times and
-what comes of it per second; on a GPU, crops of 160 x 128 pixels side by side, on a CPU smaller ones, one on each core.
+Continues training for some steps from the shipped weights, all on real photos, and prints the median time of a step and
+the crops per second; on a GPU, crops of 160 x 128 pixels in a batch, on a CPU smaller ones, one on each core.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import torch
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.pipeline.renderers import load_network
-from lift3d_cli.training.loop import Run, keep_freed_memory
+from lift3d_cli.training.loop import TrainingRun, keep_freed_memory
 from lift3d_cli.training.renderer import RendererTask
 
 
 def measure(config: TrainConfig, steps: int) -> dict[str, float]:
-    """Steps after as many to warm up: crops per second, median milliseconds of a step, peak memory."""
+    """Time steps, after as many to warm up: crops per second, median milliseconds per step, peak memory."""
     keep_freed_memory()
     device = resolve_device(config.device)
     task = RendererTask(config, load_network("")[0], device)
-    run, times, crops = Run(config, task), [], 0
+    run, times, crops = TrainingRun(config, task), [], 0
     for step in range(2 * steps):
         start = measuring.clock(device)
         run.advance()

@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def strip() -> list[tuple[Image.Image, str]]:
-    """Three of the photos that a frame was made from, its rendered colour, and what the decoder makes of it."""
+    """Show three source photos of a frame, its rendered colour, and the decoded result."""
     session = recall(DEMO)
     if session is None:
         raise SystemExit(f"error: nothing is rendered in {DEMO}. hint: make demo")
@@ -51,7 +51,7 @@ def strip() -> list[tuple[Image.Image, str]]:
 
 
 def models_row(name: str) -> list[tuple[Image.Image, str]]:
-    """A left-out photo, the 2D model on it, and lifted to its pose from the other photos."""
+    """Show a left-out photo, the 2D model on it, and the result lifted from the other photos."""
     out = DEMO / "models"
     held_out, poses = SCENE / "held_out", out / "path.json"
     cache = ("--cache", str(out / "cache"))
@@ -75,19 +75,19 @@ def models_row(name: str) -> list[tuple[Image.Image, str]]:
 
 
 def center(picture: Image.Image) -> Image.Image:
-    """The middle quarter of its width and height."""
+    """Cut out the central quarter of the width and height."""
     width, height = picture.size
     return picture.crop((width * 3 // 8, height * 3 // 8, width * 5 // 8, height * 5 // 8))
 
 
 def run(*words: str) -> str:
-    """The last line that a command of lift3d prints."""
+    """Run a command of lift3d, and return the last line that it prints."""
     command = [sys.executable, "-m", "lift3d_cli", *words]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
 
 
 def save(rows: list[list[tuple[Image.Image, str]]], path: Path) -> None:
-    """Lay pictures out in rows, with what they are below each, and name the file."""
+    """Lay pictures out in rows, with a caption below each, and name the file."""
     width, height = TILE
     sheet = Image.new("RGB", ((width + GAP) * len(rows[0]) - GAP, (height + LABEL) * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)

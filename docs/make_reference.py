@@ -37,24 +37,24 @@ What `lift3d COMMAND --help` says, written by `make docs`. How the commands work
 
 
 def commands() -> list[str]:
-    """The names of all commands, in the order of `lift3d --help`."""
+    """Return the names of all commands, in the order of `lift3d --help`."""
     return list(typer.main.get_command(app).commands)
 
 
 def cli_page() -> str:
-    """The text of docs/cli.md."""
+    """Write the text of docs/cli.md."""
     sections = [_HEAD, _section([])]
     return "\n".join([*sections, *(_section([name]) for name in commands())])
 
 
 def readme_page(text: str) -> str:
-    """README.md with its generated parts made anew."""
+    """Generate parts of README.md again."""
     parts = {"models": _short_model_table(), "colorizer": _colorizer_facts(), "network": _network_facts()}
     return _with_parts(text, parts)
 
 
 def models_page(text: str) -> str:
-    """docs/models.md with its table made anew."""
+    """Generate the table of docs/models.md again."""
     return _with_parts(text, {"models": _model_table()})
 
 

@@ -1,7 +1,7 @@
-"""2D models that the renderer is trained and evaluated with: `--model examples/encoders.py:Vgg19` and so on.
+"""2D models for training and evaluating the renderer: `--model examples/encoders.py:Vgg19` and so on.
 
-They are networks of others, and their weights are not here: safetensors files of these names in the folder that the
-environment variable `LIFT3D_MODELS` names.
+The networks are other people's, and their weights are not included: they are safetensors files of these names in the
+folder of the environment variable `LIFT3D_MODELS`.
 
 | class | network | file | for |
 |---|---|---|---|
@@ -29,7 +29,7 @@ from lift3d_cli.weights import load_weights
 
 
 def load_network(network: nn.Module, file: str) -> nn.Module:
-    """Fill a network with the weights of `LIFT3D_MODELS/file`; weights of layers that it leaves out are passed over."""
+    """Fill a network with the weights of `LIFT3D_MODELS/file`; weights without a layer are ignored."""
     folder = os.environ.get("LIFT3D_MODELS")
     if not folder:
         raise ModelError(f"{file}: where is it? hint: set LIFT3D_MODELS to the folder of its weights")
@@ -43,7 +43,7 @@ def load_network(network: nn.Module, file: str) -> nn.Module:
 
 
 def principal_colors(features: FeatureMap, view: RenderedView) -> Tensor:
-    """The map's three leading principal components as red, green and blue: [3, H, W]."""
+    """Show the map's three leading principal components as red, green and blue: [3, H, W]."""
     rows = features.data.flatten(1).T
     rows = rows - rows.mean(0)
     rows = rows @ torch.linalg.svd(rows, full_matrices=False)[2][:3].T
@@ -67,7 +67,7 @@ class Vgg19(Model):
         load_network(self.net, "vgg19_relu3_1.safetensors")
 
     def encode(self, image: Tensor) -> FeatureMap:
-        """Features on `grid`, which pads to whole strides."""
+        """Encode to features on `grid`, which pads to whole strides."""
         height, width = image.shape[1:]
         x = image.flip(0) * 255 - torch.tensor(self._MEAN, device=image.device)[:, None, None]
         x = F.pad(x[None], (0, -width % 4, 0, -height % 4), mode="replicate")
@@ -81,7 +81,7 @@ class Vgg19(Model):
         return FeatureMap(x[0, :, : grid.height, : grid.width], grid)
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """A picture of the features."""
+        """Show the features as a picture."""
         return principal_colors(features, view)
 
 
@@ -126,7 +126,7 @@ class SqueezeNet4(Model):
         load_network(self.net, "squeezenet_imagenet.safetensors")
 
     def grid(self, width: int, height: int) -> FeatureGrid:
-        """Nothing is padded: the first cell looks at pixels 0 to 10, and the last one may lack some."""
+        """Return the grid without padding: the first cell sees pixels 0 to 10, and the last one may lack some."""
         (w, h), stride, first = ((n - 7) // 2 + 1 for n in (width, height)), 2, 3.5
         for _ in range(1 + len(self._POOL_BEFORE)):
             w, h = (-(-(n - 3) // 2) + 1 for n in (w, h))
@@ -134,7 +134,7 @@ class SqueezeNet4(Model):
         return FeatureGrid(w, h, (1 / stride,) * 2, (0.5 - first / stride,) * 2)
 
     def encode(self, image: Tensor) -> FeatureMap:
-        """Features on `grid`."""
+        """Encode to features on `grid`."""
         x = image.flip(0) * 255 - torch.tensor(self._MEAN, device=image.device)[:, None, None]
         for name, layer in self.net.items():
             if name in self._POOL_BEFORE:
@@ -145,7 +145,7 @@ class SqueezeNet4(Model):
         return FeatureMap(x[0], self.grid(image.shape[2], image.shape[1]))
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """A picture of the features."""
+        """Show the features as a picture."""
         return principal_colors(features, view)
 
 
@@ -185,7 +185,7 @@ class _Block(nn.Module):
 
 
 class Colorizer(Model):
-    """A colorizer: ResNet-18's first stages on grey, then upsampling to ab at stride 2."""
+    """A colorizer: ResNet-18's first layers on grey, then upsampling to ab at stride 2."""
 
     spec = ModelSpec(name="colorizer", channels=128, stride=8, tasks=("colorize",), summary="ResNet-18 colorizer")
     _GRAY = (0.2125, 0.7154, 0.0721)
@@ -203,21 +203,21 @@ class Colorizer(Model):
         load_network(self, "colorizer_resnet18_ab.safetensors")
 
     def grid(self, width: int, height: int) -> FeatureGrid:
-        """Odd kernels of stride 2: a cell looks at the first pixel of its 8, not at their middle."""
+        """Return the grid of odd kernels of stride 2: a cell's centre is the first pixel of its 8, not their middle."""
         return FeatureGrid(-(-width // 8), -(-height // 8), (1 / 8,) * 2, (0.5 - 0.5 / 8,) * 2)
 
     def encode(self, image: Tensor) -> FeatureMap:
-        """[128, ceil(H / 8), ceil(W / 8)], not negative."""
+        """Encode to features [128, ceil(H / 8), ceil(W / 8)], not negative."""
         gray = (image * torch.tensor(self._GRAY, device=image.device)[:, None, None]).sum(0)
         height, width = gray.shape
         x = F.pad(gray[None, None], (0, -width % 8, 0, -height % 8), mode="replicate")
         return FeatureMap(self.midlevel_resnet(x)[0], self.grid(width, height))
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """The view's lightness with the features' colour."""
+        """Combine the view's lightness with the features' colour."""
         light = lightness(view.image)
         ab = self.upsample(features.data[None])[0] * 255 - 128
-        # The decoder repeats pixels, so its cells begin where the map's do: at `grid` with the plain stride.
+        # The decoder repeats pixels, so its cells begin at the map's corner: at `grid` with the plain stride.
         whole = FeatureGrid(features.grid.width, features.grid.height, features.grid.scale)
         ab = FeatureMap(features.data, whole).finer(ab)
         return rgb_from_lab(torch.cat([light, ab.at_pixels(light.shape[2], light.shape[1])]))
@@ -253,7 +253,7 @@ class _RlfnBlock(nn.Module):
 
 
 class Rlfn(Model):
-    """RLFN super-resolution: the photo is the small picture, and its features have a cell a pixel."""
+    """RLFN super-resolution: the photo is the small picture, and its features have one cell per pixel."""
 
     spec = ModelSpec(name="rlfn", channels=46, stride=1, tasks=("superres",), summary="RLFN x4 super-resolution")
 
@@ -265,12 +265,12 @@ class Rlfn(Model):
         load_network(self, "rlfn_x4.safetensors")
 
     def encode(self, image: Tensor) -> FeatureMap:
-        """[46, H, W]."""
+        """Encode to features [46, H, W]."""
         first = self.fea_conv(image[None] * 255)
         x = self.B4(self.B3(self.B2(self.B1(first))))
         return FeatureMap((self.LR_conv(x) + first)[0], self.grid(image.shape[2], image.shape[1]))
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """The enlarged picture, at the view's size: render the view larger than the photos were encoded."""
+        """Return the enlarged picture, at the view's size: render the view larger than the photos were encoded."""
         large = features.finer(self.upsampler(features.data[None])[0] / 255)
         return large.at_pixels(view.image.shape[2], view.image.shape[1]).clamp(0, 1)

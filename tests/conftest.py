@@ -39,7 +39,7 @@ def untrained(tmp_path_factory) -> Path:
     """A folder of weights with the network as it begins, which renders exactly as the training-free renderer does; its
     corrector, which begins by doing something, is told to do nothing.
 
-    What the tests of the stages and commands expect then does not depend on how well a network was trained.
+    What the tests of the pipeline and the commands expect then does not depend on how well a network was trained.
     """
     from lift3d_cli.lifting.network import Lift3DNetwork
 

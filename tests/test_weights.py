@@ -149,7 +149,7 @@ def test_repository_that_is_not_to_be_had_is_one_line(hub, reference):
     done = find_in(hub, reference)
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
-    assert f"ModelError: weights {reference}: no such file, and not to be had from the Hugging Face hub" in last
+    assert f"ModelError: weights {reference}: no such file, and not available from the Hugging Face hub" in last
 
 
 def test_existing_file_goes_before_a_repository_of_its_name(tmp_path, monkeypatch):

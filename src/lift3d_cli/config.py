@@ -1,4 +1,4 @@
-"""The settings of each command, and the only home of their defaults. Imports nothing heavy, for the command line."""
+"""Settings of each command, and the only place of their defaults. Imports nothing slow, for the command line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class EncodeConfig:
     Args:
         models: names or references of 2D models.
         device: auto, cpu, cuda or cuda:N.
-        dtype: of the stored features: fp16, bf16 or fp32.
-        max_size: longest side, in pixels, that photos are shrunk to first; None takes each model's own.
-        force: encode again what is there.
-        seed: of models that draw random numbers; every photo starts from it.
+        dtype: storage type of the features: fp16, bf16 or fp32.
+        max_size: longest side, in pixels, that photos are shrunk to first; None for each model's own.
+        force: encode again even what exists.
+        seed: seed of models that draw random numbers; every photo starts from it.
     """
 
     models: tuple[str, ...] = ("tiny-colorizer",)
@@ -32,15 +32,15 @@ class RenderConfig:
     """Settings of `render`.
 
     Args:
-        models: names of encoded models to lift; empty for all that the cache has.
+        models: names of encoded models to lift; empty for all in the cache.
         views: source photos per pose, at most.
-        planes: depth planes of Stage I, at most; as many as the photos' disparity needs are used.
+        planes: depth planes of Stage I, at most; the photos' disparity decides how many are used.
         samples: samples per ray of Stage II.
         device: auto, cpu, cuda or cuda:N.
-        dtype: of the rendered features: fp16, bf16 or fp32.
-        memory: bound on what a pose takes, such as 2GiB, or auto for half of what is free.
-        weights: of the rendering network, a file or a Hugging Face repository; empty for those that ship with lift3d.
-        precision: of the rendering network: bf16, fp32, or auto for bf16 where the processor has it.
+        dtype: storage type of the rendered features: fp16, bf16 or fp32.
+        memory: bound on the memory of a pose, such as 2GiB, or auto for half of what is free.
+        weights: the renderer's weights, a file or a Hugging Face repository; empty for those that ship with lift3d.
+        precision: the networks' precision: bf16, fp32, or auto for bf16 where the processor has it.
     """
 
     models: tuple[str, ...] = ()
@@ -57,9 +57,9 @@ class RenderConfig:
 VARIANTS = ("full", "single-stage", "no-correction", "feature-prediction", "training-free")
 """Renderers that `eval --variant` compares, see `make_renderer`."""
 PARTS = ("renderer", "corrector", "single-stage", "feature-prediction")
-"""What `train` can train; the last two are for ablations."""
+"""Parts that `train` can train; the last two are for ablations."""
 RAW_FORMATS = ("npy", "safetensors")
-"""Files that `decode --raw` writes."""
+"""Formats of `decode --raw`."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,21 @@ class DecodeConfig:
     """Settings of `decode`.
 
     Args:
-        task: what to decode to; empty for the model's first.
+        task: task to decode to; empty for the model's first.
         model: name of the model; empty if only one of the render's can do the task.
         device: auto, cpu, cuda or cuda:N.
         video: write an MP4 beside the frames.
         fps: frames per second of the video; 0 takes the path's.
-        seed: of models that draw random numbers; every frame starts from it.
+        seed: seed of models that draw random numbers; every frame starts from it.
         text: prompts of classes, for `segment`.
         strokes: picture with strokes on the photo `view`, a colour for each class, for `segment`; or None.
-        point: (u, v) in pixels of the photo `view`, on what to segment; or None.
-        view: name of the photo that strokes or a point are on.
+        point: (u, v) in pixels of the photo `view`, on the object to segment; or None.
+        view: name of the photo that strokes or point refer to.
         clusters: number of classes to find, for `segment`; 0 for none.
-        style: picture whose style to take, for `stylize`; or None.
-        soft_masks: also write how much each pixel is of each class.
-        source_views: names of photos to decode by their own features, instead of the frames.
-        raw: write the features as they are, in files of one of the `RAW_FORMATS`, instead of decoding; "" not.
+        style: picture to take the style from, for `stylize`; or None.
+        soft_masks: also write each pixel's score for each class.
+        source_views: names of photos to decode from their own features, instead of the frames.
+        raw: write the rendered features in one of the `RAW_FORMATS`, instead of decoding; "" to decode.
     """
 
     task: str = ""
@@ -109,21 +109,21 @@ class EvalConfig:
         every: every n-th photo, sorted by name, from the first, is left out and rendered.
         height: photos are resized to this height in pixels; 0 keeps their size.
         views: source photos per left-out photo, at most.
-        model: also compare lifted features of this 2D model; empty for none.
+        model: 2D model whose lifted features are compared too; empty for none.
         device: auto, cpu, cuda or cuda:N.
-        memory: bound on what a pose takes, such as 2GiB, or auto for half of what is free.
-        weights: of the rendering network, a file or a Hugging Face repository; empty for those that ship with lift3d.
+        memory: bound on the memory of a pose, such as 2GiB, or auto for half of what is free.
+        weights: the renderer's weights, a file or a Hugging Face repository; empty for those that ship with lift3d.
         variant: one of the `VARIANTS`: full, or one with a part left out.
         lpips: weights of LPIPS, a file or a Hugging Face repository; empty for no LPIPS.
-        task: what the model's features are decoded to; empty for its first task.
+        task: task that the model's features are decoded to; empty for its first.
         text: prompts of the classes to segment.
         strokes: picture with strokes on the photo `view`, a colour for each class; or None.
-        view: name of the photo that strokes are on.
-        clusters: number of classes to segment where there are neither prompts nor strokes.
-        masks: folder of masks of the thing to segment, by the names of photos; or None.
-        style: picture whose style to take; or None.
-        edit_text: what an edited picture showed before, and what it shows now; or None.
-        clip: the model that compares the edit with these.
+        view: name of the photo that the strokes refer to.
+        clusters: number of classes to segment without prompts or strokes.
+        masks: folder of masks of the object to segment, by the names of photos; or None.
+        style: picture to take the style from; or None.
+        edit_text: captions of an edited picture before and after the edit; or None.
+        clip: CLIP model that compares the edit with these captions.
     """
 
     every: int = 8
@@ -151,13 +151,13 @@ class AblationConfig:
     """Settings of `ablate`.
 
     Args:
-        models: 2D models whose features are lifted, best such that nothing was trained on.
+        models: 2D models whose features are lifted, preferably not used in training.
         every: every n-th photo, sorted by name, from the first, is left out and rendered.
         height: photos are resized to this height in pixels; 0 keeps their size.
         views: source photos per left-out photo, at most.
         device: auto, cpu, cuda or cuda:N.
-        memory: bound on what a pose takes, such as 2GiB, or auto for half of what is free.
-        weights: of the rendering network, a file or a Hugging Face repository; empty for those that ship with lift3d.
+        memory: bound on the memory of a pose, such as 2GiB, or auto for half of what is free.
+        weights: the renderer's weights, a file or a Hugging Face repository; empty for those that ship with lift3d.
     """
 
     models: tuple[str, ...] = ("tiny-colorizer",)
@@ -176,10 +176,10 @@ class ReportConfig:
     Args:
         metrics: files with results of `eval --json`.
         compare_2d: also run the 2D model on each shown frame.
-        frames: of the path to show, at most; evenly spread.
+        frames: the most frames of the path to show; evenly spread.
         device: auto, cpu, cuda or cuda:N.
-        memory: bound on what a pose takes, such as 2GiB, or auto for half of what is free.
-        weights: of the rendering network, that the render was made with; empty for those that ship with lift3d.
+        memory: bound on the memory of a pose, such as 2GiB, or auto for half of what is free.
+        weights: the weights that the render was made with; empty for those that ship with lift3d.
     """
 
     metrics: tuple[Path, ...] = ()
@@ -195,29 +195,29 @@ class TrainConfig:
     """Settings of `train`.
 
     Args:
-        part: what learns, one of the `PARTS`.
-        scenes: to learn from.
-        held_out: scenes to score on, which nothing is learned from.
-        models: 2D models whose features the corrector learns from.
+        part: part to train, one of the `PARTS`.
+        scenes: scenes to train on.
+        held_out: scenes to score on, which are never trained on.
+        models: 2D models whose features the corrector is trained on.
         textures: folder of photos for the procedural scenes, or None.
-        weights: to begin with, a file or a Hugging Face repository; empty for those that ship with lift3d, "none" for
+        weights: initial weights, a file or a Hugging Face repository; empty for those that ship with lift3d, "none" for
             an untrained network.
         run: folder of the checkpoint and the learning curves.
         output: file of the finished weights; None for `weights.safetensors` in `run`.
-        steps: of the whole training, where it does not go by `minutes`.
-        minutes: of the whole training, however many steps that is; 0 to go by steps.
+        steps: steps of the whole training, unless `minutes` are given.
+        minutes: minutes of the whole training, however many steps that is; 0 to use steps.
         stop_after: minutes after which this call ends, before the training does; 0 for never. It can be resumed.
-        batch: examples a step; on a CPU they are learned from side by side.
-        learning_rate: at its highest.
-        height: of the renderer's training photos in pixels, at most.
-        procedural: part of the renderer's examples that come from procedural scenes.
-        examples: of the corrector, per scene and size of its photos.
+        batch: examples per step; on a CPU they run in parallel.
+        learning_rate: its maximum.
+        height: maximum height of the renderer's training photos, in pixels.
+        procedural: share of the renderer's examples that come from procedural scenes.
+        examples: the corrector's examples, per scene and size of its photos.
         evaluate_every: steps between scores.
         device: auto, cpu, cuda or cuda:N.
-        seed: of everything random.
-        resume: go on from the run's checkpoint.
+        seed: seed of all random numbers.
+        resume: continue from the run's checkpoint.
         workers: processes that make procedural scenes while a GPU trains.
-        compile: let torch fuse what Stage II computes, which takes minutes at first.
+        compile: let torch fuse Stage II's operations, which takes minutes at first.
     """
 
     part: str = "renderer"

@@ -31,6 +31,6 @@ class ModelError(Lift3dError):
 
 
 class ResourceError(Lift3dError):
-    """Memory, disk space or a device is not enough or not there."""
+    """Memory, disk space or a device is insufficient or missing."""
 
     exit_code = 6

@@ -1,7 +1,7 @@
 """Find, verify and load the weights that ship with lift3d: safetensors files, listed in `manifest.json` beside them.
 
-The manifest is an object, file name -> facts: `sha256`, `bytes`, `license`, and how they were made: `command`, `data`,
-`scores`, `commit`, `date`. `lift3d_cli.training.publish` writes it.
+The manifest is an object of file names and facts: `sha256`, `bytes`, `license`, and how they were made: `command`,
+`data`, `scores`, `commit`, `date`. `lift3d_cli.training.publish` writes it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PACKAGE = Path(__file__).resolve().parent
-# The wheel carries the folder as part of the package; a checkout has it beside `src`.
+# The wheel has the folder inside the package; a checkout has it beside `src`.
 WEIGHT_FOLDERS = (_PACKAGE / "_weights", _PACKAGE.parents[1] / "weights")
 MANIFEST = "manifest.json"
 
 
 def find_weights(name: str) -> Path:
-    """Where the shipped file `name` lies.
+    """Return the path of the shipped file `name`.
 
     Raises:
         ModelError: if it is in none of the folders.
@@ -37,14 +37,14 @@ def find_weights(name: str) -> Path:
 
 
 def find_other_weights(reference: str, name: str) -> Path:
-    """The file that `--weights` means: a path, or the file `name` of a Hugging Face repository.
+    """Find the file of a `--weights` argument: a path, or the file `name` of a Hugging Face repository.
 
     Args:
-        reference: a path, or `owner/repository` with an optional `@revision`; what exists as a file is that file.
-        name: of the file in the repository.
+        reference: a path, or `owner/repository` with an optional `@revision`; an existing file takes precedence.
+        name: name of the file in the repository.
 
     Raises:
-        ModelError: if it is neither, or the repository cannot be reached and is not in the hub's own cache.
+        ModelError: if it is neither, or the repository cannot be reached and is not in the hub's local cache.
     """
     match = re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", reference)
     if Path(reference).exists() or reference.endswith(".safetensors") or match is None:
@@ -52,11 +52,11 @@ def find_other_weights(reference: str, name: str) -> Path:
     try:
         return download(match[1], name, match[2] or "")
     except OSError as e:
-        raise ModelError(f"weights {reference}: no such file, and not to be had from the Hugging Face hub ({e})") from e
+        raise ModelError(f"weights {reference}: no such file, and not available from the Hugging Face hub ({e})") from e
 
 
 def download(repository: str, name: str, revision: str = "") -> Path:
-    """A file of a Hugging Face repository, from the hub or from its cache here.
+    """Get a file of a Hugging Face repository, from the hub or from its local cache.
 
     Raises:
         OSError: with the reason, if it is in neither.
@@ -71,10 +71,10 @@ def download(repository: str, name: str, revision: str = "") -> Path:
 
 
 def load_weights(name: str, path: Path | None = None) -> dict[str, Tensor]:
-    """Load the shipped file `name`, verified against the manifest, or the file `path` as it is.
+    """Load the shipped file `name`, verified against the manifest, or the file `path` without verification.
 
     Raises:
-        ModelError: if the file is missing, is not the one that the manifest lists, or is not safetensors.
+        ModelError: if the file is missing, is not the one in the manifest, or is not safetensors.
     """
     import safetensors.torch  # imports torch
 
@@ -97,10 +97,10 @@ def load_weights(name: str, path: Path | None = None) -> dict[str, Tensor]:
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
-    """The facts of each file in a weights folder; empty where there is no manifest.
+    """Read the facts of each file in a weights folder; empty without a manifest.
 
     Raises:
-        ModelError: if the manifest is not readable.
+        ModelError: if the manifest is unreadable.
     """
     path = folder / MANIFEST
     if not path.exists():

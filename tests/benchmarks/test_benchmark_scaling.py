@@ -52,8 +52,8 @@ def test_memory_that_grows_too_fast_is_said_too(scaling):
 
 @pytest.mark.parametrize("views", [2, 16])
 def test_pose_takes_as_many_photos_and_channels_as_the_job_says(scaling, tmp_path, views):
-    job = scaling.Job(photos=views, views=views, channels=5, width=32)
-    bench = scaling.Bench(job, tmp_path, "cpu", "1GiB")
+    job = scaling.JobSize(photos=views, views=views, channels=5, width=32)
+    bench = scaling.JobFolder(job, tmp_path, "cpu", "1GiB")
     bench.encode()
     render = Render.open(bench.render())
     assert len(render.read_maps(0).sources) == views
@@ -76,7 +76,7 @@ def test_jobs_of_an_axis_differ_in_nothing_else(scaling):
 
 
 def test_preparing_makes_no_frame_and_each_run_is_a_new_one(scaling, tmp_path):
-    bench = scaling.Bench(scaling.Job(photos=3, poses=4, width=32), tmp_path, "cpu", "1GiB")
+    bench = scaling.JobFolder(scaling.JobSize(photos=3, poses=4, width=32), tmp_path, "cpu", "1GiB")
     bench.encode()
     for _ in range(2):
         bench.plan()

@@ -32,7 +32,7 @@ def test_table_has_the_totals_and_the_break_even_of_each_model(bench):
     assert "| never |" in table[2]
 
 
-def test_features_add_their_own_stages_and_their_rays(bench):
+def test_features_add_their_own_steps_and_their_rays(bench):
     seconds = {"gather of colour": 100, "gather of features": 1, "corrector": 2, "descriptors of the frame": 3}
     seconds |= {"sampling": 4, "Stage II: looking": 8, "Stage II: network": 12, "Stage I: sweep": 100}
     assert bench.of_features(seconds, pixels=30, cells=10) == 1 + 2 + 3 + 24 / 4

@@ -79,7 +79,7 @@ def test_kill_at_any_moment_leaves_whole_files(tmp_path):
         process.kill()
         process.wait()
         _check_whole(cache)
-    atomic.sweep(tmp_path)
+    atomic.remove_leftovers(tmp_path)
     assert _temps(tmp_path) == []
 
 
@@ -88,7 +88,7 @@ def test_two_writers_and_a_reader_share_a_cache(tmp_path):
     writers = [_writer(tmp_path, rounds=30) for _ in range(2)]
     while any(writer.poll() is None for writer in writers):
         _check_whole(cache)
-        atomic.sweep(tmp_path)  # must leave the temps of the living alone
+        atomic.remove_leftovers(tmp_path)  # must leave the temps of the living alone
     assert [writer.returncode for writer in writers] == [0, 0]
     assert _check_whole(cache) == len(KEYS)
     assert _temps(tmp_path) == []
@@ -160,7 +160,7 @@ def test_sweep_spares_the_living_and_the_unknown(tmp_path):
         (tmp_path / name).write_bytes(b"1234")
     for old in ("other machine, old", "of another program"):
         os.utime(tmp_path / names[old], (0, 0))
-    assert atomic.sweep(tmp_path) == 8
+    assert atomic.remove_leftovers(tmp_path) == 8
     assert {p.name for p in tmp_path.iterdir()} == {names[n] for n in ("own", "other machine", "of another program")}
 
 

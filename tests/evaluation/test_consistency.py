@@ -11,7 +11,7 @@ from plane_world import WALL, WALL_AND_CARD, as_tensor, look_at, photograph
 
 from lift3d_cli.config import EvalConfig
 from lift3d_cli.errors import ModelError
-from lift3d_cli.evaluation.consistency import METHODS, _Frame, compare, correspondences, measure_consistency
+from lift3d_cli.evaluation.consistency import METHODS, _DecodedFrame, compare, correspondences, measure_consistency
 from lift3d_cli.evaluation.editing import EditDirection
 from lift3d_cli.evaluation.lpips import Lpips
 from lift3d_cli.scene.load import load_scene
@@ -19,11 +19,11 @@ from lift3d_cli.scene.load import load_scene
 LEFT, RIGHT = look_at((-0.3, 0.0, -4.0)), look_at((0.3, 0.1, -4.0))
 
 
-def frame(camera, planes, **decoded) -> _Frame:
+def frame(camera, planes, **decoded) -> _DecodedFrame:
     image, depth = photograph(camera, planes)
     methods = {method: decoded.get("image", as_tensor(image)) for method in METHODS}
     depth = torch.from_numpy(depth).float()
-    return _Frame(camera, depth, torch.ones(camera.height, camera.width), methods, decoded.get("edits", {}))
+    return _DecodedFrame(camera, depth, torch.ones(camera.height, camera.width), methods, decoded.get("edits", {}))
 
 
 def test_photos_of_one_wall_agree_where_both_show_it():
@@ -48,7 +48,7 @@ def test_what_stands_behind_a_card_in_the_other_view_is_not_compared():
     assert not (shared & hidden).any()
 
 
-def EpipolarDepth(a: _Frame, b: _Frame) -> torch.Tensor:  # [H * W] z-depth in b of what a shows
+def EpipolarDepth(a: _DecodedFrame, b: _DecodedFrame) -> torch.Tensor:  # [H * W] z-depth in b of what a shows
     from lift3d_cli.geometry.epipolar import EpipolarLines
     from lift3d_cli.geometry.grids import pixel_centers
 

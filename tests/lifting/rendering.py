@@ -1,4 +1,4 @@
-"""A fast renderer, stages that know the answer, features of noise, and how frames are compared."""
+"""A fast renderer, stand-ins of Stage I and II that know the answer, features of noise, and how frames are compared."""
 
 from __future__ import annotations
 

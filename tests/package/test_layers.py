@@ -141,6 +141,36 @@ def test_file_says_what_it_is_for(path):
     assert ast.get_docstring(tree(path))
 
 
+# Imperatives that end in s.
+ENDS_IN_S = {"Address", "Compress", "Express", "Guess", "Pass", "Process"}
+# What a docstring that is no sentence in the imperative begins with. A property may be a noun phrase.
+NO_VERBS = """a an the this that these those it its each every all any both some no not one two three of in on at by for
+from to with without as if what which who whom whose where when why how whether true false means mean"""
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_docstring_of_a_function_begins_with_a_verb(path):
+    for node in ast.walk(tree(path)):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or not ast.get_docstring(node):
+            continue
+        if any("property" in ast.unparse(decorator) for decorator in node.decorator_list):
+            continue
+        first = ast.get_docstring(node).split()[0].rstrip(",;:")
+        is_word = first.isalpha() and first.istitle() and first.lower() not in NO_VERBS.split()
+        # "Returns" is no imperative.
+        is_imperative = is_word and (not first.endswith("s") or first in ENDS_IN_S)
+        assert is_imperative, f"{path}:{node.lineno}: {node.name} begins with {first!r}"
+
+
+def test_name_of_a_class_has_one_meaning():
+    homes: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in tree(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(ids(path))
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 def test_no_drawers_for_odds_and_ends():
     names = {path.stem for path in FILES} | {path.parent.name for path in FILES}
     assert not names & {"utils", "util", "helpers", "misc", "common"}

@@ -1,4 +1,4 @@
-"""One scene and one model, and the three stages on them with few planes and small frames."""
+"""One scene and one model, and encode, render and decode on them with few planes and small frames."""
 
 from __future__ import annotations
 

@@ -12,15 +12,15 @@ from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.rigs import look_at
 from lift3d_cli.procedural import ProceduralScene, TextureLibrary
 from lift3d_cli.procedural.atlas import TextureAtlas
-from lift3d_cli.procedural.builder import Material, SceneBuilder, plain, random_rotation
-from lift3d_cli.procedural.layouts import Stage
+from lift3d_cli.procedural.builder import Material, SolidsBuilder, plain, random_rotation
+from lift3d_cli.procedural.layouts import Arrangement
 from lift3d_cli.procedural.library import _PATTERNS
 from lift3d_cli.procedural.lighting import Light
 from lift3d_cli.procedural.scene import tone_map
 from lift3d_cli.procedural.solids import BOX, ELLIPSOID, FRUSTUM, unit_intervals, unit_normals
 
 K = np.array([[100.0, 0, 70], [0, 100.0, 50], [0, 0, 1]])
-NO_STAGE = Stage(np.zeros(3), np.array([[-9.0] * 3, [9.0] * 3]), (0.0, np.pi), indoors=False)
+NO_ARRANGEMENT = Arrangement(np.zeros(3), np.array([[-9.0] * 3, [9.0] * 3]), (0.0, np.pi), indoors=False)
 
 
 def sunlight(direction=(0.0, 0.0, 1.0), key=1.0, sky=0.0) -> Light:
@@ -32,13 +32,13 @@ def camera_at(position, target, size=(140, 100), up=(0.0, 0.0, 1.0)) -> Camera:
     return Camera(K, look_at(np.array(position, float), np.array(target, float), np.array(up)), *size)
 
 
-def scene_of(builder: SceneBuilder, library: TextureLibrary, light: Light | None = None) -> ProceduralScene:
+def scene_of(builder: SolidsBuilder, library: TextureLibrary, light: Light | None = None) -> ProceduralScene:
     builder.add(BOX, (0, 0, 0), (20, 20, 20), plain(0.5, 0.5, 0.5), hollow=True)
-    return ProceduralScene(builder.build("cpu"), library, light or sunlight(), NO_STAGE)
+    return ProceduralScene(builder.build("cpu"), library, light or sunlight(), NO_ARRANGEMENT)
 
 
 def test_known_sphere_is_where_the_camera_model_puts_it(library):
-    builder = SceneBuilder()
+    builder = SolidsBuilder()
     centre, radius = np.array([0.4, -0.3, 0.2]), 0.5
     builder.add(ELLIPSOID, centre, (radius,) * 3, plain(0.8, 0.1, 0.1))
     camera = camera_at([3, 1, 2], [0, 0, 0])
@@ -57,7 +57,7 @@ def test_known_sphere_is_where_the_camera_model_puts_it(library):
 
 
 def test_depth_is_the_camera_z_not_the_distance(library):
-    builder = SceneBuilder()
+    builder = SolidsBuilder()
     builder.add(BOX, (0, 2, 0), (9, 0.5, 9), plain(0.5, 0.5, 0.5))
     _, depth = scene_of(builder, library).render(camera_at([0, -2, 0], [0, 0, 0]))
     assert np.abs(depth.numpy() - 3.5).max() < 1e-5
@@ -97,7 +97,7 @@ def test_normals_point_out_of_the_solid(kind):
 
 
 def test_thin_rod_far_away_keeps_its_depth(library):
-    builder = SceneBuilder()
+    builder = SolidsBuilder()
     camera = replace(camera_at([0.001, -2, 0], [0, 15, 0]), K=np.array([[2e4, 0, 70], [0, 2e4, 50], [0, 0, 1]]))
     builder.add(FRUSTUM, (0, 15, 0), (0.05, 0.05, 2.0), plain(0.8, 0.8, 0.8))
     _, depth = scene_of(builder, library).render(camera)
@@ -111,7 +111,7 @@ def test_pictures_on_a_face_are_upright_and_not_mirrored():
     quarters[2, 4:, :4] = 1  # blue below left
     stock = TextureLibrary(1, 8, torch.Generator().manual_seed(0))
     stock.atlas = TextureAtlas(quarters[None])
-    builder = SceneBuilder()
+    builder = SolidsBuilder()
     builder.add(BOX, (0, 0, 0), (1, 1, 1), Material(tile=2.0))
     scene = scene_of(builder, stock, sunlight(key=0.0, sky=1.0))
     for side in ((0, -1), (0, 1), (1, 0), (-1, 0)):
@@ -122,7 +122,7 @@ def test_pictures_on_a_face_are_upright_and_not_mirrored():
 
 
 def test_shadow_falls_away_from_the_light(library):
-    builder = SceneBuilder()
+    builder = SolidsBuilder()
     builder.add(BOX, (0, 0, -0.1), (5, 5, 0.1), plain(0.7, 0.7, 0.7))
     builder.add(BOX, (0, 0, 1.0), (0.5, 0.5, 0.1), plain(0.7, 0.7, 0.7))
     camera = camera_at([0, -6, 3], [0, 0, 0])
@@ -137,9 +137,9 @@ def test_sky_is_above_the_horizon():
     picture = torch.zeros(3, 16, 16)
     picture[:, :8] = 1
     stock = TextureLibrary.of({"sky": picture})
-    builder = SceneBuilder()
+    builder = SolidsBuilder()
     builder.add(ELLIPSOID, (0, 0, 0), (30, 30, 30), Material(mirrored=True, emissive=True), hollow=True)
-    scene = ProceduralScene(builder.build("cpu"), stock, sunlight(), NO_STAGE)
+    scene = ProceduralScene(builder.build("cpu"), stock, sunlight(), NO_ARRANGEMENT)
     image, _ = scene.render(camera_at([0, 0, 0], [1, 2, 0]))
     assert image[:, :30].min() > 0.8
     assert image[:, 70:].max() < 0.3

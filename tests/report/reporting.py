@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.cli.app import app
 from lift3d_cli.pipeline.workspace import Workspace
-from lift3d_cli.report.collect import Run, default_results
+from lift3d_cli.report.collect import ReportedRender, default_results
 from lift3d_cli.scene.load import load_scene
 
 METRICS = {
@@ -29,11 +29,11 @@ def lift3d(*argv: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
-def open_run(folder: Path, max_frames: int = 60) -> Run:
+def open_run(folder: Path, max_frames: int = 60) -> ReportedRender:
     """The only render of the scene in a folder."""
     workspace = Workspace(load_scene(folder / "scene"), SceneCache(folder / "scene" / ".lift3d"))
     (manifest,) = folder.glob("scene/.lift3d/renders/*/manifest.json")
-    return Run(manifest.parent, workspace, folder / default_results(manifest.parent), max_frames)
+    return ReportedRender(manifest.parent, workspace, folder / default_results(manifest.parent), max_frames)
 
 
 def data_of(html: str) -> dict:

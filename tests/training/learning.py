@@ -21,7 +21,7 @@ def write_photos(folder: Path, picture: Callable[[int], np.ndarray], number: int
     return folder
 
 
-def share_left(run: loop.Run, steps: int) -> float:
+def share_left(run: loop.TrainingRun, steps: int) -> float:
     """The loss after some steps as a share of that before, of the same crops: the steps' own differ too much."""
 
     def loss() -> float:

@@ -76,7 +76,7 @@ def test_a_few_steps_lower_the_loss(small, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_WARM_UP_STEPS", 1)
     torch.manual_seed(0)
     task = colorizer.ColorizerTask([_photo(i) for i in range(4)], [], 20)
-    run = loop.Run(_config(tmp_path, steps=40, learning_rate=5e-3), task)
+    run = loop.TrainingRun(_config(tmp_path, steps=40, learning_rate=5e-3), task)
     assert share_left(run, 20) < 0.7
 
 

@@ -13,8 +13,8 @@ from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.pipeline.renderers import load_network, make_renderer
 from lift3d_cli.training import corrector
 from lift3d_cli.training.corrector import CorrectorTask, PredictionTask, disturb
-from lift3d_cli.training.loop import CHECKPOINT, CURVES, Run
-from lift3d_cli.training.train import command_of, train
+from lift3d_cli.training.loop import CHECKPOINT, CURVES, TrainingRun
+from lift3d_cli.training.train import train, train_command
 from lift3d_cli.weights import read_manifest
 
 CPU = torch.device("cpu")
@@ -47,7 +47,7 @@ def test_truth_and_blend_of_an_example_belong_together(config):
 def test_only_the_corrector_learns(config):
     network = Lift3DNetwork()
     before = {name: t.clone() for name, t in network.state_dict().items()}
-    Run(config, CorrectorTask(config, network, CPU)).advance()
+    TrainingRun(config, CorrectorTask(config, network, CPU)).advance()
     changed = {n.split(".")[0] for n, t in network.state_dict().items() if not torch.equal(t, before[n])}
     assert changed == {"corrector"}
 
@@ -57,7 +57,7 @@ def test_the_head_of_feature_prediction_learns_and_nothing_else(config):
     task = PredictionTask(config, network, CPU)
     before = {name: t.clone() for name, t in network.state_dict().items()}
     head = [p.clone() for p in task.prediction.parameters()]
-    Run(config, task).advance()
+    TrainingRun(config, task).advance()
     assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
     assert any(not torch.equal(a, b) for a, b in zip(head, task.prediction.parameters(), strict=True))
 
@@ -82,7 +82,7 @@ def test_train_writes_weights_that_render_and_says_how_they_came_about(config, t
     assert (config.run / CHECKPOINT).exists()
     assert (config.run / CURVES).read_text().startswith("step,minutes,loss,")
     facts = read_manifest(config.run)["weights.safetensors"]
-    assert facts["command"] == command_of(config)
+    assert facts["command"] == train_command(config)
     assert "corrected_scene" in facts["scores"]
     load_network(str(path))
     assert make_renderer(RenderConfig(weights=str(path))).corrector is not None

@@ -18,7 +18,7 @@ from lift3d_cli.machine.parallel import mapped
 from lift3d_cli.training import loop
 
 
-class Line(loop.Task):
+class Line(loop.TrainingTask):
     """Fits a line through the points of another."""
 
     def __init__(self, nan_at: int = -1) -> None:
@@ -59,17 +59,17 @@ class Clock:
     """A clock on which every step takes a second."""
 
     def __init__(self, monkeypatch) -> None:
-        self.now, advance = 0.0, loop.Run.advance
+        self.now, advance = 0.0, loop.TrainingRun.advance
         self.rates: list[float] = []
 
-        def ticking(run: loop.Run) -> float:
+        def ticking(run: loop.TrainingRun) -> float:
             loss = advance(run)
             self.rates.append(run._optimizer.param_groups[0]["lr"])
             self.now += 1
             return loss
 
         monkeypatch.setattr(loop.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(loop.Run, "advance", ticking)
+        monkeypatch.setattr(loop.TrainingRun, "advance", ticking)
 
 
 def test_a_schedule_in_minutes_is_over_when_they_are(tmp_path, monkeypatch):
@@ -95,8 +95,8 @@ def test_a_run_that_was_stopped_and_resumed_follows_the_same_schedule(tmp_path, 
 
 def test_checkpoint_is_written_every_two_minutes(tmp_path, monkeypatch):
     Clock(monkeypatch)
-    saved, save = [], loop.Run.save
-    monkeypatch.setattr(loop.Run, "save", lambda run: (saved.append(run.seconds), save(run)))
+    saved, save = [], loop.TrainingRun.save
+    monkeypatch.setattr(loop.TrainingRun, "save", lambda run: (saved.append(run.seconds), save(run)))
     list(loop.train(settings(tmp_path, minutes=7, evaluate_every=10**6), Line()))
     assert saved == [121, 242, 363, 420]
 
@@ -130,7 +130,7 @@ def test_curves_are_drawn(tmp_path):
 
 def test_step_whose_loss_is_not_finite_changes_nothing(tmp_path):
     task = Line(nan_at=0)
-    run = loop.Run(settings(tmp_path), task)
+    run = loop.TrainingRun(settings(tmp_path), task)
     before = weights_of(task)
     assert math.isnan(run.advance())
     assert run.step == 1
@@ -150,7 +150,7 @@ def test_step_of_several_examples_follows_the_mean_of_their_gradients(tmp_path, 
     seeded = [random.Random(seed) for seed in ("0/0", "0/0/1", "0/0/2")]
     losses = [task.loss(rng, rng.getrandbits(32)) for rng in seeded]  # the first number is torch's seed
     want = torch.autograd.grad(sum(losses) / 3, list(task.network.parameters()))
-    loss = loop.Run(settings(tmp_path, batch=3), task).advance()
+    loss = loop.TrainingRun(settings(tmp_path, batch=3), task).advance()
     assert loss == pytest.approx(sum(float(loss.detach()) for loss in losses) / 3)
     for parameter, gradient in zip(task.network.parameters(), want, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
@@ -172,7 +172,7 @@ def test_example_whose_loss_is_not_finite_does_not_count(tmp_path):
             return self.network.weight.sum() * (math.nan if self.calls == 1 else 1)
 
     task = HalfNan()
-    loss = loop.Run(settings(tmp_path, batch=2), task).advance()
+    loss = loop.TrainingRun(settings(tmp_path, batch=2), task).advance()
     assert math.isfinite(loss)
     assert torch.isfinite(weights_of(task)).all()
 
@@ -181,7 +181,7 @@ def test_example_whose_loss_is_not_finite_does_not_count(tmp_path):
 def test_foreign_checkpoint_is_refused_in_one_line(tmp_path, content):
     (tmp_path / loop.CHECKPOINT).write_bytes(content)
     with pytest.raises(ModelError, match="not a checkpoint of this training"):
-        loop.Run(settings(tmp_path, resume=True), Line())
+        loop.TrainingRun(settings(tmp_path, resume=True), Line())
 
 
 class Halving(MixedPrecision):
@@ -210,7 +210,7 @@ def test_module_in_bfloat16_gives_and_learns_nearly_the_same_in_float32():
 
 def test_scored_and_left_in_the_end_is_the_average_of_the_steps(tmp_path):
     task = Line()
-    run = loop.Run(settings(tmp_path, steps=200), task)
+    run = loop.TrainingRun(settings(tmp_path, steps=200), task)
     seen = []
     for _ in range(60):
         run.advance()

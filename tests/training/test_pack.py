@@ -103,7 +103,7 @@ def test_kit_trains_evaluates_and_goes_on_where_it_was(material, tmp_path):
     with safetensors.safe_open(out / "state.safetensors", "pt") as file:
         assert 25 < float(file.metadata()["seconds"]) < 60
     found = json.loads((out / "figures.json").read_text())
-    assert {"before", "after", "training_speed", "stages"} <= set(found)
+    assert {"before", "after", "training_speed", "frame_steps"} <= set(found)
     assert found["after"]["mean"]["psnr"] > 15
     assert Image.open(out / "sheet.jpg").width > 100
     assert load_weights_of(out / "weights.safetensors")

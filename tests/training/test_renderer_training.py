@@ -18,16 +18,15 @@ from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal.sweep import Frustum
 from lift3d_cli.procedural.stream import StreamSpec
 from lift3d_cli.training.batches import Batches
-from lift3d_cli.training.loop import Run
+from lift3d_cli.training.loop import TrainingRun
 from lift3d_cli.training.procedural_scenes import ProceduralScenes, ProceduralWorkers
-from lift3d_cli.training.renderer import RendererTask, loss_of, render_crops
+from lift3d_cli.training.renderer import RendererTask, loss_of, render_crops, true_positions
 from lift3d_cli.training.renderer_data import (
     CPU_CROP,
     CropSize,
     Draw,
     Example,
     assemble,
-    true_positions,
 )
 
 CPU = torch.device("cpu")
@@ -122,7 +121,7 @@ def test_a_few_steps_on_one_example_lower_its_loss(tmp_path, monkeypatch, single
         with torch.no_grad():
             return float(loss_of(*render_crops(task.network, example_of([one]), single_stage), example_of([one])))
 
-    run, before = Run(TrainConfig(steps=1000, run=tmp_path), task), loss()
+    run, before = TrainingRun(TrainConfig(steps=1000, run=tmp_path), task), loss()
     for _ in range(4):
         run.step = 100  # past the warm-up
         run.advance()
@@ -135,7 +134,7 @@ def test_the_batched_path_of_a_gpu_lowers_the_loss_on_a_cpu(tmp_path, monkeypatc
     task = RendererTask(config, Lift3DNetwork(), CPU, is_batched=True)
     some = [draw(number, TINY) for number in range(2)]
     monkeypatch.setattr(task, "_draw", lambda rng, drawn: some[rng.randrange(2)])
-    run = Run(config, task)
+    run = TrainingRun(config, task)
     run.step = 100
     losses = [run.advance() for _ in range(24)]
     task.close()
@@ -163,7 +162,7 @@ def test_only_the_part_that_is_trained_changes(tmp_path, monkeypatch):
         before = {name: t.clone() for name, t in network.state_dict().items()}
         task = RendererTask(TrainConfig(run=tmp_path), network, CPU, single_stage)
         monkeypatch.setattr(task, "_draw", lambda rng, drawn: one)
-        Run(TrainConfig(run=tmp_path), task).advance()
+        TrainingRun(TrainConfig(run=tmp_path), task).advance()
         changed = {n.split(".")[0] for n, t in network.state_dict().items() if not torch.equal(t, before[n])}
         assert changed == learning
 
@@ -183,7 +182,7 @@ def test_example_without_a_known_pixel_is_passed_over(tmp_path, monkeypatch):
     unknown = replace(one, target=lambda: replace(target, valid=target.valid & False))
     task = RendererTask(TrainConfig(run=tmp_path), Lift3DNetwork(), CPU)
     monkeypatch.setattr(task, "_draw", lambda rng, drawn: unknown)
-    assert math.isnan(Run(TrainConfig(run=tmp_path), task).advance())
+    assert math.isnan(TrainingRun(TrainConfig(run=tmp_path), task).advance())
 
 
 def test_folder_without_photos_for_textures_is_refused(tmp_path):
@@ -274,7 +273,7 @@ def test_a_gpu_renders_crops_and_learns_from_them_as_a_cpu_does():
 def test_training_on_a_gpu_lowers_the_loss(tmp_path):
     config = TrainConfig(run=tmp_path, batch=2, seed=3, learning_rate=3e-3, steps=10_000)
     task = RendererTask(config, Lift3DNetwork(), torch.device("cuda"))
-    run = Run(config, task)
+    run = TrainingRun(config, task)
     run.step = 100
     losses = [run.advance() for _ in range(24)]
     task.close()

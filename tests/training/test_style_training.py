@@ -85,7 +85,7 @@ def test_a_few_steps_bring_the_style_nearer(vgg_file, small, tmp_path, monkeypat
     monkeypatch.setattr(loop, "FROZEN_FROM", 1)  # a few steps know no statistics
     torch.manual_seed(0)
     task = style.StyleTask([_photo(i) for i in range(4)], [_photo(9)], style.Vgg(vgg_file), 30)
-    run = loop.Run(TrainConfig("style", run=tmp_path, steps=30, learning_rate=1e-2), task)
+    run = loop.TrainingRun(TrainConfig("style", run=tmp_path, steps=30, learning_rate=1e-2), task)
     assert share_left(run, 16) < 0.7
 
 

@@ -13,7 +13,7 @@ from learning import write_photos
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.models.builtin.tiny_superres import SuperresNet, TinySuperres
 from lift3d_cli.training import loop, superres
-from lift3d_cli.training.photos import moved
+from lift3d_cli.training.photo_set import moved
 from lift3d_cli.weights import read_manifest
 
 

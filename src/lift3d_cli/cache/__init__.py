@@ -1,1 +1,1 @@
-"""What lift3d keeps on disk: features, undistorted photos, renders. The format is in `docs/cache-format.md`."""
+"""The files that lift3d keeps: features, undistorted photos, renders. The format is in `docs/cache-format.md`."""

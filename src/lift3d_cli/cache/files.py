@@ -1,4 +1,4 @@
-"""One file of the cache: written whole, and read only if it is what its reader asks for. Imports torch on first use."""
+"""One file of the cache: written atomically, and read only if its keys match. Imports torch on first use."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _MAX_TEXT_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A safetensors file and what must be in it. Nothing is read until a method is called.
+    """A safetensors file and its expected keys. Nothing is read until a method is called.
 
     Args:
         path: the file.
         kind: "features", "frame", "photo", ...
-        keys: identity of what it was made from; a file with other keys is not read.
+        keys: identity of its inputs; a file with other keys is not read.
         hint: the command that makes the file, for error messages.
     """
 
@@ -43,7 +43,7 @@ class TensorFile:
     hint: str
 
     def is_valid(self) -> bool:
-        """True if the file can be read: it has its full length and the right keys. Reads the header only."""
+        """Return True if the file has its full length and the right keys; only its header is read."""
         try:
             with self._open("np"):
                 return True
@@ -62,10 +62,10 @@ class TensorFile:
         """Write a feature map.
 
         Args:
-            data: its cells.
-            grid: where they lie in the image.
-            dtype: to store the features as, a key of `DTYPES`.
-            extra: other tensors of the same image, stored as they are.
+            data: features of the cells.
+            grid: grid of the cells in the image.
+            dtype: storage type of the features, a key of `DTYPES`.
+            extra: other tensors of the same image, stored unchanged.
             later: writes the file, whose bytes are made now: the caller may reuse the tensors.
             facts: JSON values for people and later versions; not part of the identity.
 
@@ -77,7 +77,7 @@ class TensorFile:
 
         target = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
         features = data.detach().to("cpu", target)
-        # The extremes are NaN if any value is; looking at them is ten times faster than isfinite of every value.
+        # The extremes are NaN if any value is; computing them is ten times faster than isfinite of every value.
         if not torch.isfinite(torch.stack(features.aminmax())).all():
             peak = float(data.detach().abs().max())
             raise ModelError(f"features up to {peak:.3g} do not fit {dtype}. hint: --dtype bf16 or --dtype fp32")
@@ -87,15 +87,15 @@ class TensorFile:
         later(write_atomic, self.path, save(tensors, metadata))
 
     def read_map(self, device: str = "cpu") -> tuple[Tensor, FeatureGrid, dict[str, Tensor]]:
-        """The features as stored, their grid, and the other tensors of the file.
+        """Read the features as stored, their grid, and the other tensors of the file.
 
         Raises:
-            CacheError: if the file is missing, damaged, or not the one asked for.
+            CacheError: if the file is missing, damaged, or has other keys.
         """
         from lift3d_cli.geometry.grids import FeatureGrid
 
         with self._open("pt", str(device)) as (file, grid):
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is not a dict
         return tensors.pop("features"), FeatureGrid(**grid), tensors
 
     def write_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -107,22 +107,22 @@ class TensorFile:
         write_atomic(self.path, save(contiguous, file_metadata(self.kind, self.keys)))
 
     def read_arrays(self) -> dict[str, np.ndarray]:
-        """Undo `write_arrays`.
+        """Read the arrays that `write_arrays` wrote.
 
         Raises:
-            CacheError: if the file is missing, damaged, or not the one asked for.
+            CacheError: if the file is missing, damaged, or has other keys.
         """
         with self._open("np") as (file, _):
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
     @contextmanager
     def _open(self, framework: str, device: str = "cpu") -> Iterator[tuple[Any, dict[str, Any]]]:
-        """The file, memory-mapped, and the arguments of the grid of its features, if it is a map; all checked.
+        """Open the file memory-mapped, check it, and yield it with the arguments of its feature grid, if it has one.
 
-        safetensors itself refuses headers that lie: it wants offsets that cover the file exactly, without gaps.
+        safetensors itself rejects inconsistent headers: offsets must cover the file exactly, without gaps.
         """
         with _cache_errors(self.path, self.hint):
-            if not self.path.is_file():  # a pipe of this name would be waited on for ever
+            if not self.path.is_file():  # opening a pipe of this name would block
                 raise FileNotFoundError
             with safe_open(self.path, framework=framework, device=device) as file:
                 document = parse_file_metadata(file.metadata(), self.kind, self.keys)
@@ -136,7 +136,7 @@ class TensorFile:
 
 
 def read_document(path: Path, parse: Callable[[str], T], hint: str) -> T:
-    """`parse` of the text of a JSON file.
+    """Read a JSON file, and apply `parse` to its text.
 
     Raises:
         CacheError: if the file cannot be read or `parse` raises ValueError.
@@ -151,7 +151,7 @@ def read_document(path: Path, parse: Callable[[str], T], hint: str) -> T:
 
 @contextmanager
 def _cache_errors(path: Path, hint: str) -> Iterator[None]:
-    """Turn what reading a file raises into one line with its path and the way out."""
+    """Convert errors of reading a file to one line with its path and a hint."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,7 +1,7 @@
 """The cache format as pure functions: schema number, keys, and the metadata of each file. Needs no torch.
 
-A function here that finds fault with a file raises `ValueError` with the reason alone; `cache/files.py` adds the
-path and the hint.
+A function here that finds a file invalid raises `ValueError` with the reason only; `cache/files.py` adds the path and
+the hint.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ SCHEMA = 1
 """Part of every key and file. Raise it when an old file would be misread; see `docs/cache-format.md`."""
 
 DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
-"""What features are stored as: our name -> that of safetensors."""
+"""Storage types of features: our name -> safetensors' name."""
 
 
 def canonical_json(value: object) -> str:
-    """JSON with one spelling per value: sorted keys, no spaces, floats as `repr`, ASCII only.
+    """Write JSON with one spelling per value: sorted keys, no spaces, floats as `repr`, ASCII only.
 
     Raises:
-        ValueError, TypeError: if something in it is NaN, infinite or has no JSON form.
+        ValueError, TypeError: if a value is NaN, infinite or has no JSON form.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def key_of(kind: str, ingredients: Mapping[str, object]) -> str:
-    """The identity of an artefact: sha256, as hex, of everything it was made from.
+    """Return the identity of an artefact: sha256, as hex, of everything it was made from.
 
     Args:
         kind: such as "render"; artefacts of two kinds never have the same key.
@@ -54,14 +54,14 @@ def photo_key(
     distortion: tuple[str, Sequence[float]] | None,
     working_size: tuple[int, int],
 ) -> str:
-    """Key of one photo as an encoder sees it: undistorted, masked and resized to `working_size` (width, height).
+    """Return the key of a photo as encoded: undistorted, masked and resized to `working_size` (width, height).
 
-    The pose is no ingredient: a photo that is moved in the world keeps its pixels, so it keeps its features. Hashes are
-    of the files' bytes.
+    The pose is not part of it: a photo that is moved in the world keeps its pixels, so it keeps its features. Hashes
+        are of the files' bytes.
     """
 
     def plain(numbers: Sequence[float]) -> list[float]:
-        return [float(x) + 0.0 for x in numbers]  # -0.0 equals 0.0 but is spelled otherwise; -0.0 + 0.0 is 0.0
+        return [float(x) + 0.0 for x in numbers]  # -0.0 equals 0.0 but is spelled differently; -0.0 + 0.0 is 0.0
 
     return key_of(
         "photo",
@@ -77,14 +77,14 @@ def photo_key(
 
 
 def encoder_key(fingerprint: Mapping[str, object], dtype: str) -> str:
-    """Key of what turns photos into features.
+    """Return the key of an encoder with its settings.
 
     Args:
-        fingerprint: JSON values that together say which weights, settings and code these are.
+        fingerprint: JSON values that identify weights, settings and code.
         dtype: a key of `DTYPES`.
 
     Raises:
-        ModelError: if the fingerprint has something without a JSON form; a model's own settings are part of it.
+        ModelError: if a value of the fingerprint has no JSON form; it includes the model's own settings.
     """
     try:
         return key_of("encoder", {"fingerprint": fingerprint, "dtype": dtype})
@@ -93,18 +93,18 @@ def encoder_key(fingerprint: Mapping[str, object], dtype: str) -> str:
 
 
 def slug(text: str, fallback: str) -> str:
-    """`text` as a part of a file name that every file system takes; it is for people, the key identifies."""
+    """Convert `text` to a part of a file name for all file systems; it is for people, the key identifies."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:48].strip("-.") or fallback
 
 
 @dataclass(frozen=True)
 class PhotoRecord:
-    """A photo as the cache knows it.
+    """A photo's identity in the cache.
 
     Args:
         name: `View.name`, for messages and file names.
         key: see `photo_key`.
-        size: (width, height) the encoder sees, in pixels.
+        size: (width, height) that the encoder sees, in pixels.
     """
 
     name: str
@@ -124,12 +124,12 @@ class PhotoRecord:
 
 @dataclass(frozen=True)
 class EncoderRecord:
-    """What makes features: the content of `encoder.json`.
+    """The encoder that made some features: the content of `encoder.json`.
 
     Args:
-        name: of the model, as in its spec.
-        ref: what the user's `--model` said.
-        dtype: of the stored features, a key of `DTYPES`.
+        name: name of the model, as in its spec.
+        ref: the user's `--model` argument.
+        dtype: storage type of the features, a key of `DTYPES`.
         fingerprint: see `encoder_key`.
         spec: facts for later commands (channels, stride, ...) that would otherwise need the model to be loaded.
     """
@@ -152,7 +152,7 @@ class EncoderRecord:
 
     @property
     def seed(self) -> int:
-        """What random numbers of the encoder started from."""
+        """Seed of the encoder's random numbers."""
         return self.fingerprint["seed"]
 
     @property
@@ -161,7 +161,7 @@ class EncoderRecord:
         return f"{slug(self.name, 'model')}-{self.key[:8]}"
 
     def to_json(self) -> str:
-        """The text of `encoder.json`."""
+        """Return the text of `encoder.json`."""
         facts = {"name": self.name, "ref": self.ref, "dtype": self.dtype}
         return document_json("encoder", key=self.key, fingerprint=self.fingerprint, spec=self.spec, **facts)
 
@@ -170,7 +170,7 @@ class EncoderRecord:
         """Read `encoder.json`.
 
         Raises:
-            ValueError: if it is not one, or its key is not that of its content.
+            ValueError: if the text is not one, or its key does not match its content.
         """
         document = parse_document(text, "encoder")
         texts = [document.get(field) for field in ("name", "ref", "dtype")]
@@ -184,12 +184,12 @@ class EncoderRecord:
 
 
 def document_json(kind: str, **fields: object) -> str:
-    """A JSON document of this schema, as canonical JSON."""
+    """Write a document of this schema as canonical JSON."""
     return canonical_json({"schema": SCHEMA, "kind": kind, **fields})
 
 
 def parse_document(text: str, kind: str) -> dict[str, Any]:
-    """Undo `document_json`.
+    """Parse what `document_json` wrote.
 
     Raises:
         ValueError: if the text is not a document of this kind and schema.
@@ -213,15 +213,15 @@ def parse_document(text: str, kind: str) -> dict[str, Any]:
 
 
 def file_metadata(kind: str, keys: Mapping[str, object], **facts: object) -> dict[str, str]:
-    """Metadata of a safetensors file: one entry, since several would be written in an order that changes."""
+    """Make the metadata of a safetensors file: a single entry, since several would be written in varying order."""
     return {"lift3d": document_json(kind, keys=keys, **facts)}
 
 
 def parse_file_metadata(metadata: Mapping[str, str] | None, kind: str, keys: Mapping[str, object]) -> dict[str, Any]:
-    """Undo `file_metadata` and hold the file to its keys.
+    """Parse what `file_metadata` made, and compare its keys.
 
     Raises:
-        ValueError: if it is not of this kind and schema, or was made from something else.
+        ValueError: if it has another kind or schema, or other keys.
     """
     document = parse_document((metadata or {}).get("lift3d", "null"), kind)
     if document.get("keys") != keys:
@@ -233,20 +233,20 @@ def parse_file_metadata(metadata: Mapping[str, str] | None, kind: str, keys: Map
 
 
 def grid_json(grid: Any) -> dict[str, object]:
-    """A `FeatureGrid` as JSON values."""
+    """Convert a `FeatureGrid` to JSON values."""
     numbers = {"scale": [float(x) for x in grid.scale], "offset": [float(x) for x in grid.offset]}
     return {"width": int(grid.width), "height": int(grid.height), **numbers}
 
 
 def check_map(document: Mapping[str, Any], dtype: str, shape: Sequence[int]) -> dict[str, Any]:
-    """The arguments of the `FeatureGrid` that a file's metadata states.
+    """Return the arguments of the `FeatureGrid` in a file's metadata.
 
     Args:
         document: from `parse_file_metadata`.
-        dtype, shape: of the tensor "features", as the file's header says.
+        dtype, shape: those of the tensor "features" in the file's header.
 
     Raises:
-        ValueError: if tensor and metadata disagree, or the grid is none.
+        ValueError: if tensor and metadata disagree, or the grid is invalid.
     """
     grid = document.get("grid")
     if not isinstance(grid, dict) or dtype != DTYPES.get(str(document.get("dtype"))):

@@ -1,4 +1,4 @@
-"""Frames in a folder: a manifest and a file per frame, which an interrupted run fills further."""
+"""A folder of frames: a manifest and one file per frame; an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lift3d_cli.cache.files import TensorFile, read_document
 from lift3d_cli.cache.format import DTYPES, canonical_json, document_json, key_of, parse_document
 from lift3d_cli.errors import CacheError
-from lift3d_cli.machine.atomic import Later, at_once, sweep, write_atomic
+from lift3d_cli.machine.atomic import Later, at_once, remove_leftovers, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lift3d_cli.geometry.grids import FeatureGrid
 
-F = TypeVar("F", bound="Frames")
+F = TypeVar("F", bound="FrameFolder")
 
 MANIFEST = "manifest.json"
 _HINT = "lift3d render SCENE"
@@ -27,17 +27,17 @@ _MAX_FRAMES = 99999  # five digits in a file name
 
 
 def render_key(content: Mapping[str, object]) -> str:
-    """Key of a render: of everything that its frames depend on."""
+    """Return the key of a render, from everything that its frames depend on."""
     return key_of("render", content)
 
 
 def by_last_use(files: Iterable[Path]) -> list[Path]:
-    """Sort files that each run writes or touches; the last one used is at the end."""
+    """Sort files that each run writes or touches by time; the last one used is at the end."""
     return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path))
 
 
-class Frames:
-    """The frames of one folder. Get them from `create` or `open`.
+class FrameFolder:
+    """The frames of one folder; made by `create` or `open`.
 
     Attributes:
         root: the folder.
@@ -57,26 +57,26 @@ class Frames:
 
     @classmethod
     def create(cls: type[F], root: Path, content: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> F:
-        """Begin frames in `root`, or go on with the same ones.
+        """Start frames in `root`, or resume the same ones.
 
         Args:
-            root: the folder; need not exist.
+            root: the folder; it need not exist.
             content: see the class. The full key is compared, so a folder never mixes two renders.
-            facts: see the class; without any, those of an earlier run stay.
+            facts: see the class; if None, those of an earlier run stay.
 
         Raises:
-            CacheError: if another render is there, or the folder cannot be written.
+            CacheError: if the folder has another render, or cannot be written.
         """
-        # Through JSON, so that a render that is gone on with has the same content, lists for tuples, as a new one.
+        # Through JSON, so that the content of a new render equals that of a resumed one, with lists for tuples.
         frames = cls(root, json.loads(canonical_json(content)), json.loads(canonical_json(facts or {})))
         manifest = root / MANIFEST
         if manifest.exists():
             there = cls.open(root)
             if there.key != frames.key:
                 raise CacheError(f"{root}: holds another render. hint: name another folder, or delete this one")
-            sweep(root)
+            remove_leftovers(root)
             if facts is None or there.facts == frames.facts:
-                with contextlib.suppress(OSError):  # a render that cannot be written can still be read
+                with contextlib.suppress(OSError):  # a render in a read-only folder can still be read
                     os.utime(manifest)  # the latest manifest is that of the last run
                 return there
         document = document_json("render", key=frames.key, content=frames.content, facts=frames.facts)
@@ -88,30 +88,30 @@ class Frames:
         """Open the frames in `root`.
 
         Raises:
-            CacheError: if there is none, or its manifest is damaged or of another version.
+            CacheError: if there are none, or their manifest is damaged or of another version.
         """
         return read_document(root / MANIFEST, lambda text: cls(root, *_parse_manifest(text)), _HINT)
 
     @property
     def num_frames(self) -> int:
-        """Count the frames of the whole path, rendered or not."""
+        """Number of frames of the whole path, rendered or not."""
         return self.content["frames"]
 
     @property
     def dtype(self) -> str:
-        """Name what the features are stored as, a key of `DTYPES`."""
+        """Storage type of the features, a key of `DTYPES`."""
         return self.content["dtype"]
 
     def frame_path(self, index: int) -> Path:
-        """Features of a frame."""
+        """Return the path of a frame's features."""
         return self.root / "frames" / f"{index:05d}.safetensors"
 
     def has_frame(self, index: int) -> bool:
-        """True if `read_frame` would succeed."""
+        """Return True if `read_frame` would succeed."""
         return self._frame(index).is_valid()
 
     def missing(self) -> list[int]:
-        """The frames that still have to be rendered."""
+        """List the frames that still have to be rendered."""
         return [index for index in range(self.num_frames) if not self.has_frame(index)]
 
     def write_frame(
@@ -127,7 +127,7 @@ class Frames:
         Args:
             index: from 0.
             data, grid: the features.
-            extra: other tensors of the frame, such as its coverage, stored as they are.
+            extra: other tensors of the frame, such as its coverage, stored unchanged.
             later: writes the file.
 
         Raises:
@@ -136,10 +136,10 @@ class Frames:
         self._frame(index).write_map(data, grid, self.dtype, extra, later)
 
     def read_frame(self, index: int, device: str = "cpu") -> tuple[Tensor, FeatureGrid, dict[str, Tensor]]:
-        """Features, grid and extra tensors of a frame.
+        """Read features, grid and extra tensors of a frame.
 
         Raises:
-            CacheError: if the frame is missing, damaged, or of another render.
+            CacheError: if the frame is missing, damaged, or belongs to another render.
         """
         return self._frame(index).read_map(device)
 
@@ -148,7 +148,7 @@ class Frames:
 
 
 def _parse_manifest(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`content` and `facts` of a manifest."""
+    """Return `content` and `facts` of a manifest."""
     document = parse_document(text, "render")
     content, facts = document.get("content"), document.get("facts")
     if not isinstance(content, dict) or not isinstance(facts, dict):

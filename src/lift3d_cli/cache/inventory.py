@@ -1,4 +1,4 @@
-"""What a cache holds, and removing what nothing explains any more. Needs no torch."""
+"""List what a cache holds, and remove what is no longer needed. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from lift3d_cli.cache.files import read_document
 from lift3d_cli.cache.format import EncoderRecord
 from lift3d_cli.errors import CacheError
-from lift3d_cli.machine.atomic import sweep
+from lift3d_cli.machine.atomic import remove_leftovers
 
 
 @dataclass(frozen=True)
 class Holding:
-    """One line of an inventory.
+    """An entry of the inventory: a folder, or a file of arrays.
 
     Args:
         kind: "features", "photos", "surfaces", "arrays" or "render".
-        path: the folder, or the file of arrays.
-        num_files: how many photos, frames or arrays; a manifest is not counted.
-        num_bytes: on disk, everything in the folder.
-        encoder: of features.
-        problem: why it cannot be used, or None.
+        path: path of the folder, or of the file of arrays.
+        num_files: number of photos, frames or arrays; a manifest does not count.
+        num_bytes: size on disk of everything in the folder.
+        encoder: the encoder, for features.
+        problem: why it is unusable, or None.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class Holding:
 
 
 def inventory(root: Path) -> list[Holding]:
-    """List all in a scene's cache: features by encoder, photos, surfaces, arrays, renders. Reads no tensor."""
+    """List everything in a scene's cache: features by encoder, photos, surfaces, arrays, renders. Reads no tensor."""
     holdings = []
     for folder in _folders(root / "feats"):
         encoder, problem = None, None
@@ -52,12 +52,12 @@ def inventory(root: Path) -> list[Holding]:
 
 
 def prune(root: Path, keep: Iterable[Path]) -> int:
-    """Remove features, photos, arrays and renders that are not in `keep`; returns the bytes freed.
+    """Remove features, photos, arrays and renders that are not in `keep`; return the bytes freed.
 
-    Not while another process writes to this cache: what it just made may not be in `keep`.
+    No other process may be writing to this cache: what it just wrote may not be in `keep`.
 
     Args:
-        root: the scene's cache; files in it that lift3d does not make stay, and so does what a link leads to.
+        root: the scene's cache; files that lift3d does not make stay, and so do the targets of links.
         keep: files and whole folders. An `encoder.json` stays as long as features do.
     """
     kept = {os.path.abspath(path) for path in keep}
@@ -68,7 +68,7 @@ def prune(root: Path, keep: Iterable[Path]) -> int:
         absolute = Path(os.path.abspath(path))
         return any(str(p) in kept for p in (absolute, *absolute.parents))
 
-    freed = sweep(root)
+    freed = remove_leftovers(root)
     patterns = ["*.safetensors", "photos/*.safetensors", "surfaces/*.safetensors", "feats/*/*.safetensors"]
     patterns += [f"renders/*/{name}" for name in ("frames/*.safetensors", "color/*.png", "manifest.json")]
     candidates = [path for pattern in patterns for path in root.glob(pattern)]
@@ -95,7 +95,7 @@ def _holding(kind: str, path: Path, encoder: EncoderRecord | None = None, proble
 
 
 def _remove(path: Path) -> int:
-    """Delete one file; returns its size, 0 if it cannot be deleted."""
+    """Delete a file; return its size, or 0 if it cannot be deleted."""
     with contextlib.suppress(OSError):
         size = path.lstat().st_size
         path.unlink()

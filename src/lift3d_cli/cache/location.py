@@ -1,4 +1,4 @@
-"""Where the cache of a scene is. Needs no torch."""
+"""The location of a scene's cache. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from lift3d_cli.errors import CacheError
 
 
 class CacheLocation(NamedTuple):
-    """A scene's cache folder, which need not exist yet, and a line for the user if it is not where one would look."""
+    """A scene's cache folder, which need not exist yet, and a note for the user if its place is unusual."""
 
     path: Path
     note: str | None = None
 
 
 def cache_dir(scene_root: Path, cache_option: str | Path | None = None) -> CacheLocation:
-    """Decide where the cache of a scene is; makes nothing.
+    """Decide where the cache of a scene is; nothing is created.
 
-    In this order: a folder of its own within `cache_option`, within the folder that `LIFT3D_CACHE` names,
-    `<scene>/.lift3d`, and where that cannot be written, within `$XDG_CACHE_HOME/lift3d`.
+    In this order: a folder of its own in `cache_option`, in the folder that `LIFT3D_CACHE` names, `<scene>/.lift3d`,
+    and, if that cannot be written, a folder of its own in `$XDG_CACHE_HOME/lift3d`.
 
     Args:
         scene_root: the scene's folder.
-        cache_option: what `--cache` said, or None.
+        cache_option: the `--cache` argument, or None.
 
     Raises:
-        CacheError: if a folder of the user's is needed and there is no home.
+        CacheError: if the user's home is needed and there is none.
     """
-    scene = scene_root.resolve()  # one cache, whichever link leads to the scene
+    scene = scene_root.resolve()  # one cache per scene, whichever link leads to it
     chosen = cache_option or os.environ.get("LIFT3D_CACHE")
     if chosen:
         return CacheLocation(_within(_expand(Path(chosen)), scene))
     default = scene_root / ".lift3d"
     if os.access(default if os.path.exists(default) else scene_root, os.W_OK | os.X_OK):
         return CacheLocation(default)
-    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))  # a relative one is to be ignored, says the XDG specification
+    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))  # the XDG specification says to ignore a relative one
     path = _within((xdg if xdg.is_absolute() else _expand(Path("~/.cache"))) / "lift3d", scene)
     return CacheLocation(path, f"{scene_root} cannot be written: its cache is {path}; --cache DIR chooses another")
 
 
 def _within(folder: Path, scene: Path) -> Path:
-    """A folder for this scene only: two scenes may have the same name."""
+    """Return a folder for this scene only: two scenes may have the same name."""
     digest = hashlib.sha256(os.fsencode(scene)).hexdigest()
     return folder.absolute() / f"{slug(scene.name, 'scene')}-{digest[:8]}"
 

@@ -1,4 +1,4 @@
-"""One render: the colours of a camera path, and in its folder the feature renders, one per model that was lifted."""
+"""One render: the colours of a camera path, and in its folder the feature renders, one per lifted model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lift3d_cli.cache.format import EncoderRecord, slug
-from lift3d_cli.cache.frames import MANIFEST, Frames, by_last_use, render_key
+from lift3d_cli.cache.frames import MANIFEST, FrameFolder, by_last_use, render_key
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.atomic import Later, at_once
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 def renders_dir(cache_root: Path) -> Path:
-    """Say where the renders of a scene's cache are."""
+    """Return the folder of all renders in a scene's cache."""
     return cache_root / "renders"
 
 
 def render_dir(cache_root: Path, name: str, content: Mapping[str, object]) -> Path:
-    """The folder of a render within a scene's cache; `name` is for people."""
+    """Return the folder of a render in a scene's cache; `name` is for people."""
     return renders_dir(cache_root) / f"{slug(name, 'render')}-{render_key(content)[:8]}"
 
 
 def is_render(folder: Path) -> bool:
-    """Tell if a folder is that of a render, which may be damaged."""
+    """Return True if a folder is that of a render, which may be damaged."""
     return (folder / MANIFEST).exists()
 
 
 def latest_render(cache_root: Path) -> Path | None:
-    """Find the folder of the render in a scene's cache that was used last."""
+    """Find the folder of the last used render in a scene's cache."""
     found = by_last_use(renders_dir(cache_root).glob(f"*/{MANIFEST}"))
     return found[-1].parent if found else None
 
 
 def cache_of(render: Path) -> Path | None:
-    """Find the scene's cache, with features in it, that a render's folder lies in; None if it is elsewhere."""
+    """Find the scene's cache, with features in it, that contains a render's folder; None if it is elsewhere."""
     root = render.parent.parent
     return root if render.parent == renders_dir(root) and (root / "feats").is_dir() else None
 
@@ -53,22 +53,22 @@ def render_content(
     renderer: Mapping[str, object],
     surfaces: Sequence[str] = (),
 ) -> dict[str, object]:
-    """Write down everything that rendered colours depend on, as JSON values.
+    """Collect everything that the rendered colours depend on, as JSON values.
 
     Args:
-        version: of lift3d.
-        cameras: of the path.
+        version: version of lift3d.
+        cameras: cameras of the path.
         sources: key and camera of each photo that is used.
-        choices: of each pose (near, far) z-depth, and which of `sources` it is rendered from. They follow from all
-            photos, by the points of the surfaces.
+        choices: for each pose, (near, far) z-depth and the indices of its `sources`. They depend on all photos, through
+                the surface points.
         views: source photos per pose, at most.
-        renderer: its settings.
+        renderer: settings of the renderer.
         surfaces: key of each used photo's own surface, if the renderer looks at them.
     """
     return {
         "version": version,
         "frames": len(cameras),
-        "dtype": "fp32",  # of the depth
+        "dtype": "fp32",  # for the depth
         "cameras": [{"K": c.K.tolist(), "w2c": c.w2c.tolist(), "width": c.width, "height": c.height} for c in cameras],
         "sources": [[key, camera.w2c.tolist()] for key, camera in sources],
         "choices": [[*depth_range, list(chosen)] for depth_range, chosen in choices],
@@ -81,13 +81,13 @@ def render_content(
 
 @dataclass(frozen=True)
 class FrameMaps:
-    """What is stored of a frame beside its colours.
+    """What is stored of a frame besides its colours.
 
     Args:
         depth: [H, W] z-depth.
         coverage: [H, W] uint8, 255 is 1.
-        confidence: [H, W] uint8, 255 is 1; None in renders that are older than it.
-        sources: indices of the photos that the frame was made from.
+        confidence: [H, W] uint8, 255 is 1; None in renders of earlier versions.
+        sources: indices of the photos that the frame was rendered from.
     """
 
     depth: Tensor
@@ -96,22 +96,22 @@ class FrameMaps:
     sources: Sequence[int]
 
 
-class Render(Frames):
-    """The colours and maps of a camera path, and the features that were lifted to it."""
+class Render(FrameFolder):
+    """The colours and maps of a camera path, and its lifted features."""
 
     @classmethod
     def begin(cls, root: Path, content: Mapping[str, Any], scene: Path, fps: float, names: Sequence[str]) -> Render:
-        """Begin a render in `root`, or go on with the same one.
+        """Start a render in `root`, or resume the same one.
 
         Args:
-            root: the folder.
-            content: of `render_content`.
-            scene: its folder.
+            root: folder of the render.
+            content: the result of `render_content`.
+            scene: folder of the scene.
             fps: frames per second of the path.
-            names: of the poses.
+            names: names of the poses.
 
         Raises:
-            CacheError: as `create`.
+            CacheError: as for `create`.
         """
         return cls.create(root, content, {"scene": str(scene), "fps": fps, "names": list(names)})
 
@@ -142,12 +142,12 @@ class Render(Frames):
 
     @property
     def version(self) -> str:
-        """Which lift3d rendered it."""
+        """The version of lift3d that rendered it."""
         return self.content["version"]
 
     @property
     def renderer(self) -> Mapping[str, Any]:
-        """Settings of the renderer, which tell it from any with other results."""
+        """Settings of the renderer, which differ between renderers with different results."""
         return self.content["renderer"]
 
     @property
@@ -157,12 +157,12 @@ class Render(Frames):
 
     @property
     def planes(self) -> int | None:
-        """Depth planes of Stage I at most, None if it has none."""
+        """The most depth planes of Stage I, None if it has none."""
         return self.renderer["proposal"].get("num_planes")
 
     @property
     def precision(self) -> str | None:
-        """What the networks computed in, None without networks."""
+        """Precision of the networks, None without networks."""
         return self.renderer["proposal"].get("precision")
 
     @property
@@ -172,20 +172,20 @@ class Render(Frames):
 
     @property
     def has_confidence(self) -> bool:
-        """False in renders that are older than it."""
+        """False in renders of earlier versions."""
         return "confidence" in self.content.get("maps", ())
 
     def depth_range(self, index: int) -> tuple[float, float]:
-        """Near and far z-depth of a pose."""
+        """Return near and far z-depth of a pose."""
         near, far, _ = self.content["choices"][index]
         return near, far
 
     def color_path(self, index: int) -> Path:
-        """Colour image of a frame. Write it (`write_atomic`) before the maps: they mean that both are there."""
+        """Return the path of a frame's colours. Write them before the maps, which mark the frame as complete."""
         return self.root / "color" / f"{index:05d}.png"
 
     def confidence_path(self, index: int) -> Path:
-        """Confidence of a frame as a gray image, where that was asked for."""
+        """Return the path of a frame's confidence as a grey image, which may not exist."""
         return self.root / "confidence" / f"{index:05d}.png"
 
     def write_maps(self, index: int, maps: FrameMaps, later: Later = at_once) -> None:
@@ -203,20 +203,20 @@ class Render(Frames):
         """Read the maps of a frame, memory-mapped.
 
         Raises:
-            CacheError: as `read_frame`.
+            CacheError: as for `read_frame`.
         """
         depth, _, extra = self.read_frame(index)
         return FrameMaps(depth[0], extra["coverage"], extra.get("confidence"), extra["sources"].tolist())
 
     def begin_features(self, encoder: EncoderRecord, dtype: str) -> FeatureRender:
-        """Begin an encoder's lifted features, or go on with them; they join the colours, also when they come later.
+        """Start an encoder's lifted features, or resume them; they may be added after the colours.
 
         Args:
-            encoder: what made the photos' features.
-            dtype: to store them in, a key of `DTYPES`.
+            encoder: the encoder of the photos' features.
+            dtype: storage type, a key of `DTYPES`.
 
         Raises:
-            CacheError: as `create`.
+            CacheError: as for `create`.
         """
         content = {"frames": self.num_frames, "dtype": dtype, "render": self.key, "encoder": encoder.key}
         facts = {"ref": encoder.ref, "model": encoder.name, "fingerprint": dict(encoder.fingerprint)}
@@ -224,7 +224,7 @@ class Render(Frames):
         return FeatureRender.create(self.root / "feats" / folder, content, facts)
 
     def feature_renders(self) -> list[FeatureRender]:
-        """Open all features in this render, finished or not; the last ones rendered are at the end.
+        """Open all features in this render, finished or not; the last rendered ones are at the end.
 
         Raises:
             CacheError: if a manifest is damaged or of another version.
@@ -232,7 +232,7 @@ class Render(Frames):
         return [FeatureRender.open(file.parent) for file in by_last_use(self.root.glob(f"feats/*/{MANIFEST}"))]
 
 
-class FeatureRender(Frames):
+class FeatureRender(FrameFolder):
     """One model's features, lifted to the poses of a render."""
 
     @property
@@ -242,17 +242,17 @@ class FeatureRender(Frames):
 
     @property
     def ref(self) -> str:
-        """What the user's `--model` said when the photos were encoded."""
+        """The user's `--model` argument when the photos were encoded."""
         return self.facts["ref"]
 
     @property
     def encoder(self) -> str:
-        """Key of what made the photos' features, see `EncoderRecord`."""
+        """Key of the encoder of the photos' features, see `EncoderRecord`."""
         return self.content["encoder"]
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """What identifies the model and how it encoded, see `EncoderRecord`."""
+        """Identity of the model and its settings, see `EncoderRecord`."""
         return self.facts["fingerprint"]
 
     @property

@@ -1,4 +1,4 @@
-"""How a command finds the scene and the render of the one before: a small file in the current folder.
+"""The scene and render of the last command: a small file in the current folder, for the next command.
 
 Needs no torch.
 """
@@ -20,12 +20,12 @@ _MAX_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Session:
-    """What the last command in this folder worked on. Paths are absolute; they may have gone since.
+    """The scene and render that the last command in this folder used. Paths are absolute, and may no longer exist.
 
     Args:
-        scene: the scene's folder.
-        cache: what its `--cache` said, or None.
-        render: the folder of its render, or None.
+        scene: folder of the scene.
+        cache: its `--cache` argument, or None.
+        render: folder of its render, or None.
     """
 
     scene: Path
@@ -33,20 +33,20 @@ class Session:
     render: Path | None = None
 
     def require_scene(self) -> Path:
-        """The scene.
+        """Return the scene.
 
         Raises:
-            SceneError: if it is no longer there.
+            SceneError: if it no longer exists.
         """
         if not self.scene.exists():
             raise SceneError(f"{self.scene}: the scene of the last command is gone. hint: name the scene")
         return self.scene
 
     def require_render(self) -> Path:
-        """The render.
+        """Return the render.
 
         Raises:
-            CacheError: if there is none, or it is no longer there.
+            CacheError: if there is none, or it no longer exists.
         """
         if self.render is None:
             raise CacheError(f"{self.scene}: nothing is rendered yet. hint: lift3d render")
@@ -58,10 +58,10 @@ class Session:
 def remember(
     scene: Path, cache: Path | None = None, render: Path | None = None, folder: Path | None = None
 ) -> str | None:
-    """Note what the next command in `folder` (the current one) shall work on; all three are replaced.
+    """Save scene, cache and render for the next command in `folder` (the current one); all three are replaced.
 
     Returns:
-        A warning for the user if the note cannot be written; that is no reason to fail.
+        A warning for the user if the file cannot be written, which is not an error.
     """
     folder = Path.cwd() if folder is None else folder
     paths = {"scene": scene, "cache": cache, "render": render}
@@ -76,10 +76,10 @@ def remember(
 
 
 def recall(folder: Path | None = None) -> Session | None:
-    """What `remember` noted in `folder` (the current one); None if it never did.
+    """Read what `remember` saved in `folder` (the current one); None if there is nothing.
 
     Raises:
-        CacheError: if the note is damaged or of another version.
+        CacheError: if the file is damaged or of another version.
     """
     folder = Path.cwd() if folder is None else folder
     path = folder / FILE_NAME
@@ -97,7 +97,7 @@ def recall(folder: Path | None = None) -> Session | None:
 
 
 def forget_render(folder: Path | None = None) -> str | None:
-    """Note that the render is gone; returns a warning as `remember` does."""
+    """Remove the saved render; return a warning as `remember` does."""
     session = recall(folder)
     if session is None or session.render is None:
         return None
@@ -105,7 +105,7 @@ def forget_render(folder: Path | None = None) -> str | None:
 
 
 def _parse(document: object, folder: Path) -> Session:
-    """Raises ValueError with the reason."""
+    """Convert the document; raise ValueError with the reason if it is invalid."""
     if not isinstance(document, dict) or type(document.get("schema")) is not int:
         raise ValueError("not made by lift3d")
     if document["schema"] != _SCHEMA:
@@ -118,7 +118,7 @@ def _parse(document: object, folder: Path) -> Session:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """`path` as seen from `folder` if it is in it, so that the two can move together; else absolute."""
+    """Return `path` relative to `folder` if it is inside, so that the two can be moved together; else absolute."""
     absolute = Path(os.path.abspath(path))
     base = Path(os.path.abspath(folder))
     return (absolute.relative_to(base) if absolute.is_relative_to(base) else absolute).as_posix()

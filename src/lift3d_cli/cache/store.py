@@ -13,7 +13,7 @@ from lift3d_cli.cache.files import TensorFile, read_document
 from lift3d_cli.cache.format import EncoderRecord, PhotoRecord, key_of, photo_key, slug
 from lift3d_cli.cache.frames import by_last_use
 from lift3d_cli.errors import CacheError, SceneError
-from lift3d_cli.machine.atomic import Later, at_once, sweep, write_atomic
+from lift3d_cli.machine.atomic import Later, at_once, remove_leftovers, write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,16 +33,16 @@ def describe_photo(
     working_size: tuple[int, int] | None = None,
     sha256: Callable[[Path], str] | None = None,
 ) -> PhotoRecord:
-    """Identify a photo by its content; reads the files' bytes but does not decode them.
+    """Identify a photo by its content; the files' bytes are read but not decoded.
 
     Args:
         name: `View.name`.
         image_path: the photo.
-        K, width, height: of the photo in its full size.
+        K, width, height: intrinsics of the photo in its full size.
         distortion: (model, coefficients) or None.
-        mask_path: or None.
-        working_size: (width, height) that the encoder gets; the full size if None.
-        sha256: of a file, if not `file_sha256`: one that remembers does not read the same file twice.
+        mask_path: path of its mask, or None.
+        working_size: (width, height) for the encoder; None for the full size.
+        sha256: hashes a file; a cached function avoids reading the same file twice. None for `file_sha256`.
 
     Raises:
         SceneError: if a file cannot be read.
@@ -55,7 +55,7 @@ def describe_photo(
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, as hex."""
+    """Hash a file's bytes: sha256, as hex."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -69,12 +69,12 @@ def file_sha256(path: Path) -> str:
 class SceneCache:
     """Features, undistorted photos and other artefacts of one scene.
 
-    A file that is there is complete: writes are atomic, so any number of processes may share a cache. Two that make the
+    An existing file is complete, as writes are atomic, so any number of processes may share a cache. Two that make the
     same file do the work twice, and the last one stays.
 
     Args:
-        root: the folder, see `cache_dir`; made on the first write.
-        scene: what the user calls the scene, for hints.
+        root: the folder, see `cache_dir`; created at the first write.
+        scene: the user's argument for the scene, for hints.
     """
 
     def __init__(self, root: Path, scene: str = "SCENE") -> None:
@@ -83,27 +83,27 @@ class SceneCache:
         self._begun: set[str] = set()
 
     def begin(self, encoder: EncoderRecord) -> None:
-        """Make this the latest encoder, and clean up after killed processes. Call it even if nothing is missing.
+        """Make this the latest encoder, and clean up after killed processes. Must be called even if nothing is missing.
 
         Raises:
             ResourceError, CacheError: if the disk is full or the folder cannot be written.
         """
-        sweep(self.root)
+        remove_leftovers(self.root)
         path = self.features_dir(encoder) / "encoder.json"
         try:
-            # All of it: the model may have moved to another file since, which is no part of the key.
+            # The whole record: the model's file may have moved, which is not part of the key.
             is_there = read_document(path, EncoderRecord.from_json, self._hint).to_json() == encoder.to_json()
         except CacheError:
             is_there = False
         if is_there:
-            with contextlib.suppress(OSError):  # a cache that cannot be written can still be read
+            with contextlib.suppress(OSError):  # a read-only cache can still be read
                 os.utime(path)
         else:
             write_atomic(path, encoder.to_json().encode())
         self._begun.add(encoder.key)
 
     def encoders(self) -> list[EncoderRecord]:
-        """All encoders of features here, the last one used at the end; without those that cannot be read."""
+        """List all encoders with features here, the last used one at the end, without unreadable ones."""
         found = []
         for path in self._encoder_files():
             try:
@@ -113,33 +113,33 @@ class SceneCache:
         return found
 
     def find_encoder(self, name: str) -> EncoderRecord:
-        """The last used encoder of this model name, to use its features without loading the model.
+        """Find the last used encoder of this model name, to use its features without loading the model.
 
         Raises:
-            CacheError: if there is none, or only one that cannot be read.
+            CacheError: if there is none, or only an unreadable one.
         """
         for record in reversed(self.encoders()):
             if record.name == name:
                 return record
         for path in self._encoder_files():
             if path.parent.name.startswith(f"{slug(name, 'model')}-"):
-                read_document(path, EncoderRecord.from_json, self._hint)  # says what is wrong with it
+                read_document(path, EncoderRecord.from_json, self._hint)  # raises its error
         raise CacheError(f"{self.root}: has no features of {name}. hint: {self._hint} --model {name}")
 
     def features_dir(self, encoder: EncoderRecord) -> Path:
-        """Say where the features of an encoder are, or would be."""
+        """Return the folder of an encoder's features, which may not exist."""
         return self.root / "feats" / encoder.folder
 
     def features_path(self, encoder: EncoderRecord, photo: PhotoRecord) -> Path:
-        """Where the features of a photo are, or would be."""
+        """Return the path of a photo's features, which may not exist."""
         return self.features_dir(encoder) / photo.file_name
 
     def has_features(self, encoder: EncoderRecord, photo: PhotoRecord) -> bool:
-        """True if `read_features` would succeed; a damaged or foreign file counts as none."""
+        """Return True if `read_features` would succeed; a damaged or foreign file counts as missing."""
         return self._features(encoder, photo).is_valid()
 
     def missing(self, encoder: EncoderRecord, photos: Iterable[PhotoRecord]) -> list[PhotoRecord]:
-        """The photos that still have to be encoded."""
+        """List the photos that still have to be encoded."""
         return [photo for photo in photos if not self.has_features(encoder, photo)]
 
     def write_features(
@@ -151,27 +151,27 @@ class SceneCache:
             ModelError: if a value does not fit the dtype.
             ResourceError, CacheError: if the disk is full or the folder cannot be written.
         """
-        if encoder.key not in self._begun:  # features never lie there without the record of what made them
+        if encoder.key not in self._begun:  # features never exist without the record of their encoder
             self.begin(encoder)
         self._features(encoder, photo).write_map(data, grid, encoder.dtype, later=later, image=list(photo.size))
 
     def read_features(
         self, encoder: EncoderRecord, photo: PhotoRecord, device: str = "cpu"
     ) -> tuple[Tensor, FeatureGrid]:
-        """The features [C, h, w] of a photo, in the stored dtype, and their grid.
+        """Read the features [C, h, w] of a photo, in the stored dtype, and their grid.
 
         Raises:
-            CacheError: if they are missing, damaged, or made from something else.
+            CacheError: if they are missing, damaged, or have other keys.
         """
         data, grid, _ = self._features(encoder, photo).read_map(device)
         return data, grid
 
     def photo_path(self, photo: PhotoRecord) -> Path:
-        """Say where an undistorted photo is, or would be."""
+        """Return the path of an undistorted photo, which may not exist."""
         return self.root / "photos" / photo.file_name
 
     def has_photo(self, photo: PhotoRecord) -> bool:
-        """True if the undistorted photo is stored."""
+        """Return True if the undistorted photo is stored."""
         return self._photo(photo).is_valid()
 
     def write_photo(self, photo: PhotoRecord, image: np.ndarray, valid: np.ndarray, opaque: np.ndarray) -> None:
@@ -182,10 +182,10 @@ class SceneCache:
         self._photo(photo).write_arrays({"image": image, **packed})
 
     def read_photo(self, photo: PhotoRecord) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`image`, `valid` and `opaque` of `write_photo`.
+        """Read `image`, `valid` and `opaque`, as `write_photo` stored them.
 
         Raises:
-            CacheError: if they are missing, damaged, or made from something else.
+            CacheError: if they are missing, damaged, or have other keys.
         """
         file = self._photo(photo)
         arrays = file.read_arrays()
@@ -230,28 +230,28 @@ class SceneCache:
         return self._surface(name, key).read_arrays()
 
     def array_paths(self, kind: str) -> list[Path]:
-        """Find all files of arrays of a kind, whatever they were made from."""
+        """Find all files of arrays of a kind, whatever their keys."""
         return list(self.root.glob(f"{kind}-*.safetensors"))
 
     def has_arrays(self, kind: str, key: str) -> bool:
-        """True if `read_arrays` would succeed."""
+        """Return True if `read_arrays` would succeed."""
         return self._arrays(kind, key).is_valid()
 
     def write_arrays(self, kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Store something that the whole scene has once, such as surface points.
+        """Store arrays that belong to the whole scene, such as surface points.
 
         Args:
-            kind: such as "points"; names the file.
-            key: `key_of(kind, ...)` of everything it was made from.
-            arrays: by name.
+            kind: such as "points"; part of the file's name.
+            key: `key_of(kind, ...)` of everything they were made from.
+            arrays: arrays by name.
         """
         self._arrays(kind, key).write_arrays(arrays)
 
     def read_arrays(self, kind: str, key: str) -> dict[str, np.ndarray]:
-        """Undo `write_arrays`.
+        """Read what `write_arrays` stored.
 
         Raises:
-            CacheError: if they are missing, damaged, or made from something else.
+            CacheError: if they are missing, damaged, or have other keys.
         """
         return self._arrays(kind, key).read_arrays()
 

@@ -1,6 +1,6 @@
 """The command line: one typer app, and the one place where errors become lines and exit codes.
 
-Nothing here or in the command files imports torch, numpy or rich at the top: `lift3d --help` must answer at once.
+Nothing here or in the command files imports torch, numpy or rich at the top: `lift3d --help` must be fast.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BUG = "this is a bug in lift3d: please report it with the lines above"
 
 
 class ErrorBoundary(TyperGroup):
-    """Turns what a command raises into one line on standard error and the error's exit code."""
+    """Turns an exception of a command into one line on standard error and the error's exit code."""
 
     def invoke(self, ctx: object) -> object:
         try:
@@ -61,7 +61,7 @@ def _exit(error: Lift3dError) -> typer.Exit:
 
 
 def _as_resource_error(error: BaseException) -> ResourceError | None:
-    """Memory and disk that ran out in a library; None for anything else."""
+    """Convert errors of memory or disk space in a library; None for anything else."""
     text = str(error)
     # torch.OutOfMemoryError, by name so that torch is not imported for it; on CPU it is a RuntimeError with this text.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:

@@ -1,4 +1,4 @@
-"""Standard output and standard error. Standard output carries results only; all else goes to standard error."""
+"""Standard output and standard error. Standard output has results only; everything else goes to standard error."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ debug = False
 
 
 def result(path: Path) -> None:
-    """An artefact's path, on standard output."""
+    """Print an artefact's path to standard output."""
     print(path, flush=True)  # noqa: T201
 
 
 def text(value: str) -> None:
-    """A report that was asked for, on standard output."""
+    """Print a requested report to standard output."""
     print(value, flush=True)  # noqa: T201
 
 
 def as_json(value: object) -> None:
-    """JSON, on standard output; null for a number that is NaN or infinite, which JSON has no words for."""
+    """Print JSON to standard output; null for NaN and infinite numbers, which JSON does not have."""
     print(json.dumps(_finite(value), indent=2, allow_nan=False), flush=True)  # noqa: T201
 
 
@@ -39,24 +39,24 @@ def _finite(value: object) -> object:
 
 
 def line(value: str) -> None:
-    """One line on standard error, whatever the value contains."""
+    """Print one line to standard error, whatever the value contains."""
     print(" ".join(value.split()), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def warn(value: str | None) -> None:
-    """A warning on standard error, also where that is no terminal; nothing for None or an empty one."""
+    """Print a warning to standard error, even if it is not a terminal; nothing for None or ""."""
     if value and not quiet:
         line(f"warning: {value}")
 
 
 def say(value: str) -> None:
-    """A message for somebody who is watching: only if standard error is a terminal."""
+    """Print a message, only if standard error is a terminal."""
     if not quiet and sys.stderr.isatty():
         line(value)
 
 
 def progress(items: Iterable[T], description: str, total: int) -> Iterable[T]:
-    """A progress bar around `items`, only if standard error is a terminal."""
+    """Show a progress bar around `items`, only if standard error is a terminal."""
     if quiet or total == 0 or not sys.stderr.isatty():
         return items
     from rich.console import Console
@@ -66,7 +66,7 @@ def progress(items: Iterable[T], description: str, total: int) -> Iterable[T]:
 
 
 def human_bytes(count: float) -> str:
-    """`12.3 MB`."""
+    """Format a size: `12.3 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             break

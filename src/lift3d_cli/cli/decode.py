@@ -86,7 +86,7 @@ def decode(
 
 
 def _point(text: str | None) -> tuple[float, float] | None:
-    """X,Y as numbers."""
+    """Parse X,Y as numbers."""
     if text is None:
         return None
     try:

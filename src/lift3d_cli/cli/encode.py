@@ -68,7 +68,7 @@ def encode(
 
 
 def _with_prompt(model: str, prompt: str) -> str:
-    """A model's reference with the prompt as one of its settings, see `registry`."""
+    """Add the prompt to a model's reference as a setting, see `registry`."""
     from urllib.parse import urlencode
 
     return f"{model}{'&' if '?' in model else '?'}{urlencode({'prompt': prompt})}" if prompt else model

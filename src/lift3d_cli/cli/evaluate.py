@@ -113,7 +113,7 @@ def evaluate(
 
 
 def _protocols(config: EvalConfig, parts: Sequence[str], save: Path | None, path: Path) -> dict[str, object]:
-    """One scene, by what was asked for."""
+    """Run the requested protocols on one scene."""
     scene = inputs.open_scene(path)
     from lift3d_cli.evaluation.consistency import measure_consistency
     from lift3d_cli.evaluation.cost import measure_cost
@@ -128,7 +128,7 @@ def _protocols(config: EvalConfig, parts: Sequence[str], save: Path | None, path
 
 
 def _suite(config: EvalConfig, models: Sequence[str], path: Path) -> dict[str, object]:
-    """One scene, by all protocols."""
+    """Run all protocols on one scene."""
     scene = inputs.open_scene(path)
     from lift3d_cli.evaluation.suite import measure_suite
 
@@ -138,10 +138,10 @@ def _suite(config: EvalConfig, models: Sequence[str], path: Path) -> dict[str, o
 def _each(
     folder: Path, run: Callable[[Path], dict[str, object]]
 ) -> tuple[list[dict[str, object]], dict[str, Lift3dError]]:
-    """The results of all scenes of a folder, and the errors of those that cannot be measured, by name.
+    """Return the results of all scenes of a folder, and the errors of scenes that cannot be measured, by name.
 
     Raises:
-        SceneError: if it has no folders.
+        SceneError: if the folder has no folders.
     """
     paths = sorted(path for path in folder.glob("*") if path.is_dir() and path.name[0] != ".")
     if not paths:
@@ -157,7 +157,7 @@ def _each(
 
 
 def _show(result: dict[str, object], is_suite: bool, as_json: bool) -> None:
-    """Of one scene, or of several together."""
+    """Print the result of one scene, or of several together."""
     if as_json:
         console.as_json(result)
         return

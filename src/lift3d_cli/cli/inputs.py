@@ -1,4 +1,4 @@
-"""What commands work on: the scene and its cache, the render and its photos, by name or remembered in this folder."""
+"""The inputs of commands: the scene and its cache, the render and its photos, by name or remembered in this folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_cache(scene: Scene, option: Path | None) -> SceneCache:
 
 
 def recalled_scene(scene: Path | None, cache: Path | None) -> tuple[Path, Path | None]:
-    """Find the scene that is named, or else that of the command before in this folder; and its `--cache`.
+    """Find the named scene, or else that of the last command in this folder; and its `--cache`.
 
     Raises:
         SceneError: if there is neither.
@@ -52,13 +52,13 @@ def recalled_scene(scene: Path | None, cache: Path | None) -> tuple[Path, Path |
     if session is None:
         raise SceneError("no scene named, and none used in this folder before. hint: lift3d encode SCENE")
     recalled = session.require_scene()
-    here = Path.cwd()  # results are named as if the scene had been: relative where that is short
+    here = Path.cwd()  # paths in messages are as if the scene had been named: relative where that is shorter
     recalled = recalled.relative_to(here) if recalled.is_relative_to(here) else recalled
     return recalled, cache or session.cache
 
 
 def find_render(given: Path | None, cache: Path | None) -> Path:
-    """Find the render that is meant, see `options.RenderArgument`."""
+    """Find the render to use, see `options.RenderArgument`."""
     from lift3d_cli.cache.session import recall
 
     if given is None and (piped := _piped_path()):
@@ -82,7 +82,7 @@ def find_render(given: Path | None, cache: Path | None) -> Path:
 
 
 def _piped_path() -> Path | None:
-    """Read the line that `lift3d render` writes to a pipe into this command; None without a pipe, or if it is empty."""
+    """Read the line that `lift3d render` pipes into this command; None without a pipe, or if it is empty."""
     try:
         is_pipe = stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode)
     except (OSError, ValueError, AttributeError):  # no standard input at all

@@ -38,13 +38,13 @@ def models(
 
 
 def _facts(ref) -> dict[str, object]:
-    """What is known of a model, without loading its weights."""
+    """Return the facts of a model, without loading its weights."""
     facts: dict[str, object] = {"name": ref.name, "origin": ref.origin, "ref": ref.ref, "problem": ref.problem}
     if not ref.problem:
         from dataclasses import asdict
 
         try:
-            # A checkpoint may have other channels, tasks and so on than the default one.
+            # A checkpoint may have other channels or tasks than the default one.
             spec = ref.load().spec if ref.settings else ref.spec()
             facts = {**asdict(spec), **facts, "weights": ref.settings.get("checkpoint") or _weights(spec)}
         except Lift3dError as error:
@@ -53,7 +53,7 @@ def _facts(ref) -> dict[str, object]:
 
 
 def _weights(spec) -> str:
-    """Whether a model's weights are on this machine, and else where they come from."""
+    """Say whether a model's weights are on this machine, or else where they come from."""
     from lift3d_cli.models.pretrained import is_here
     from lift3d_cli.weights import WEIGHT_FOLDERS
 

@@ -14,23 +14,23 @@ C = TypeVar("C")
 
 
 def choices(name: str, values: Sequence[str]) -> type[Enum]:
-    """Make the type of an option that is one of some words."""
+    """Make an enum type for an option with a fixed set of values."""
     return Enum(name, {value: value for value in values}, type=str)
 
 
 def config_of(kind: type[C], given: Mapping[str, object]) -> C:
-    """Build a command's config: each field from the argument of the same name, or by default where that is not given.
+    """Build a command's config: each field from the argument of the same name, or its default where that is not given.
 
     Args:
         kind: the config's class.
-        given: arguments of the command by name, such as `locals()` at its top; what is no field is passed over.
+        given: arguments of the command by name, such as `locals()` at its top; those without a field are ignored.
     """
     values = {field.name: given[field.name] for field in fields(kind)}
     return kind(**{name: _plain(value) for name, value in values.items() if value not in (None, [])})
 
 
 def _plain(value: object) -> object:
-    """The value of an option as a config has it."""
+    """Convert an option's value to a config's."""
     return tuple(value) if isinstance(value, list) else value.value if isinstance(value, Enum) else value
 
 
@@ -66,7 +66,7 @@ HeldOutViews = Annotated[int, typer.Option(help="Source photos per left-out phot
 
 
 def check_dtype(dtype: str) -> None:
-    """Refuse an unknown dtype as a usage error."""
+    """Raise a usage error for an unknown dtype."""
     from lift3d_cli.cache.format import DTYPES
 
     if dtype not in DTYPES:

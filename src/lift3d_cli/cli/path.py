@@ -65,13 +65,13 @@ def path(
 
 
 def shrunk(width: int, height: int, max_size: int) -> tuple[int, int]:
-    """The size with its longer side at most `max_size`, and even, as videos want it."""
+    """Shrink a size to at most `max_size` along its longer side, both sides even for videos."""
     factor = min(1.0, max_size / max(width, height))
     return tuple(max(2, round(side * factor / 2) * 2) for side in (width, height))
 
 
 def focus_depth(scene) -> float | None:
-    """Median z-depth of the scene's points in its photos, or None where it has no points."""
+    """Return the median z-depth of the scene's points in its photos, or None without points."""
     import numpy as np
 
     if scene.points is None or len(scene.points) < 20:
@@ -82,7 +82,7 @@ def focus_depth(scene) -> float | None:
 
 
 def _refuse_foreign(output: Path) -> None:
-    """Only a file that this command could have written is overwritten."""
+    """Raise an error if the file is not one that this command could have written."""
     from lift3d_cli.scene.paths import FORMAT
 
     if output.exists() and (

@@ -56,8 +56,8 @@ def render(
     from lift3d_cli.cache.session import forget_render, remember
     from lift3d_cli.scene.paths import read_poses, read_poses_stdin
 
-    with suppress(CacheError):  # a damaged note matters only where the scene is looked up in it
-        forget_render()  # if this fails, a decode after it must not take the render before
+    with suppress(CacheError):  # a damaged session file matters only where the scene is looked up in it
+        forget_render()  # if this render fails, a decode after it must not use the previous one
     options.check_dtype(dtype)
     path = read_poses_stdin(sys.stdin.read()) if poses == "-" else read_poses(Path(poses))
     scene, cache = inputs.recalled_scene(scene, cache)

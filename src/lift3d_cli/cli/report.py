@@ -42,12 +42,12 @@ def report(
     folder = inputs.find_render(render, cache)
     from lift3d_cli.cache.renders import Render
     from lift3d_cli.pipeline.results import write_output
-    from lift3d_cli.report.collect import Run, default_results
+    from lift3d_cli.report.collect import ReportedRender, default_results
     from lift3d_cli.report.page import make_report
 
     workspace = inputs.open_workspace(Render.open(folder).scene, folder, cache)
     results = decoded or default_results(folder)
-    page = make_report(Run(folder, workspace, results, frames), config, console.progress)
+    page = make_report(ReportedRender(folder, workspace, results, frames), config, console.progress)
     file = output or default_results(folder) / "report.html"
     write_output(file, page.encode())
     if json:

@@ -1,4 +1,4 @@
-"""ablate: what each part of the method is worth to features, against other ways to get them (the paper's Table 3)."""
+"""ablate: how much each part of the method, and other ways to get features, matter for their quality (Table 3)."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ ROWS = {
     "oracle": "best blend of the same photos, knowing the truth",
     "crossed-oracle": "half of the channels by what suits the other half",
 }
-"""The rows of the table, and what each is."""
+"""The rows of the table, with a description."""
 Errors = dict[str, dict[str, tuple[float, float]]]
-"""By model and row: mean squared error, and relative to the features' variance."""
+"""By model and row: mean squared error, absolute and relative to the features' variance."""
 
 
 class _Ablation:
-    """One scene, ready to be measured view by view."""
+    """One scene, prepared for measuring view by view."""
 
     def __init__(self, scene: Scene, config: AblationConfig) -> None:
         device = resolve_device(config.device)
@@ -52,8 +52,8 @@ class _Ablation:
         renderers = {v: make_renderer(settings, device, v) for v in ("full", "single-stage", "training-free")}
         self.lifters = {name: self.photos.lifter(renderer, device) for name, renderer in renderers.items()}
         corrector = renderers["full"].corrector
-        # What the rows of one pass of a renderer have in the corrector's seat.
-        self.seats: dict[str, dict[str, Corrector | None]] = {
+        # The correctors by row, for the rows that share one pass of a renderer.
+        self.correctors: dict[str, dict[str, Corrector | None]] = {
             "full": {
                 "full": corrector,
                 "no-correction": None,
@@ -65,12 +65,12 @@ class _Ablation:
         }
 
     def measure(self, index: int) -> Errors:
-        """The errors of every row at one left-out photo."""
+        """Measure the errors of every row at one left-out photo."""
         camera, counts = self.photos.camera(index), self.photos.truth(index)[1]
         truths = {model: source.read(index) for model, source in self.sources.items()}
         errors: Errors = {model: {} for model in self.sources}
-        for name, seats in self.seats.items():
-            view = self._lift(name, camera, truths, seats)
+        for name, correctors in self.correctors.items():
+            view = self._lift(name, camera, truths, correctors)
             for key, features in view.frame.features.items():
                 model, row = key
                 grid = view.grids[key]
@@ -83,17 +83,17 @@ class _Ablation:
         return errors
 
     def _lift(
-        self, name: str, camera: Camera, truths: Mapping[str, FeatureMap], seats: Mapping[str, Corrector | None]
+        self, name: str, camera: Camera, truths: Mapping[str, FeatureMap], correctors: Mapping[str, Corrector | None]
     ) -> LiftedView:
-        """One pass of a renderer for all models, features by (model, row)."""
-        correctors = {(model, row): seat for model in self.sources for row, seat in seats.items()}
+        """Render once for all models; the features are by (model, row)."""
+        by_model = {(model, row): part for model in self.sources for row, part in correctors.items()}
         if name == "full":
             for model, truth in truths.items():
-                correctors[model, "oracle"] = BestBlend(truth)
-                correctors[model, "crossed-oracle"] = BestBlend(truth, is_crossed=True)
-        features = {key: self.sources[key[0]] for key in correctors}
+                by_model[model, "oracle"] = BestBlend(truth)
+                by_model[model, "crossed-oracle"] = BestBlend(truth, is_crossed=True)
+        features = {key: self.sources[key[0]] for key in by_model}
         lifter = self.lifters[name]
-        return lifter.lift(lifter.plan(camera, lifter.choose(camera), features, correctors))
+        return lifter.lift(lifter.plan(camera, lifter.choose(camera), features, by_model))
 
     def _error(self, features: Tensor, truth: FeatureMap, grid: FeatureGrid, counts: Tensor) -> tuple[float, float]:
         cells = cells_that_count(counts.to(features.device), grid)
@@ -104,7 +104,7 @@ def ablate(scene: Scene, config: AblationConfig, progress: Progress = no_progres
     """Measure every row of the table on the left-out photos of one scene.
 
     Returns:
-        JSON values: settings, and `errors` by model and row: `mse` and `mse_relative`, mean over the photos.
+        JSON values: settings, and `errors` by model and row: `mse` and `mse_relative`, means over the photos.
 
     Raises:
         SceneError, ModelError, ResourceError: in one line.
@@ -129,7 +129,7 @@ def _mean(errors: Sequence[tuple[float, float]]) -> dict[str, float]:
 
 
 def as_markdown(results: Sequence[Mapping[str, object]]) -> str:
-    """Tables of the results of several scenes: a table per model, a column per scene, and the mean over the scenes."""
+    """Format results of several scenes: a table per model, a column per scene, and the mean over the scenes."""
     scenes = [str(result["scene"]) for result in results]
     parts = []
     for model in results[0]["errors"]:

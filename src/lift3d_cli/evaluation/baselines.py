@@ -1,4 +1,4 @@
-"""What corrected features are compared with: other ways to get them, in the corrector's seat of the renderer."""
+"""Baselines for corrected features: other ways to get them, implemented as correctors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lift3d_cli.lifting.correction.evidence import Blend, on_maps
 from lift3d_cli.models.base import FeatureMap
 from lift3d_cli.ops.weighted_gather import WeightedGather
 
-# Enough for the exponentiated gradient to come within a percent of the best error.
+# Enough for the exponentiated gradient to get within a percent of the lowest error.
 _ORACLE_STEPS = 100
 
 
 class Uncorrected:
-    """A corrector that needs no descriptors."""
+    """A corrector without descriptors."""
 
     by_channel = False
 
@@ -25,7 +25,7 @@ class Uncorrected:
 
 
 class NearestView(Uncorrected):
-    """The feature of the photo whose line of sight is nearest to the target's, at the ray's depth."""
+    """Takes the feature of the photo whose line of sight is closest to the target's, at the ray's depth."""
 
     def correct(self, blend: Blend) -> Tensor:
         """See `Corrector`."""
@@ -36,16 +36,17 @@ class NearestView(Uncorrected):
 
 
 class BestBlend(Uncorrected):
-    """The oracle: weights of the views, not negative and of sum 1, that come nearest to the true features.
+    """An oracle: the convex combination of the views' features that is closest to the true ones.
 
     Args:
         truth: the features of the target's own photo.
-        is_crossed: blend either half of the channels by the weights that suit the other half, so that what fits the
-            truth by chance gains nothing.
+        is_crossed: blend either half of the channels by the weights that are best for the other half, so that a fit
+                by chance gains nothing.
     """
 
     def __init__(self, truth: FeatureMap, is_crossed: bool = False) -> None:
-        self._truth, self._is_crossed = truth, is_crossed
+        self._truth = truth
+        self._is_crossed = is_crossed
 
     def correct(self, blend: Blend) -> Tensor:
         """See `Corrector`."""
@@ -61,7 +62,7 @@ class BestBlend(Uncorrected):
 
 
 def _best_weights(error: Tensor, seen: Tensor) -> Tensor:  # [V, R, C], [V, R] to [R, V]
-    """The weights on the simplex by which the errors cancel best: exponentiated gradient (Kivinen and Warmuth 1997)."""
+    """Return the convex weights that minimise the error: exponentiated gradient (Kivinen and Warmuth 1997)."""
     gram = torch.einsum("irc,jrc->rij", error, error)
     gram = gram / gram.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)[:, None, None]
     allowed = seen.T.float()
@@ -74,12 +75,12 @@ def _best_weights(error: Tensor, seen: Tensor) -> Tensor:  # [V, R, C], [V, R] t
 
 
 def features_by_view(blend: Blend) -> tuple[Tensor, Tensor]:
-    """Each view's features along the rays, [V, R, C], by the samples' weights; and where it sees them, [V, R] bool."""
+    """Blend each view's features along the rays: [V, R, C]; and tell where it sees them: [V, R] bool."""
     of_sample = blend.weights.omega.sum(0)
     sees = blend.weights.omega > 0
     part = of_sample * sees
     total = part.sum(2)
-    seen = total > 0.05  # of less, what is seen is not the ray's surface
+    seen = total > 0.05  # with less, the view does not see the ray's surface
     part = part / total.clamp(min=1e-9)[..., None]
     maps, uv = blend.gather.maps, on_maps(blend.weights.uv, blend.cells.grids)
     views = [WeightedGather(maps[i : i + 1])(uv[i : i + 1], part[i : i + 1]) for i in range(len(maps))]

@@ -1,10 +1,10 @@
-"""How much decoded frames of nearby and distant viewpoints contradict each other, and how well they show an edit.
+"""Consistency of decoded frames between nearby and distant viewpoints, and how well they show an edit.
 
 Two frames are compared where both show the same surface: pixels of one are looked up in the other by the rendered
-depth, and left out where the other's depth says that something stands in between (as in StyleRF, Liu et al. 2023,
-section 4.2, with our depth instead of optical flow). Lifted frames are compared with the two ways of using the 2D
-model alone, on each rendered frame and on each real photo, and with the rendered colour itself: it says what no
-decoding can be below, from depth that is not exact and from colours that change with the direction.
+depth, except where the other's depth shows an occluder (as in StyleRF, Liu et al. 2023, section 4.2, with our depth
+instead of optical flow). Lifted frames are compared with two ways of using the 2D model alone, on each rendered frame
+and on each real photo, and with the rendered colour itself: its error, from inexact depth and view-dependent colours,
+is a lower bound for any decoding.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from lift3d_cli.pipeline.lift import SceneLifter
 from lift3d_cli.scene.scene import Scene
 
 METHODS = ("lifted", "2d-on-render", "2d-on-photo", "rendered-colour")
-# Photos from one left-out photo to the other of a pair, in the order of names.
+# Distance between the left-out photos of a pair, in the order of names.
 PAIRS = {"near": 1, "far": 4}
-# Two depths within this part of each other are one surface.
+# Two depths within this share of each other are the same surface.
 _SAME_SURFACE = 0.02
 _MIN_COVERAGE = 0.9
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _DecodedFrame:
     camera: Camera
     depth: Tensor  # [H, W]
     coverage: Tensor  # [H, W]
@@ -54,17 +54,17 @@ def measure_consistency(
 ) -> dict[str, object]:
     """Compare decoded frames at left-out photos with those at their neighbours.
 
-    No frame of a pair is rendered from a photo of the pair.
+    No frame is rendered from a photo of its pair.
 
     Args:
-        scene: photos in the order of the camera's way.
-        config: settings; its model decodes to its task.
+        scene: photos in the order of the camera's path.
+        config: settings; its model is decoded to its task.
         progress: see `Progress`.
         photos: see `Bench`.
 
     Returns:
         JSON values: by pair (near, far), by method: `rmse` of sRGB, `chroma`: RMSE of Lab's a and b (what a colorizer
-        adds), `lpips` if it has weights, `shared`: the part of the picture that was compared; with `edit_text`,
+        adds), `lpips` if it has weights, `shared`: the share of the image that was compared; with `edit_text`,
         `direction_similarity` and `direction_consistency` of the edit.
 
     Raises:
@@ -82,19 +82,21 @@ def measure_consistency(
         pool = [j for j in range(len(scene.views)) if j != i and j not in partners.values()]
         points = bench.photos.points(pool)
         lifter = SceneLifter(bench.photos, points, bench.renderer, config.views, bench.device, pool)
-        frames = {j: _frame(bench, lifter, decode, edit, j) for j in {i, *partners.values()}}
+        frames = {j: _decoded_frame(bench, lifter, decode, edit, j) for j in {i, *partners.values()}}
         for pair, j in partners.items():
             rows[pair].append(compare(frames[i], frames[j], lpips, edit))
     return {pair: _mean(measured) for pair, measured in rows.items()}
 
 
 def _partner(index: int, step: int, count: int) -> int:
-    """The photo `step` after this one, or before it at the end of the scene."""
+    """Return the photo `step` after this one, or before it at the end of the scene."""
     return index + step if index + step < count else max(index - step, 0)
 
 
 @torch.inference_mode()
-def _frame(bench: Bench, lifter: SceneLifter, decode: Decoder, edit: EditDirection | None, index: int) -> _Frame:
+def _decoded_frame(
+    bench: Bench, lifter: SceneLifter, decode: Decoder, edit: EditDirection | None, index: int
+) -> _DecodedFrame:
     model, camera = bench.source.model, bench.camera(index)
     view = lifter.lift(lifter.plan(camera, lifter.choose(camera), {"lifted": bench.source}))
     rendered = RenderedView(view.frame.image, view.frame.coverage)
@@ -106,17 +108,17 @@ def _frame(bench: Bench, lifter: SceneLifter, decode: Decoder, edit: EditDirecti
     }
     before = {method: (photo if method == "2d-on-photo" else rendered).image for method in decoded}
     edits = {method: edit.of(before[method], decoded[method]) for method in decoded} if edit else {}
-    size = decoded["lifted"].shape[1:]  # superres makes larger pictures
+    size = decoded["lifted"].shape[1:]  # larger than the view for superres
     decoded["rendered-colour"] = F.interpolate(rendered.image[None], size, mode="bicubic", antialias=True)[0]
-    # Depth is not interpolated: between two surfaces there is none.
+    # Depth is not interpolated: there is no surface between two surfaces.
     depth, coverage = F.interpolate(torch.stack([view.frame.depth, rendered.coverage])[None], size)[0]
-    return _Frame(camera.resized(size[1], size[0]), depth, coverage, decoded, edits)
+    return _DecodedFrame(camera.resized(size[1], size[0]), depth, coverage, decoded, edits)
 
 
 def compare(
-    a: _Frame, b: _Frame, lpips: Lpips | None = None, edit: EditDirection | None = None
+    a: _DecodedFrame, b: _DecodedFrame, lpips: Lpips | None = None, edit: EditDirection | None = None
 ) -> dict[str, dict[str, float]]:
-    """By method, the difference of two frames over the surface that both show; NaN where they share none."""
+    """Return, by method, the difference of two frames over the surface that both show; NaN where there is none."""
     uv, shared = correspondences(a.camera, a.depth, b.camera, b.depth, (a.coverage, b.coverage))
     rows = {}
     for method, image in a.decoded.items():
@@ -136,12 +138,12 @@ def compare(
 def correspondences(
     a: Camera, depth_a: Tensor, b: Camera, depth_b: Tensor, coverage: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Where the pixels of one frame are in another: [H * W, 2] pixels of `b`, and which of them `b` shows too.
+    """Find the pixels of one frame in another: [H * W, 2] pixels of `b`, and which of them `b` shows too.
 
     Args:
         a, b: cameras.
         depth_a, depth_b: [H, W] z-depth of their pixels.
-        coverage: [H, W] of both; where photos saw little of either, neither shows a surface.
+        coverage: [H, W] of both; with low coverage, a pixel shows no surface.
     """
     rays = pixel_centers(a.width, a.height, depth_a.device)
     uv, z = EpipolarLines.between(a, [b], depth_a.device).project(rays, depth_a.reshape(-1, 1))
@@ -155,7 +157,7 @@ def correspondences(
 
 
 def _mean(rows: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Mean over the pairs that share something."""
+    """Average over the pairs that share a surface."""
     rows = [row for row in rows if all(measured["shared"] > 0 for measured in row.values())]
     if not rows:
         return {}

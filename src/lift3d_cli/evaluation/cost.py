@@ -1,8 +1,8 @@
-"""What lifting costs beside a 2D model on every frame (the paper's appendix B).
+"""The cost of lifting compared with a 2D model on every frame (the paper's appendix B).
 
-A task on M new views of a scene of N photos takes M (t_rend + t_enc + t_dec) seconds with the 2D model on each rendered
-frame, which leaves the frames inconsistent, and N t_enc + M (t_rend + t_lift + t_dec) lifted. t_lift is what the
-features of one model add to a frame: the paper's network renders them at no cost beside its own.
+For M new views of a scene of N photos, a task takes M (t_rend + t_enc + t_dec) seconds with the 2D model on each
+rendered frame, which leaves the frames inconsistent, and N t_enc + M (t_rend + t_lift + t_dec) seconds lifted. t_lift
+is what the features of one model add to a frame: the paper's network renders them at no extra cost.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.pipeline.lift import SceneLifter
 from lift3d_cli.scene.scene import Scene
 
-# Frames that are timed, after one that is not.
+# Frames to time, after one that is not timed.
 _FRAMES = 5
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds, see the top of the file.
+    """Seconds, see the module.
 
     Args:
-        encode: t_enc, of the model's encoder on a photo or frame, which are of one size.
-        render: t_rend, of the colour of a frame from photos that are known.
+        encode: t_enc, the model's encoder on a photo or frame, which have the same size.
+        render: t_rend, the colours of a frame from photos in memory.
         lift: t_lift.
-        decode: t_dec, of the model's decoder on a frame.
+        decode: t_dec, the model's decoder on a frame.
     """
 
     encode: float
@@ -44,15 +44,15 @@ class Cost:
     decode: float
 
     def on_frames(self, frames: int) -> float:
-        """Of the 2D model on each frame."""
+        """Return the time of the 2D model on each frame."""
         return frames * (self.render + self.encode + self.decode)
 
     def lifted(self, frames: int, photos: int) -> float:
-        """Of encoding the photos, and lifting."""
+        """Return the time of encoding the photos, and lifting."""
         return photos * self.encode + frames * (self.render + self.lift + self.decode)
 
     def break_even(self, photos: int) -> int | None:
-        """The fewest frames for which lifting is not slower, or None where it adds more than an encoder takes."""
+        """Return the fewest frames for which lifting is not slower; None where it adds more than an encoder takes."""
         saved = self.encode - self.lift
         return math.ceil(photos * self.encode / saved) if saved > 0 else None
 
@@ -61,13 +61,13 @@ class Cost:
 def measure_cost(
     scene: Scene, config: EvalConfig, progress: Progress = no_progress, photos: HeldOutPhotos | None = None
 ) -> dict[str, float | None]:
-    """Time the parts of a frame at left-out photos, in turns; medians, and nothing is read from disk meanwhile.
+    """Time the parts of a frame at left-out photos, in turns; medians, and nothing is read from disk while timing.
 
-    t_lift is the difference of two frames, with and without features, which noise can hide where it is small.
+    t_lift is the difference of two frames, with and without features; where it is small, noise can hide it.
 
     Args:
         scene: the scene.
-        config: settings; its model decodes to its task.
+        config: settings; its model is decoded to its task.
         progress: see `Progress`.
         photos: see `Bench`.
 
@@ -98,7 +98,7 @@ def measure_cost(
 
 
 def _timed(bench: Bench, lifter: SceneLifter, decode: Decoder, index: int) -> list[float]:
-    """Seconds of encoder, frame, frame with features and decoder at a photo's place."""
+    """Time encoder, frame, frame with features and decoder at a photo's camera, in seconds."""
     model, features, camera = bench.source.model, {"model": bench.source}, bench.camera(index)
     choice = lifter.choose(camera)
     view = lifter.lift(lifter.plan(camera, choice, features))  # reads photos and features
@@ -114,7 +114,7 @@ def _timed(bench: Bench, lifter: SceneLifter, decode: Decoder, index: int) -> li
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Until the device has done it."""
+    """Time a function until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()

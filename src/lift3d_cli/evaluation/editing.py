@@ -1,7 +1,7 @@
-"""How well edited pictures show what was asked for, by the directions of CLIP's embeddings.
+"""How well edited images match the edit's captions, by directions between CLIP embeddings.
 
 Direction similarity (StyleGAN-NADA, Gal et al. 2022; InstructPix2Pix, Brooks et al. 2023): the cosine between the
-change of the picture's embedding and that of two captions, of the picture before and after. Direction consistency
+change of the image's embedding and that of two captions, of the image before and after. Direction consistency
 (Instruct-NeRF2NeRF, Haque et al. 2023): the cosine between the changes of two neighbouring frames.
 """
 
@@ -17,15 +17,15 @@ from lift3d_cli.models.registry import find_model
 
 
 class EditDirection:
-    """The change that is wanted, and that of pictures.
+    """The direction of an edit's captions, to compare images' directions with.
 
     Args:
         model: reference of a `clip` model.
-        text: captions of the picture before and after.
+        text: captions of the image before and after.
         device: where to compute.
 
     Raises:
-        ModelError: if the model is no CLIP, or its weights are not there.
+        ModelError: if the model is not CLIP, or its weights are missing.
     """
 
     def __init__(self, model: str, text: tuple[str, str], device: torch.device | str = "cpu") -> None:
@@ -39,11 +39,11 @@ class EditDirection:
 
     @torch.inference_mode()
     def of(self, before: Tensor, after: Tensor) -> Tensor:  # [3, H, W] each, in [0, 1], to [C]
-        """The direction of a picture's edit."""
+        """Return the direction of an image's edit."""
         return self._embed(after) - self._embed(before)
 
     def _embed(self, image: Tensor) -> Tensor:
-        """A whole picture in CLIP's space, squeezed to the network's square, as InstructPix2Pix's metrics do."""
+        """Embed a whole image in CLIP's space, resized to the network's square, as InstructPix2Pix's metrics do."""
         network, mean, std = self._clip.network, *(image.new_tensor(x)[:, None, None] for x in (Clip.mean, Clip.std))
         side = network.config.vision_config.image_size
         pixels = F.interpolate(image[None], (side, side), mode="bicubic", antialias=True)
@@ -53,5 +53,5 @@ class EditDirection:
 
 
 def alike(a: Tensor, b: Tensor) -> float:  # [C], [C]
-    """The cosine of two directions; NaN where one is none."""
+    """Return the cosine of two directions; NaN where one is zero."""
     return float(a @ b / (a.norm() * b.norm()))

@@ -1,8 +1,8 @@
 """LPIPS (Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric"), version 0.1.
 
-Its weights do not ship with lift3d. What is read is the state dict of the package `lpips`, as safetensors: of AlexNet
-or VGG-16, `net.slice1.0.weight` and so on with their biases; of the five layers, `lin0.model.1.weight` and so on.
-Whoever has the package and the weights of torchvision writes them by
+Its weights do not ship with lift3d. Expected is the state dict of the package `lpips`, as safetensors: `net.slice1.0`
+and so on of AlexNet or VGG-16, with `.weight` and `.bias`; `lin0.model.1.weight` and so on for the five layers. With
+the package and torchvision's weights, the file is written by
 
     safetensors.torch.save_file({k: v.clone() for k, v in lpips.LPIPS(net="alex").state_dict().items()}, FILE)
 """
@@ -18,25 +18,25 @@ from lift3d_cli.weights import find_other_weights, load_weights
 
 NOT_MEASURED = "no weights; --lpips FILE"
 # Convolutions by their numbers in torchvision's networks, in five slices. A slice's result is compared, and pooled
-# before the next one; AlexNet's third and fourth are not.
+# before the next one, except for AlexNet's third and fourth.
 _ALEX, _VGG = ((0,), (3,), (6,), (8,), (10,)), ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 _POOLED = {_ALEX: (1, 2), _VGG: (1, 2, 3, 4)}
 _POOL = {_ALEX: 3, _VGG: 2}
 _ALEX_FIRST_KERNEL = 11
-# Of ImageNet's photos, for pictures in [-1, 1].
+# ImageNet's mean and deviation, for images in [-1, 1].
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _MIN_SIDE_PX = 32
 
 
 class Lpips:
-    """The distance of two pictures: 0 for equal ones.
+    """The perceptual distance of two images: 0 for equal ones.
 
     Args:
-        reference: of the weights: a safetensors file, or a Hugging Face repository that has `lpips.safetensors`.
+        reference: the weights: a safetensors file, or a Hugging Face repository that has `lpips.safetensors`.
         device: where to compute.
 
     Raises:
-        ModelError: if they are not there, or not laid out as the top of this file says.
+        ModelError: if they are missing, or not laid out as described in this module.
     """
 
     def __init__(self, reference: str, device: torch.device | str = "cpu") -> None:
@@ -64,12 +64,12 @@ class Lpips:
         truth: Tensor,  # [3, H, W] in [0, 1]
         counts: Tensor,  # [H, W] bool: pixels to compare
     ) -> float:
-        """Mean over the cells of each layer, by how many of their pixels count; sum over the layers.
+        """Return the mean over the cells of each layer, weighted by their pixels that count, summed over the layers.
 
-        Pixels that do not count are made equal first, since what is near looks at them.
+        Pixels that do not count are made equal first, since nearby cells depend on them.
 
         Raises:
-            SceneError: if the pictures are too small for the network.
+            SceneError: if the images are too small for the network.
         """
         if min(counts.shape) < _MIN_SIDE_PX:
             raise SceneError(f"LPIPS of {tuple(counts.shape)} pixels: too small. hint: --height {_MIN_SIDE_PX} or more")

@@ -1,4 +1,4 @@
-"""Metrics of pictures, features and segmentations, over the pixels that have ground truth."""
+"""Metrics of images, features and segmentations, over the pixels that have ground truth."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _WINDOW, _SIGMA, _C1, _C2 = 11, 1.5, 0.01**2, 0.03**2
 
 
 def ssim(image: Tensor, truth: Tensor, counts: Tensor) -> float:
-    """Structural similarity, mean over channels and over the windows that lie in the image and count entirely.
+    """Return the structural similarity, averaged over channels and over the windows whose pixels all count.
 
-    If no window does, those whose centre counts, in pictures continued by their border.
+    If there is no such window, windows whose centre counts are used, with images padded by replication.
     """
     # float64: the variances are small differences of large numbers.
     x, y = image.double(), truth.double()
@@ -30,7 +30,7 @@ def ssim(image: Tensor, truth: Tensor, counts: Tensor) -> float:
 
 
 def _ssim_of_windows(x: Tensor, y: Tensor) -> Tensor:  # [C, H, W] float64 to [C, H - 10, W - 10]
-    """Wang et al. 2004, equation 13, of each window."""
+    """Return SSIM of each window: Wang et al. 2004, equation 13."""
     offset = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
     kernel = torch.exp(-(offset**2) / (2 * _SIGMA**2))
     kernel = (kernel / kernel.sum()).to(x.device)
@@ -49,9 +49,9 @@ def feature_mse(
     truth: Tensor,  # [C, h, w]
     counts: Tensor,  # [h, w] bool
 ) -> tuple[float, float]:
-    """Mean squared error in the features' own units, and relative to the truth's variance.
+    """Return the mean squared error in the features' own units, and relative to the truth's variance.
 
-    The variance is per channel over the cells that count, then averaged: 1 is what the mean feature would score.
+    The variance is per channel over the cells that count, then averaged: predicting the mean feature has an error of 1.
     """
     x, y = features[:, counts].double(), truth[:, counts].double()
     mse = float(((x - y) ** 2).mean())
@@ -60,16 +60,16 @@ def feature_mse(
 
 
 def segmentation_scores(
-    scores: Tensor,  # [K, H, W]: how much each pixel is of each class
+    scores: Tensor,  # [K, H, W]: score of each class
     truth: Tensor,  # [H, W] integers: the class of each pixel
     counts: Tensor,  # [H, W] bool
     classes: Sequence[int],
 ) -> dict[str, float]:
-    """`iou` and `map` of some classes, means over these; `accuracy` of all.
+    """Return `iou` and `map`, means over some classes, and `accuracy` over all.
 
-    A pixel is of the class of its highest score. `iou` of a class is the number of pixels that are of it both by the
-    scores and in truth, over the number that are by either; `accuracy` the part of the pixels of the right class; `map`
-    the mean of the classes' average precision. NaN where there is no such class.
+    A pixel's class is that of its highest score. `iou` of a class is the number of its pixels both by the scores and in
+    truth, over the number by either; `accuracy` is the share of pixels with the right class; `map` is the mean of the
+    classes' average precision. NaN where there is no such class.
     """
     scores, truth = scores[:, counts], truth[counts]
     found = scores.argmax(0)
@@ -84,9 +84,9 @@ def segmentation_scores(
 
 
 def average_precision(scores: Tensor, positive: Tensor) -> float:  # [N], [N] bool
-    """The area below the precision by recall, in steps: the sum of (R_n - R_(n-1)) P_n over thresholds n.
+    """Return the area below the precision-recall curve: the sum of (R_n - R_(n-1)) P_n over thresholds n.
 
-    Equal scores have one threshold. (As `average_precision_score` of scikit-learn.)
+    Equal scores have one threshold, as in scikit-learn's `average_precision_score`.
     """
     order = scores.argsort(descending=True)
     ranked, hits = scores[order], positive[order].double().cumsum(0)

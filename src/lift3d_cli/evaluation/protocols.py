@@ -22,7 +22,7 @@ from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, RenderedView, Segmentation
 from lift3d_cli.models.heads import segment_clusters, segment_strokes
 from lift3d_cli.models.registry import find_model
-from lift3d_cli.pipeline.decode import decode_options, find_photo
+from lift3d_cli.pipeline.decode import decode_options, photo_index
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
 from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
@@ -33,7 +33,7 @@ from lift3d_cli.scene.scene import Photo, Scene
 
 
 class EncodedOnTheSpot:
-    """Features of photos as they are evaluated, made when asked for: a `FeatureSource`."""
+    """Features of photos, encoded on demand: a `FeatureSource`."""
 
     def __init__(self, photos: Workspace, model: Model, device: torch.device, keep: int) -> None:
         self.model = model.to(device)
@@ -56,19 +56,20 @@ class EncodedOnTheSpot:
 
 
 class Bench:
-    """A scene with photos left out, ready to be rendered from the others; what every protocol begins with.
+    """A scene with some photos left out, and the means to render them from the others; the basis of every protocol.
 
     Args:
-        scene: at least two photos, one of which stays.
+        scene: at least two photos, one of which is not left out.
         config: settings; without a model, `source` is None.
-        photos: the scene's, if there are some already.
+        photos: the scene's photos, if they exist already.
 
     Raises:
         SceneError, ModelError, ResourceError: in one line.
     """
 
     def __init__(self, scene: Scene, config: EvalConfig, photos: HeldOutPhotos | None = None) -> None:
-        self.scene, self.config = scene, config
+        self.scene = scene
+        self.config = config
         self.device = resolve_device(config.device)
         self.photos = photos or HeldOutPhotos(scene, config.height, config.every, config.views)
         self.held_out, self.candidates = self.photos.held_out, self.photos.candidates
@@ -81,18 +82,18 @@ class Bench:
         self.task = config.task or (self.source.model.spec.tasks[0] if self.source else "")
 
     def lifter(self, views: int = 0) -> SceneLifter:
-        """Renders from the photos that are not left out, of which so many at most; 0 for the settings' number."""
+        """Make a lifter from the photos that are not left out, `views` per target at most; 0 for the config's."""
         return self.photos.lifter(self.renderer, self.device, views)
 
     def camera(self, index: int) -> Camera:
-        """Of a photo, at its size here."""
+        """Return a photo's camera, at the size used here."""
         return self.photos.camera(index)
 
     def photo(self, index: int) -> tuple[Tensor, Tensor]:
-        """A photo's pixels [3, H, W], and which of them [H, W] are ground truth.
+        """Return a photo's pixels [3, H, W], and which of them [H, W] are ground truth.
 
         Raises:
-            SceneError: if none is.
+            SceneError: if no pixel is.
         """
         image, counts = self.photos.truth(index, self.device)
         if not counts.any():
@@ -102,7 +103,7 @@ class Bench:
 
     @torch.inference_mode()
     def decoder(self, task: str) -> Decoder:
-        """What decodes frames, prepared by the photos that are not left out; each frame starts from the same seed.
+        """Make the decoder of frames, prepared on the photos that are not left out; all frames use the same seed.
 
         Any model's features can be segmented, by strokes or clusters.
 
@@ -134,17 +135,18 @@ class Bench:
         return seeded
 
     def _by_name(self, name: str) -> tuple[FeatureMap, Tensor]:
-        index = find_photo(self.scene, name)
+        index = photo_index(self.scene, name)
         if index in self.held_out:
             raise SceneError(f"{name}: is one of the photos that are left out. hint: another --view, or --every")
         return self.source.read(index), self.photo(index)[0]
 
 
 class _Photos(Sequence[FeatureMap]):
-    """The features of photos, in the place of frames."""
+    """Features of photos, in place of those of frames."""
 
     def __init__(self, source: EncodedOnTheSpot, indices: Sequence[int]) -> None:
-        self._source, self._indices = source, indices
+        self._source = source
+        self._indices = indices
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -165,11 +167,11 @@ def evaluate(
     Pixels without ground truth (undistortion borders, masked or transparent ones) do not count.
 
     Args:
-        scene: at least two photos, one of which stays.
+        scene: at least two photos, one of which is not left out.
         config: settings.
         progress: see `Progress`.
         photos: see `Bench`.
-        save: folder for photo | render | depth of each, or None.
+        save: folder for pictures of photo, render and depth side by side; or None.
 
     Returns:
         JSON values: settings, `views` with the metrics of each, `mean`, and why a metric is `not_measured`.
@@ -221,7 +223,7 @@ def _measure(view: LiftedView, bench: Bench, index: int, lpips: Lpips | None) ->
 
 
 def on_grid(features: FeatureMap, grid: FeatureGrid) -> Tensor:  # [C, h, w] float32
-    """A photo's features at the cells of `grid`, which is another one where the sources are of other focal length."""
+    """Sample a photo's features at the cells of `grid`, which differs where the sources have another focal length."""
     if features.grid == grid:
         return features.data.float()
     scale, offset = (torch.tensor(x) for x in (features.grid.scale, features.grid.offset))
@@ -230,7 +232,7 @@ def on_grid(features: FeatureMap, grid: FeatureGrid) -> Tensor:  # [C, h, w] flo
 
 
 def cells_that_count(counts: Tensor, grid: FeatureGrid) -> Tensor:  # [h, w] bool
-    """Cells whose centre pixel has ground truth; all cells if none has."""
+    """Return the cells whose centre pixel has ground truth; all cells if none has."""
     uv = grid.cell_centers().to(counts.device).long()
     height, width = counts.shape
     inside = (uv >= 0).all(1) & (uv[:, 0] < width) & (uv[:, 1] < height)
@@ -240,12 +242,12 @@ def cells_that_count(counts: Tensor, grid: FeatureGrid) -> Tensor:  # [h, w] boo
 
 
 def _picture_name(view: str) -> str:
-    """`images-0007.png` for the photo `images/0007.jpg`: all pictures lie in one folder."""
+    """Name a picture: `images-0007.png` for the photo `images/0007.jpg`, as all pictures are in one folder."""
     return Path(view).with_suffix(".png").as_posix().replace("/", "-")
 
 
 def side_by_side(view: LiftedView, photo: Photo) -> np.ndarray:
-    """photo | render | depth as one [H, 3 W, 3] uint8 picture; near is red, far is blue, evenly in 1/z."""
+    """Join photo, render and depth to one [H, 3 W, 3] uint8 picture; near is red, far is blue, linear in 1/z."""
     import cv2
 
     near, far = (1 / z for z in view.choice.depth_range)

@@ -1,8 +1,8 @@
-"""Segmentation of left-out photos by features lifted from 3, 6 and 10 others, against the 2D model (Table 4).
+"""Segmentation of left-out photos by features lifted from 3, 6 and 10 others, compared with the 2D model (Table 4).
 
-Classes are learned from strokes on one photo, or told by text, and compared with masks of other photos. Without masks,
-the truth is what the 2D model makes of the left-out photo itself, by the same classes: that says how well lifting
-replaces the model, not how well the model segments.
+Classes are learned from strokes on one photo, or given by text, and compared with masks of other photos. Without masks,
+the truth is the 2D model's segmentation of the left-out photo itself, into the same classes: that measures how well
+lifting replaces the model, not how well the model segments.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def measure_segmentation(
 
     Args:
         scene: the scene.
-        config: settings; its `text`, `strokes` or `clusters` say what the classes are, `masks` what is true.
+        config: settings; its `text`, `strokes` or `clusters` define the classes, `masks` the truth.
         progress: see `Progress`.
         photos: see `Bench`.
 
     Returns:
-        By way (`lifted-3`, ...): `iou`, `accuracy`, `map`, means over the photos: of the thing if there are masks, else
-        of all classes.
+        By method (`lifted-3`, ...): `iou`, `accuracy`, `map`, means over the photos: of the object if there are masks,
+        else of all classes.
 
     Raises:
         SceneError, ModelError, ResourceError: in one line.
@@ -76,7 +76,7 @@ def measure_segmentation(
 
 @torch.inference_mode()
 def _segmented(bench: Bench, lifters: dict[str, SceneLifter], decode: Decoder, index: int) -> dict[str, Segmentation]:
-    """A left-out photo by each way: lifted, the 2D model on the last of the rendered pictures, and on the photo."""
+    """Segment a left-out photo by each method: lifted, the 2D model on the last rendered image, and on the photo."""
     source, camera, found = bench.source, bench.camera(index), {}
     for way, lifter in lifters.items():
         view = lifter.lift(lifter.plan(camera, lifter.choose(camera), {"model": source}))
@@ -88,7 +88,7 @@ def _segmented(bench: Bench, lifters: dict[str, SceneLifter], decode: Decoder, i
 
 
 def _thing(segmentation: Segmentation, config: EvalConfig) -> Tensor:  # [2, H, W]
-    """Scores of all else, and of the thing of the masks: the first prompt, or what is painted white."""
+    """Return the scores of everything else, and of the masks' object: the first prompt, or what is painted white."""
     names, wanted = segmentation.names, config.text[0] if config.text else _THING
     if wanted not in names or (not config.text and not config.strokes):
         raise ModelError(
@@ -100,19 +100,19 @@ def _thing(segmentation: Segmentation, config: EvalConfig) -> Tensor:  # [2, H, 
 
 
 def _mask_path(scene: Scene, index: int, folder: Path) -> Path | None:
-    """The mask of a photo, by its path in the scene or its name alone."""
+    """Find a photo's mask, by its path in the scene or its name alone."""
     name = Path(scene.views[index].name).with_suffix(".png")
     return next((folder / path for path in (name, name.name) if (folder / path).is_file()), None)
 
 
 def _read_mask(scene: Scene, index: int, path: Path, counts: Tensor) -> Tensor:  # [H, W] bool
-    """Where the mask is not black in most of a pixel; undistorted as its photo is."""
+    """Read a mask: True where most of a pixel is not black; undistorted as its photo is."""
     whole = read_photo(replace(scene.views[index], mask_path=path)).valid
     part = F.interpolate(torch.from_numpy(whole)[None, None].float(), counts.shape, mode="area")[0, 0]
     return (part > 0.5).to(counts.device)
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Over the photos where it is defined."""
+    """Average over the photos where it is defined."""
     defined = [value for value in values if not math.isnan(value)]
     return statistics.fmean(defined) if defined else math.nan

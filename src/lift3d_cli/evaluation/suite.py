@@ -1,4 +1,4 @@
-"""eval --suite: every table that is measured, of scenes and models, as one Markdown document. And means over scenes."""
+"""eval --suite: all protocols for several scenes and models, as one Markdown document. And means over scenes."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.scene.scene import Scene
 
-# Of `consistency`, which compares pictures of results: a segmentation is none, and principal colours are no result.
+# Tasks without `consistency`, which compares images: a segmentation is not one, and principal colours are no result.
 _NO_PICTURES = ("segment", "features")
-# The parts of a result that have a mean over scenes.
+# The parts of a result that are averaged over scenes.
 _MEASURED = ("mean", "pictures", "errors", "segmentation", "consistency", "cost")
 
 
 def measure_suite(
     scene: Scene, config: EvalConfig, models: Sequence[str], progress: Progress = no_progress
 ) -> dict[str, object]:
-    """All protocols on one scene.
+    """Run all protocols on one scene.
 
     Args:
         scene: the scene.
-        config: settings of all; its own model does not count.
-        models: whose features are lifted.
+        config: settings of all protocols, except for its model.
+        models: models whose features are lifted.
         progress: see `Progress`.
 
     Returns:
         JSON values: `pictures` by row; `errors`, see `ablate`; `segmentation`, `consistency` and `cost` by model; and
-        why what is `not_measured` is not.
+        why something is `not_measured`.
 
     Raises:
         SceneError, ModelError, ResourceError: in one line.
@@ -62,7 +62,7 @@ def measure_suite(
     def add(part: str, name: str, measure: Callable[..., object], settings: EvalConfig) -> None:
         try:
             result[part][name] = measure(scene, settings, progress, photos)
-        except ModelError as e:  # what one model cannot do, others can
+        except ModelError as e:  # a protocol that one model does not support may work with others
             result["not_measured"][f"{part} of {name}"] = str(e)
 
     for ref in models:
@@ -77,7 +77,7 @@ def measure_suite(
 
 
 def mean_over(results: Sequence[object]) -> object:
-    """The mean of numbers, or of dicts of them key by key, where they are there and finite; None where none is."""
+    """Average numbers, or dicts of them key by key, ignoring missing and infinite ones; None where none is left."""
     if isinstance(results[0], Mapping):
         keys = dict.fromkeys(key for result in results for key in result)
         return {key: mean_over([result[key] for result in results if key in result]) for key in keys}
@@ -86,7 +86,7 @@ def mean_over(results: Sequence[object]) -> object:
 
 
 def over_scenes(results: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Results of several scenes, of `evaluate` and what was added to it or of `measure_suite`, and their means."""
+    """Combine results of several scenes, from `evaluate` or `measure_suite`, with their means."""
     means = {
         part: mean_over([result[part] for result in results]) for part in _MEASURED if part in (results or [{}])[0]
     }
@@ -96,7 +96,7 @@ def over_scenes(results: Sequence[Mapping[str, object]]) -> dict[str, object]:
 
 
 def as_markdown(results: Sequence[Mapping[str, object]]) -> str:
-    """The document: `results` are those of `measure_suite`, of several scenes with the same settings."""
+    """Format results of `measure_suite` for several scenes with the same settings as a document."""
     first = results[0]
     version = f"lift3d {lift3d_cli.__version__}, commit {commit() or 'unknown'}, {datetime.date.today().isoformat()}"
     parts = [
@@ -121,7 +121,7 @@ def as_markdown(results: Sequence[Mapping[str, object]]) -> str:
 
 
 def _by_name(part: str, results: Sequence[Mapping], **formats: str) -> list[str]:
-    """A table for each model of a part, if it has any of these numbers."""
+    """Format a table for each model of a part, if it has any of these numbers."""
     tables = []
     for name in dict.fromkeys(name for result in results for name in result[part]):
         rows = [_flat(result[part].get(name, {})) for result in results]
@@ -131,7 +131,7 @@ def _by_name(part: str, results: Sequence[Mapping], **formats: str) -> list[str]
 
 
 def _flat(rows: Mapping) -> Mapping:
-    """Rows of numbers; those of pairs of frames get both names."""
+    """Flatten rows of pairs of frames, joining both names."""
     deep = {
         f"{outer}, {inner}": numbers
         for outer, row in rows.items()
@@ -142,7 +142,7 @@ def _flat(rows: Mapping) -> Mapping:
 
 
 def _table(measured: Sequence[Mapping], results: Sequence[Mapping], **formats: str) -> str:
-    """A column for each scene and their mean; of `measured`, numbers by row of each scene, those that have a format."""
+    """Format a column per scene and their mean, from the numbers in `measured` that have a format."""
     names = [f"`{result['scene']}`" for result in results]
     lines = [f"| | {' | '.join(names)} | mean |", "|---|" + "--:|" * (len(names) + 1)]
     mean = mean_over(measured)

@@ -37,7 +37,7 @@ class Camera:
         if self.K[0, 0] <= 0 or self.K[1, 1] <= 0 or self.width < 1 or self.height < 1:
             raise SceneError("camera has a focal length or image size that is not positive")
         rotation = self.w2c[:3, :3]
-        # 1e-3 admits poses printed with four digits and refuses scaled, mirrored and singular ones.
+        # 1e-3 admits poses printed with four digits and rejects scaled, mirrored and singular ones.
         if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
             raise SceneError("camera pose is not a rigid transform (its rotation is singular, scaled or mirrored)")
 
@@ -60,7 +60,7 @@ class Camera:
         return self.w2c[2, :3] / np.linalg.norm(self.w2c[2, :3])
 
     def resized(self, width: int, height: int) -> Camera:
-        """The same camera for an image resized to `width` x `height`: K scales, with no half-pixel term."""
+        """Return the camera of an image resized to `width` x `height`: K scales, with no half-pixel term."""
         scale = np.diag([width / self.width, height / self.height, 1.0])
         return Camera(scale @ self.K, self.w2c, width, height)
 

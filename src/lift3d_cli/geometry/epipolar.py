@@ -1,4 +1,4 @@
-"""Where a target ray runs in the source photos: the epipolar geometry, as one affine form per source view."""
+"""Epipolar geometry: where a target ray projects in the source photos, as one affine form per source view."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EpipolarLines:
     The target pixel (u, v) at z-depth t is seen by source view i at the homogeneous pixel `t * H_i (u, v, 1) + e_i`:
     `H` is the homography of the plane at infinity and `e` the epipole (Hartley & Zisserman 2004, eq. 9.7).
 
-    Several targets with as many sources each stand side by side along leading dimensions, here *B.
+    Several targets with the same number of sources each are stacked along leading dimensions, here *B.
 
     Args:
         H: [*B, V, 3, 3].
@@ -35,7 +35,7 @@ class EpipolarLines:
 
     @classmethod
     def between(cls, target: Camera, sources: Sequence[Camera], device: torch.device | str = "cpu") -> EpipolarLines:
-        """The lines of `target` in `sources`.
+        """Compute the lines of `target` in `sources`.
 
         Computed in float64 and relative to the target, so that a scene far from its world's origin loses no precision.
         """
@@ -48,23 +48,23 @@ class EpipolarLines:
 
     @classmethod
     def stack(cls, lines: Sequence[EpipolarLines]) -> EpipolarLines:
-        """Put those of B targets side by side."""
+        """Stack the lines of B targets."""
         return cls(*(torch.stack([getattr(x, f.name) for x in lines]) for f in fields(cls)))
 
     def to(self, device: torch.device | str) -> EpipolarLines:
-        """The same on another device."""
+        """Return a copy on another device."""
         return EpipolarLines(*(getattr(self, f.name).to(device) for f in fields(self)))
 
     def mirrored(self, width: float, source_widths: Sequence[float]) -> EpipolarLines:
-        """The same for a world seen in a mirror: the column u of each picture is at its width - u.
+        """Mirror the world: column u of each image becomes its width - u.
 
         Args:
-            width: of the target, in pixels.
-            source_widths: of the V pictures.
+            width: width of the target, in pixels.
+            source_widths: widths of the V source images.
         """
         flip_target = torch.tensor([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]], device=self.H.device)
         flips = torch.stack([torch.tensor([[-1.0, 0, w], [0, 1, 0], [0, 0, 1]]) for w in source_widths]).to(self.H)
-        # The rays stay where they are, and so do the camera centres: only the pixels' names change.
+        # The rays and the camera centres stay; only the pixel coordinates change.
         e = (flips @ self.e[..., None])[..., 0]
         return EpipolarLines(flips @ self.H @ flip_target, e, self.tgt_rays @ flip_target, self.centers)
 
@@ -75,7 +75,7 @@ class EpipolarLines:
     ) -> tuple[Tensor, Tensor]:  # [*B, V, R, S, 2] source pixels, [*B, V, R, S] z-depth in the source camera
         """Project the points at depths `t` on the target rays into every source view.
 
-        Points at or behind a source camera get NaN pixels, never a mirrored one; their z tells.
+        Points at or behind a source camera get NaN pixels, never mirrored ones; their z-depth is not positive.
         """
         direction = homogeneous(uv)[..., None, :, :] @ self.H.mT  # [*B, V, R, 3]
         p = direction[..., None, :] * t[..., None, :, :, None] + self.e[..., None, None, :]
@@ -89,7 +89,7 @@ def ray_angles(
     uv: Tensor,  # [*B, R, 2] target pixels
     t: Tensor,  # [*B, R, S] z-depth in the target camera
 ) -> Tensor:  # [*B, V, R, S] radians, 0 to pi
-    """Angle at each point between its line of sight from the target and the one from each source view.
+    """Return the angle at each point between its lines of sight from the target and from each source view.
 
     With the ray r and a source centre c, the two lines run along t r and t r - c; the cross and dot products of the
     two, divided by t, are |r x c| and t |r|^2 - r.c. atan2 keeps small angles, which matter most; arccos loses them.
@@ -102,5 +102,5 @@ def ray_angles(
 
 
 def homogeneous(uv: Tensor) -> Tensor:
-    """Pixels [..., 2] to [..., 3] with a 1."""
+    """Append a 1 to pixels: [..., 2] to [..., 3]."""
     return torch.cat([uv, torch.ones_like(uv[..., :1])], -1)

@@ -1,4 +1,4 @@
-"""The half-pixel rule and everything that samples a map: the only file that calls `F.grid_sample`."""
+"""The half-pixel rule and all sampling of maps: the only file that calls `F.grid_sample`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class FeatureGrid:
-    """Where the cells of a feature map lie in its image.
+    """The positions of a feature map's cells in its image.
 
     A point `uv` in image pixels is at `uv * scale + offset` in the map's own pixels; in both, the top-left corner of
     the first pixel is (0, 0) and its centre (0.5, 0.5).
@@ -30,20 +30,20 @@ class FeatureGrid:
 
     @classmethod
     def from_stride(cls, width: int, height: int, stride: int) -> FeatureGrid:
-        """The grid of a network that pads an image of `width` x `height` at right and bottom to whole strides."""
+        """Return the grid of a network that pads a `width` x `height` image at right and bottom to whole strides."""
         return cls(math.ceil(width / stride), math.ceil(height / stride), (1 / stride, 1 / stride))
 
     def rescaled(self, x: float, y: float) -> FeatureGrid:
-        """The same cells, where the image's pixels are now `x`, `y` times as many: the image was resized."""
+        """Return the same cells after resizing the image to `x`, `y` times as many pixels."""
         return FeatureGrid(self.width, self.height, (self.scale[0] / x, self.scale[1] / y), self.offset)
 
     def cell_centers(self) -> Tensor:
-        """Image pixels of the cell centres: [height * width, 2], row by row, float32."""
+        """Return the cell centres in image pixels: [height * width, 2], row by row, float32."""
         return (pixel_centers(self.width, self.height) - torch.tensor(self.offset)) / torch.tensor(self.scale)
 
 
 def pixel_centers(width: int, height: int, device: torch.device | str = "cpu") -> Tensor:
-    """Centres of the pixels of an image: [height * width, 2], row by row, float32."""
+    """Return the centres of an image's pixels: [height * width, 2], row by row, float32."""
     u, v = (torch.arange(n, device=device) + 0.5 for n in (width, height))
     return torch.stack(torch.meshgrid(u, v, indexing="xy"), -1).reshape(-1, 2)
 
@@ -55,11 +55,11 @@ def sample_map(
 ) -> Tensor:  # [*B, V, C, *P]
     """Sample each map at its own points, bilinearly or the "nearest" pixel; outside of the image, the border's value.
 
-    Which points are outside is the caller's to know: see `inside`. A NaN point gets some finite value of the map.
+    The caller must find out which points are outside: see `inside`. A NaN point gets some finite value of the map.
     """
     *batch, channels, height, width = maps.shape
     size = torch.tensor([width, height], dtype=uv.dtype, device=uv.device)
-    # A NaN point, behind its camera, would make a NaN sample, and that times a weight of 0 is still NaN.
+    # A NaN point, behind its camera, would give a NaN sample, and NaN times a weight of 0 is still NaN.
     grid = (2 * torch.nan_to_num(uv) / size - 1).reshape(math.prod(batch), 1, -1, 2).to(maps.dtype)
     maps = maps.flatten(0, -4)
     out = F.grid_sample(maps, grid, mode=mode, padding_mode="border", align_corners=False)
@@ -83,5 +83,5 @@ def sample_volume(
 
 
 def inside(uv: Tensor, width: int, height: int) -> Tensor:
-    """True where `uv` [..., 2], in pixels, is on an image of this size; NaN is not."""
+    """Return True where `uv` [..., 2], in pixels, is on an image of this size; False for NaN."""
     return (uv[..., 0] >= 0) & (uv[..., 0] <= width) & (uv[..., 1] >= 0) & (uv[..., 1] <= height)

@@ -1,6 +1,6 @@
-"""What the cameras of one capture have in common: the up direction, the point they look at, their lens.
+"""Properties of all cameras of one capture: the up direction, the point they look at, their lens.
 
-Everything here moves with the scene: rotate, shift or scale the world and the answers do the same. So no constant below
+Everything here moves with the scene: rotate, shift or scale the world and the results do the same. So no constant below
 is a length; each is an angle or a ratio.
 """
 
@@ -36,7 +36,7 @@ def up_direction(cameras: Sequence[Camera]) -> np.ndarray:
     image_up = -np.mean([camera.w2c[1, :3] for camera in cameras], axis=0)
     weights = np.ones(len(cameras))
     up = image_up
-    for _ in range(5):  # reweighting: each round trusts rolled photos less; it settles in 2 or 3
+    for _ in range(5):  # reweighting: each round trusts rolled photos less; it converges in 2 or 3
         scatter = (rights * weights[:, None]).T @ rights / weights.sum()
         up = np.linalg.eigh(scatter - _UP_PRIOR * np.outer(image_up, image_up))[1][:, 0]
         weights = 1.0 / (1.0 + (rights @ up / _ROLL_SCALE) ** 2)
@@ -44,7 +44,7 @@ def up_direction(cameras: Sequence[Camera]) -> np.ndarray:
 
 
 def look_at_point(cameras: Sequence[Camera]) -> np.ndarray | None:
-    """The world point [3] that the optical axes pass closest to, or None where they do not meet in front.
+    """Find the world point [3] that the optical axes pass closest to, or None where they do not meet in front.
 
     Least squares over the distances to the axes, reweighted so that a few stray photos do not pull it.
     """
@@ -71,7 +71,7 @@ def look_at_point(cameras: Sequence[Camera]) -> np.ndarray | None:
 
 
 def focus_distance(cameras: Sequence[Camera]) -> float:
-    """Distance from the mean camera to what the photos show, in world units, guessed from the poses alone."""
+    """Guess the distance from the mean camera to what the photos show, in world units, from the poses alone."""
     origins = np.stack([camera.position for camera in cameras])
     point = look_at_point(cameras)
     if point is not None:
@@ -81,7 +81,7 @@ def focus_distance(cameras: Sequence[Camera]) -> float:
 
 
 def focus_point(cameras: Sequence[Camera], focus_depth: float | None = None) -> np.ndarray:
-    """The point [3] to turn around: where the axes meet, else a point ahead of the mean camera.
+    """Return the point [3] to turn around: where the axes meet, else a point ahead of the mean camera.
 
     Args:
         cameras: at least one.
@@ -101,7 +101,7 @@ def focus_point(cameras: Sequence[Camera], focus_depth: float | None = None) -> 
 
 
 def median_lens(cameras: Sequence[Camera], width: int, height: int) -> np.ndarray:
-    """K [3, 3] in pixels of the median photo, for an image of another size; square pixels, centred.
+    """Return K [3, 3] in pixels of the median photo, for an image of another size; square pixels, centred.
 
     Where the aspect differs from the photos', the picture is a crop of what the photos see, never more.
     """
@@ -114,7 +114,7 @@ def median_lens(cameras: Sequence[Camera], width: int, height: int) -> np.ndarra
 
 
 def look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """w2c [4, 4] of a level camera at `position` [3] that looks at `target` [3]; world up is `up` [3]."""
+    """Return w2c [4, 4] of a level camera at `position` [3] that looks at `target` [3]; world up is `up` [3]."""
     forward = (target - position) / np.linalg.norm(target - position)
     right = np.cross(forward, up)
     if np.linalg.norm(right) < 1e-6 * np.linalg.norm(up):  # straight up or down: any right axis is level
@@ -124,7 +124,7 @@ def look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndar
 
 
 def w2c_from_axes(axes: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """w2c [4, 4] from the camera's right, down and forward axes (rows of `axes` [3, 3]) and its centre [3]."""
+    """Build w2c [4, 4] from the camera's right, down and forward axes (rows of `axes` [3, 3]) and its centre [3]."""
     w2c = np.eye(4)
     w2c[:3, :3] = axes
     w2c[:3, 3] = -axes @ position

@@ -1,4 +1,4 @@
-"""The order in which a flight visits the photos."""
+"""The order in which an interpolated path visits the photos."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WALK_DETOUR = 1.5
 
 
 def route(cameras: Sequence[Camera]) -> list[int]:
-    """Order of the cameras along a sensible route: as given if that is a walk, else a short one through all poses."""
+    """Order the cameras along a sensible route: as given if that is a walk, else a short one through all poses."""
     unit = length_unit(cameras)
     vectors = np.stack([np.append(camera.position / unit, camera.forward) for camera in cameras])
     distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
@@ -23,7 +23,7 @@ def route(cameras: Sequence[Camera]) -> list[int]:
 
 
 def length_unit(cameras: Sequence[Camera]) -> float:
-    """World length that counts as much as turning by a radian: the cameras' spread (1 where they do not move)."""
+    """Return the world length equivalent to turning by a radian: the cameras' spread (1 where they do not move)."""
     origins = np.stack([camera.position for camera in cameras])
     return float(np.sqrt(((origins - origins.mean(0)) ** 2).sum(1).mean())) or 1.0
 
@@ -33,7 +33,7 @@ def _length(order: Sequence[int], distances: np.ndarray) -> float:
 
 
 def _nearest_first(distances: np.ndarray) -> list[int]:
-    """Greedy route over `distances` [N, N], from the camera farthest from all others (an end, if there are ends)."""
+    """Build a greedy route over `distances` [N, N], from the camera farthest from all others (an end, if any)."""
     order = [int(np.argmax(distances.sum(1)))]
     left = np.ones(len(distances), dtype=bool)
     while len(order) < len(distances):
@@ -43,9 +43,9 @@ def _nearest_first(distances: np.ndarray) -> list[int]:
 
 
 def _untangle(order: list[int], distances: np.ndarray) -> list[int]:
-    """Shorten an open route by 2-opt: reverse a stretch whenever that saves length (greedy leaves long ways back)."""
+    """Shorten an open route by 2-opt: reverse a section if that helps (greedy routes have long ways back)."""
     path = np.array(order)
-    for _ in range(30):  # each round is O(N^2); a few hundred photos settle in about ten
+    for _ in range(30):  # each round is O(N^2); a few hundred photos converge in about ten
         improved = False
         for i in range(len(path) - 2):
             ends = np.arange(i + 2, len(path) + 1)  # reverse path[i + 1 : end]

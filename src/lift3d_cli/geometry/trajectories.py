@@ -1,7 +1,7 @@
-"""Camera paths made from the photos' cameras. Pure functions on lists of `Camera`; numpy only, so a path starts fast.
+"""Camera paths derived from the photos' cameras. Pure functions on lists of `Camera`, in numpy, to start fast.
 
-Novel views are only as good as the photos around them, so every path here stays where photos were taken. All paths move
-with the scene: a rigid motion or a change of scale of the world does the same to the path.
+Novel views are only as good as the photos around them, so every path stays where photos were taken. All paths are
+equivariant: a rigid motion or a change of scale of the world does the same to the path.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from lift3d_cli.geometry.rigs import (
 )
 from lift3d_cli.geometry.routes import length_unit, route
 
-# Photos around an object that leave no gap wider than this are taken as a full circle.
+# Photos around an object with no gap wider than this count as a full circle.
 _FULL_CIRCLE_GAP = np.radians(60.0)
 # Width of the window in which an orbit averages the photos' height and radius.
 _ORBIT_WINDOW = np.radians(30.0)
-# Photos that see a spiral's subject from a similar side: wider, and the average pose would lie inside an arc's chord.
+# Photos that see a spiral's subject from a similar side: if wider, the average pose would be inside an arc's chord.
 _SPIRAL_CONE = np.radians(40.0)
 # Largest radius of a spiral, in focus depths.
 _SPIRAL_REACH = 0.1
@@ -47,7 +47,7 @@ def orbit(
         focus_depth: z-depth of the content in world units, used where the optical axes do not meet.
 
     Raises:
-        SceneError: if there is nothing to turn around, or a number is out of range.
+        SceneError: if there is no point to turn around, or a number is out of range.
     """
     _check(cameras, num_poses)
     K, up, target = median_lens(cameras, width, height), up_direction(cameras), focus_point(cameras, focus_depth)
@@ -57,7 +57,7 @@ def orbit(
     radii = np.linalg.norm(level, axis=1)
     if radii.max() <= 1e-6 * np.linalg.norm(offsets, axis=1).max():
         raise SceneError("all photos look straight down at one point. hint: choose a spiral or interpolated path")
-    sideways = radii >= 0.2 * np.median(radii)  # a photo from right above has no meaningful azimuth
+    sideways = radii >= 0.2 * np.median(radii)  # a photo from directly above has no meaningful azimuth
     heights, level, radii = heights[sideways], level[sideways], radii[sideways]
     east = level[np.argmax(radii)] / radii.max()
     north = np.cross(up, east)
@@ -81,12 +81,13 @@ def spiral(
     turns: float = 2.0,
     scale: float = 1.0,
 ) -> list[Camera]:
-    """Circle in front of the subject around the average pose of the photos that look its way.
+    """Circle in front of the subject around the average pose of the photos that look in its direction.
 
     Radii are the 90th percentiles of those photos' offsets along their three principal directions: LLFF takes the
-    axes of the image, but then the path leaves the hull of photos that lie on a diagonal or recede to one side. A
-    radius is at most a tenth of the focus depth, 6 degrees: within the hull of photos taken from all over, most places
-    are near none of them.
+    image's axes, but then the path leaves the hull of photos that lie on a diagonal or recede to one side. A radius is
+    at most a
+    tenth of the focus depth, 6 degrees: within the hull of photos taken from everywhere, most places are near none of
+    them.
 
     Args:
         cameras: the photos' cameras, at least one.
@@ -104,11 +105,11 @@ def spiral(
     depth = focus_depth if focus_depth is not None else focus_distance(cameras)
     axes, centre = _average_axes(near), np.mean([camera.position for camera in near], axis=0)
     offsets = (np.stack([camera.position for camera in near]) - centre) @ axes.T
-    # Photos in a row, or one photo: a slight movement shows depth without leaving what they see. As a floor on the
-    # scatter it also says which way to move where the photos do not.
+    # Photos in a row, or one photo: a slight movement shows depth without leaving what they see. As a minimum scatter,
+    # it also gives a direction of movement where the photos do not.
     least = np.array([0.02, 0.01, 0.0]) * depth
     main = np.linalg.eigh(offsets.T @ offsets / len(near) + np.diag(least**2) / 2)[1].T[::-1]
-    main *= np.sign(main[np.arange(3), np.abs(main).argmax(1)])[:, None]  # eigh leaves the signs open
+    main *= np.sign(main[np.arange(3), np.abs(main).argmax(1)])[:, None]  # eigenvectors have arbitrary signs
     radii = np.minimum(np.percentile(np.abs(offsets @ main.T), 90, axis=0), _SPIRAL_REACH * depth)
     radii = scale * np.maximum(radii, least)
     target = centre + depth * axes[2]
@@ -123,8 +124,8 @@ def spiral(
 def interpolate(cameras: Sequence[Camera], num_poses: int, width: int, height: int) -> list[Camera]:
     """Fly through the photos' poses at constant speed, on a smooth curve from the first to the last of a short route.
 
-    Catmull-Rom through positions and (sign-aligned, renormalised) quaternions alike: piecewise slerp would change its
-    speed of turning abruptly at every photo.
+    Catmull-Rom through positions and (sign-aligned, renormalised) quaternions: piecewise slerp would change the speed
+    of turning abruptly at every photo.
 
     Args:
         cameras: the photos' cameras in name order, at least one. That order is kept where it is a walk.
@@ -150,9 +151,9 @@ def interpolate(cameras: Sequence[Camera], num_poses: int, width: int, height: i
 def views(
     cameras: Sequence[Camera], every: int = 1, width: int | None = None, height: int | None = None
 ) -> list[Camera]:
-    """The photos' own cameras, each with its own lens: every `every`-th, resized where a size is given.
+    """Return the photos' own cameras, each with its own lens: every `every`-th, resized where a size is given.
 
-    A size of another aspect crops or extends the photo around its principal point; pixels keep their shape.
+    A size of another aspect ratio crops or extends the photo around its principal point; pixels keep their shape.
     """
     if every < 1:
         raise SceneError(f"cannot take every {every}th photo: the step must be 1 or more")
@@ -176,7 +177,7 @@ def _check(cameras: Sequence[Camera], num_poses: int) -> None:
 
 
 def _sweep(azimuths: np.ndarray, num_poses: int) -> np.ndarray:
-    """Evenly spaced azimuths [num_poses] over the circle or arc that `azimuths` [N] cover, in radians."""
+    """Return evenly spaced azimuths [num_poses] over the circle or arc that `azimuths` [N] cover, in radians."""
     ordered = np.sort(azimuths)
     gaps = np.diff(np.append(ordered, ordered[0] + 2 * np.pi))
     widest = int(np.argmax(gaps))
@@ -187,20 +188,20 @@ def _sweep(azimuths: np.ndarray, num_poses: int) -> np.ndarray:
 
 
 def _similar_views(cameras: Sequence[Camera]) -> list[Camera]:
-    """The cameras that look the way the most central one does."""
+    """Return the cameras that look in a similar direction as the most central one."""
     origins = np.stack([camera.position for camera in cameras])
     central = cameras[int(np.argmin(np.linalg.norm(origins[:, None] - origins[None], axis=2).sum(1)))]
     return [camera for camera in cameras if camera.forward @ central.forward >= np.cos(_SPIRAL_CONE)]
 
 
 def _average_axes(cameras: Sequence[Camera]) -> np.ndarray:
-    """[3, 3] right, down and forward axes (rows) nearest to all cameras' axes, in the least-squares sense."""
+    """Return right, down and forward axes (rows) [3, 3] closest to all cameras' axes, in the least-squares sense."""
     u, _, vt = np.linalg.svd(np.mean([camera.w2c[:3, :3] for camera in cameras], axis=0))
     return u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
 
 
 def _pose_vectors(cameras: Sequence[Camera], unit: float) -> np.ndarray:
-    """[N, 7] position in units of `unit` and quaternion, signs chosen so that neighbours are on one hemisphere."""
+    """Return positions in units of `unit` and quaternions [N, 7], with signs chosen so that neighbours are close."""
     quaternions = [_quaternion_from_axes(camera.w2c[:3, :3]) for camera in cameras]
     for i in range(1, len(quaternions)):
         if quaternions[i] @ quaternions[i - 1] < 0:
@@ -209,7 +210,7 @@ def _pose_vectors(cameras: Sequence[Camera], unit: float) -> np.ndarray:
 
 
 def _quaternion_from_axes(R: np.ndarray) -> np.ndarray:
-    """Unit quaternion [x, y, z, w] of a rotation [3, 3], also a slightly inexact one (Bar-Itzhack 2000)."""
+    """Convert a rotation [3, 3], even a slightly inexact one, to a unit quaternion [x, y, z, w] (Bar-Itzhack 2000)."""
     symmetric = np.zeros((4, 4))
     symmetric[:3, :3] = R + R.T - np.trace(R) * np.eye(3)
     symmetric[3, :3] = symmetric[:3, 3] = [R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]]
@@ -218,14 +219,14 @@ def _quaternion_from_axes(R: np.ndarray) -> np.ndarray:
 
 
 def _axes_from_quaternion(quaternion: np.ndarray) -> np.ndarray:
-    """Rotation [3, 3] of a quaternion [x, y, z, w]."""
+    """Convert a quaternion [x, y, z, w] to a rotation [3, 3]."""
     x, y, z, w = quaternion / np.linalg.norm(quaternion)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + 2 * w * cross + 2 * cross @ cross
 
 
 def _catmull_rom(knots: np.ndarray) -> np.ndarray:
-    """Points [M, D] on the centripetal Catmull-Rom curve through `knots` [N, D]; it does not loop or overshoot much."""
+    """Return points [M, D] on the centripetal Catmull-Rom curve through `knots` [N, D]; it hardly overshoots."""
     if len(knots) == 1:
         return knots.copy()
     steps = np.sqrt(np.linalg.norm(np.diff(knots, axis=0), axis=1))[:, None]

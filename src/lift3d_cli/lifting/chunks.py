@@ -1,4 +1,4 @@
-"""The rays of a target with their weights, in chunks that fit the memory."""
+"""Rays of a target view with their blending weights, in chunks that fit into memory."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _MOST_RAYS_ON_CPU = 512
 
 @dataclass(frozen=True)
 class ProposedSurface:
-    """What Stage I finds out about a target, once.
+    """The result of Stage I for one target view, computed once.
 
     Args:
-        sources: the V photos, with what Stage II is to know of each.
-        lines: the target's rays in them.
-        distribution: of the surface's depth.
+        sources: V source views, with the surface that a learned Stage II needs.
+        lines: epipolar lines of the target's rays in them.
+        distribution: probability of the surface's depth.
     """
 
     sources: SourceViews
@@ -40,11 +40,11 @@ class WeightedRays:
     """R rays of a target, sampled and blended.
 
     Args:
-        surface: where they were sampled.
-        cells: [R] which cells of their grid they run through.
+        surface: result of Stage I that the samples come from.
+        cells: [R] indices of the grid cells that the rays run through.
         rays: [R, 2] target pixels.
         t: [R, S] z-depth of the samples in the target camera.
-        weights: of the samples in the photos.
+        weights: blending weights of the samples in the source views.
     """
 
     surface: ProposedSurface
@@ -55,16 +55,16 @@ class WeightedRays:
 
 
 class RayChunks:
-    """The rays through all cells of a grid; `map` has them weighed chunk by chunk, as memory allows.
+    """The rays through all cells of a grid; `map` samples and blends them in chunks that fit into memory.
 
     Args:
-        grid: in the target's image.
-        device: where to work.
-        weigh: samples and blends the rays [R, 2], in target pixels, of some cells [R].
-        memory_bytes: rough bound on temporaries, and on four times what is kept.
-        bytes_per_ray: of temporaries.
-        bytes_to_keep: of each ray's weights.
-        is_reused: `map` will be called again: what `weigh` gives is kept, if it fits.
+        grid: grid of cells in the target's image.
+        device: where to compute.
+        weigh: samples and blends rays, from cell indices [R] and target pixels [R, 2].
+        memory_bytes: rough bound on temporaries, and on four times the size of the weights kept.
+        bytes_per_ray: temporary memory per ray.
+        bytes_to_keep: size of one ray's weights.
+        is_reused: `map` will be called more than once: the weights are kept if they fit.
     """
 
     def __init__(
@@ -77,7 +77,8 @@ class RayChunks:
         bytes_to_keep: int,
         is_reused: bool,
     ) -> None:
-        self.grid, self._device = grid, device
+        self.grid = grid
+        self._device = device
         rays = grid.cell_centers().to(device)
         at_once = memory_bytes // (bytes_per_ray * num_workers(device))
         at_once = max(1, min(at_once, _MOST_RAYS_ON_CPU) if device.type == "cpu" else at_once)
@@ -87,13 +88,13 @@ class RayChunks:
         self._chunks = [cache(make) for make in made] if is_kept else made
 
     def map(self, work: Callable[[WeightedRays], Sequence[Tensor]]) -> Iterator[Tensor]:
-        """Do some work on every chunk, and put its results together.
+        """Apply a function to every chunk, and join its results.
 
         Args:
-            work: gives any number of tensors [R] or [R, C].
+            work: returns any number of tensors [R] or [R, C].
 
         Returns:
-            The same of all cells, [h, w] or [C, h, w].
+            The same tensors for all cells, [h, w] or [C, h, w].
         """
         parts = zip(*mapped(lambda make: work(make()), self._chunks, self._device), strict=True)
         for values in parts:

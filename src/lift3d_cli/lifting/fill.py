@@ -1,4 +1,4 @@
-"""What to show where no source photo saw anything."""
+"""Fill pixels that no source view sees."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def fill_unseen(
     data: Tensor,  # [C, h, w]
     coverage: Tensor,  # [h, w] in [0, 1]
 ) -> Tensor:  # [C, h, w]
-    """Continue the seen surroundings smoothly into what has no coverage; what has any stays as it is.
+    """Fill pixels without coverage smoothly from their surroundings; pixels with any coverage keep their value.
 
     Pull-push: the map is halved, weighted by coverage, until nothing is unseen, and each hole takes the value of
     the finest level that has one (Gortler et al. 1996, The Lumigraph, section 3.4.1).

@@ -1,4 +1,4 @@
-"""Gather colours and features by the rays' weights, correct the features, and fill what no photo sees."""
+"""Gather colours and features by the blending weights, correct the features, and fill what no source view sees."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from lift3d_cli.ops.weighted_gather import WeightedGather
 
 @dataclass(frozen=True)
 class GatheredColors:
-    """What the rays through the pixels show, filled where no photo sees anything.
+    """Rendered colours and statistics of the rays through the pixels; colours are filled where no source view sees.
 
     Args:
-        color: [3, H, W], sharpened.
-        plain: [3, H, W] as the photos have it.
-        square: [H, W] of the plain one, see `mean_square`.
-        depth: [H, W] z-depth, the mean in 1/z of the ray's samples by their weight.
+        color: [3, H, W], from sharpened photos.
+        plain: [3, H, W], from the photos as they are.
+        square: [H, W], `mean_square` of the photos, blended.
+        depth: [H, W] z-depth, the weighted mean in 1/z of the ray's samples.
         coverage: [H, W] in [0, 1], see `BlendingWeights`.
         spread: [H, W] standard deviation of the ray's samples in 1/z.
     """
@@ -41,13 +41,13 @@ class GatheredColors:
 
 
 def gather_colors(pixels: RayChunks, sources: SourceViews) -> GatheredColors:
-    """Gather the photos' colours."""
-    # Sharpening would count as disagreement: confidence is told the photos' own colours.
+    """Gather the colours of the source views."""
+    # Sharpening would count as disagreement, so confidence is computed from the photos' own colours.
     gather = WeightedGather(torch.cat([sources.sharpened, sources.images, mean_square(sources.images)], 1))
 
     def of_chunk(chunk: WeightedRays) -> Sequence[Tensor]:
         t, weights = chunk.t, chunk.weights
-        share = weights.omega.sum(0)  # [R, S], of each sample
+        share = weights.omega.sum(0)  # [R, S], per sample
         share = torch.where(weights.coverage[:, None] > 0, share, 1 / t.shape[1])
         depth, spread = 1 / (share / t).sum(1), (1 / t).std(1, correction=0)
         return depth, weights.coverage, spread, gather(weights.uv, weights.omega)
@@ -62,14 +62,14 @@ def gather_features(
     models: Mapping[str, SourceFeatures],
     image: Tensor,  # [3, H, W] the rendered target
 ) -> dict[str, Tensor]:  # [C, h, w]
-    """Gather and correct the features of models whose target grid is that of the rays, by name."""
+    """Gather and correct the features of all models whose target grid is that of the rays; by model name."""
     whole = {name: model for name, model in models.items() if not model.channels_at_once}
     gathered = dict(zip(whole, _corrected(rays, [_Layer(m, image) for m in whole.values()]), strict=True))
     return gathered | {name: _in_blocks(rays, m, image) for name, m in models.items() if name not in whole}
 
 
 def _in_blocks(rays: RayChunks, model: SourceFeatures, image: Tensor) -> Tensor:  # [C, h, w]
-    """Render one model's features, some channels after the other; what is the same for all is told by all."""
+    """Render one model's features a block of channels at a time; the corrector uses sketches of all channels."""
     channels, sketches = model.maps[0].shape[0], None
     if model.corrector is not None:
         sketches = sketch_maps((model.read(block, image.device) for block in model.blocks()), channels)
@@ -80,28 +80,29 @@ def _in_blocks(rays: RayChunks, model: SourceFeatures, image: Tensor) -> Tensor:
 
 
 def _corrected(rays: RayChunks, layers: Sequence[_Layer]) -> list[Tensor]:  # [C, h, w] each
-    """Gather, correct and fill; nothing is weighed for no layers."""
+    """Gather, correct and fill the features of some layers; without layers, no ray is sampled or blended."""
     if not layers:
         return []
 
     def of_chunk(chunk: WeightedRays) -> Sequence[Tensor]:
         return chunk.weights.coverage, *(layer.correct(layer.gather(chunk), chunk) for layer in layers)
 
-    # One after the other: all of them unfilled, beside all of them filled, would be much of what a render takes.
+    # One after the other: unfilled and filled copies of all of them together would be much of a render's memory.
     parts = rays.map(of_chunk)
     coverage = next(parts)
     return [fill_unseen(features, coverage) for features in parts]
 
 
 class _Layer:
-    """One model's maps, or a block of their channels, to gather from; and what to correct by."""
+    """One model's source maps, or a block of their channels, to gather from, with the inputs of the corrector."""
 
     def __init__(
         self, model: SourceFeatures, image: Tensor, block: slice = slice(None), sketches: Tensor | None = None
     ) -> None:
-        self._gather, self._grids, self._corrector = WeightedGather(model.read(block, image.device)), model.grids, None
+        self._gather = WeightedGather(model.read(block, image.device))
+        self._grids = model.grids
+        self._corrector = model.corrector
         if model.corrector is not None:
-            self._corrector = model.corrector
             descriptors = pad_maps(model.descriptors).to(image.device)
             self._cells = SourceCells(self._gather.maps.float(), descriptors, model.grids, model.stride, sketches)
             self._target = model.corrector.describe(*_as_encoded(image, model)).flatten(1).T  # [cells, D]
@@ -118,7 +119,7 @@ class _Layer:
 
 
 def _as_encoded(image: Tensor, model: SourceFeatures) -> tuple[Tensor, FeatureGrid]:
-    """The target at the size at which its cells have the encoder's stride, and their grid in it."""
+    """Return the target resized so that its cells have the encoder's stride, and their grid in it."""
     factors = [model.stride * scale for scale in model.target.scale]
     size = tuple(round(n * factor) for n, factor in zip((image.shape[2], image.shape[1]), factors, strict=True))
     if size != (image.shape[2], image.shape[1]):

@@ -1,6 +1,6 @@
-"""All that is learned in the renderer, in one set of weights: networks whose every output is a scalar weight or logit.
+"""All learned parts of the renderer in one set of weights; every output of a network is a scalar weight or logit.
 
-They are residual: with their last layers at zero, as they begin, the renderer is exactly the training-free one.
+The networks are residual: as initialised, with their last layers at zero, the renderer is the training-free one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OLDER_CUES = 13
 
 
 class Lift3DNetwork(nn.Module):
-    """Everything that is learned, in one set of weights; docs/how-it-works.md counts them."""
+    """The learned parts of the renderer, in one set of weights; docs/how-it-works.md counts them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,13 +32,13 @@ class Lift3DNetwork(nn.Module):
         self.corrector = InconsistencyCorrector()
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over weights of any precision.
+        """Load weights of any precision.
 
-        Older ones make nothing of what they were not trained on: the photos' surfaces in both stages, and in Stage II
-        visibility and the agreeing views.
+        In older weights, inputs that they were not trained with get zero weights: those of the photos' surfaces in both
+        stages, and those of visibility and of agreeing views in Stage II.
 
         Raises:
-            RuntimeError: if they are not those of this network.
+            RuntimeError: if the weights do not belong to this network.
         """
         state = {name: tensor.float() for name, tensor in state.items()}
         first = "blending.view_encoder.0.weight"
@@ -56,6 +56,6 @@ class Lift3DNetwork(nn.Module):
         self.load_state_dict(state)
 
     def to_bfloat16(self, device: torch.device) -> None:
-        """Let what gains by it compute in bfloat16: on a CPU the 3-D U-Net (3 times as fast), but not Stage II."""
+        """Run what gets faster by it in bfloat16: on a CPU the 3-D U-Net (3 times as fast), but not Stage II."""
         for part in (self.regularizer,) if device.type == "cpu" else (self.regularizer, self.blending):
             part.precision = "bf16"

@@ -1,4 +1,4 @@
-"""In which precision a network computes. Not all of a frame: half precision would move the epipolar lines by pixels."""
+"""The precision that a network computes in. Not a whole frame's: half precision would move epipolar lines by pixels."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 
 class MixedPrecision(nn.Module):
-    """A network that computes in bfloat16 where it is told to, between inputs and results in float32.
+    """A network that can compute in bfloat16, with inputs and results in float32.
 
-    Its `forward` is one by `in_precision`.
+    Its `forward` is decorated with `in_precision`.
 
     Attributes:
-        precision: "fp32" or "bf16"; no part of its weights.
+        precision: "fp32" or "bf16"; not part of the state dict.
     """
 
     precision = "fp32"
 
 
 def in_precision(forward: Callable[..., Tensor | tuple[Tensor, ...]]) -> Callable[..., Tensor | tuple[Tensor, ...]]:
-    """Let the `forward` of a `MixedPrecision` compute in its precision; what is around it keeps its own."""
+    """Make the `forward` of a `MixedPrecision` compute in the module's precision, and leave the caller's alone."""
 
     @wraps(forward)
     def in_its_precision(module: MixedPrecision, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:

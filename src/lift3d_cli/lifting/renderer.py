@@ -1,6 +1,7 @@
 """The renderer: colour, depth, coverage, confidence and the features of any models at one target camera, in one pass.
 
-Propose, sample and blend, gather, correct. Learned networks may take the seats of Stage I, Stage II and the corrector.
+Propose, sample and blend, gather, correct. Stage I, Stage II and the corrector are interfaces that learned networks can
+implement.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from lift3d_cli.lifting.sources import SHARPENING, SourceViews
 
 @dataclass(frozen=True)
 class RenderedFrame:
-    """One target view.
+    """One rendered target view.
 
     Args:
         image: [3, H, W] in [0, 1].
-        depth: [H, W] z-depth, the mean in 1/z of the ray's samples by their weight.
-        coverage: [H, W] in [0, 1]: share of the ray's samples that a source view sees.
+        depth: [H, W] z-depth, the weighted mean in 1/z of the ray's samples.
+        coverage: [H, W] in [0, 1]: share of the ray's samples that some source view sees.
         confidence: [H, W] in [0, 1], see `lifting.confidence`.
         features: by model name, [C, h, w] on the model's target grid.
     """
@@ -48,14 +49,14 @@ class RenderedFrame:
 
 @dataclass(frozen=True)
 class Renderer:
-    """Two-stage epipolar rendering, training-free unless its parts are replaced.
+    """Two-stage epipolar rendering, training-free with the default parts.
 
     Args:
         proposal: Stage I.
         blending: Stage II.
         num_samples: S, importance samples per ray.
         memory_bytes: rough bound on temporaries; rays are rendered in chunks that fit.
-        corrector: of features, where their `SourceFeatures` do not say otherwise, or None.
+        corrector: corrects features whose `SourceFeatures` do not name another one; or None.
         surface_proposal: Stage I for the photos' own surfaces, or None to do without them.
     """
 
@@ -80,7 +81,7 @@ class Renderer:
             target: the camera; its size is the size of the image.
             sources: 1 or more photos.
             depth_range: (near, far) z-depth in the target camera.
-            features: by model name.
+            features: source features by model name.
         """
         features = features or {}
         surface = self._propose(target, sources, depth_range)
@@ -102,22 +103,22 @@ class Renderer:
         features: Mapping[str, SourceFeatures],
         image: Tensor,
     ) -> dict[str, Tensor]:
-        """Render the features of `render` alone, of a target whose colour `image` [3, H, W] is there already."""
+        """Render only the features of a target whose colour `image` [3, H, W] is already known; see `render`."""
         return self._gather_and_correct(self._propose(target, sources, depth_range), features, image)
 
     def settings(self) -> dict[str, object]:
-        """JSON values that tell apart two renderers with different results."""
+        """Return JSON values that differ between renderers with different results."""
         parts = {"proposal": dict(self.proposal.settings()), "blending": dict(self.blending.settings())}
         return {**parts, "num_samples": self.num_samples, "sharpening": SHARPENING}
 
     def _propose(self, target: Camera, sources: SourceViews, depth_range: tuple[float, float]) -> ProposedSurface:
-        """Do Stage I, and what Stage II needs of the photos and the surface as a whole."""
+        """Run Stage I, and compute what Stage II needs of whole photos and of the whole surface."""
         if sources.features is None:
             sources = replace(sources, features=self.blending.photo_features(sources.images))
         distribution = self.proposal(target, sources, depth_range, self.memory_bytes)
         lines = EpipolarLines.between(target, sources.cameras, sources.images.device)
         sources = self.blending.with_surface(sources, lines, distribution)
-        sources.texture  # noqa: B018, made here, so that not each of the threads makes it
+        sources.texture  # noqa: B018, cached here, so that the threads do not each compute it
         return ProposedSurface(sources, lines, distribution)
 
     def _sample_and_blend(
@@ -127,7 +128,7 @@ class Renderer:
         features: Mapping[str, SourceFeatures],
         has_colors: bool = False,
     ) -> RayChunks:
-        """Set up Stage II of the rays through a grid's cells, for the features on it and maybe the colours."""
+        """Set up Stage II for the rays through a grid's cells, for the features on that grid and maybe the colours."""
 
         def weigh(cells: Tensor, rays: Tensor) -> WeightedRays:
             t = sample_depths(surface.distribution, rays, self.num_samples)
@@ -146,7 +147,7 @@ class Renderer:
             self.memory_bytes,
             bytes_per_ray=len(images) * per_view,
             bytes_to_keep=len(images) * self.num_samples * 12,  # (u, v, omega)
-            # A corrector needs the whole picture first, and blocks of channels come one after the other.
+            # A corrector needs the whole image first, and blocks of channels come one after the other.
             is_reused=any(has_colors or model.channels_at_once for model in models),
         )
 
@@ -157,11 +158,11 @@ class Renderer:
         image: Tensor,
         pixels: RayChunks | None = None,
     ) -> dict[str, Tensor]:
-        """Render every model's features; a grid of `pixels` has its chunks already."""
-        # As it is written to a file, so that features are the same when they are made later.
+        """Render every model's features; `pixels` are the rays of the colours, reused for features on the same grid."""
+        # Rounded as in a file, so that features are the same when they are rendered later.
         image = (image * 255).round() / 255
         rendered: dict[str, Tensor] = {}
-        # Models of one grid share its rays' weights, which do not depend on the model.
+        # Models on one grid share the rays' weights, which do not depend on the model.
         for grid in {model.target: None for model in features.values()}:
             is_there = pixels is not None and pixels.grid == grid
             rays = pixels if is_there else self._sample_and_blend(surface, grid, features)

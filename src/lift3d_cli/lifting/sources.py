@@ -1,4 +1,4 @@
-"""The source views of a target: which photos to take, and their pixels side by side."""
+"""The source views of a target: their selection, and their pixels as one padded tensor."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from torch.nn import functional as F
 
 from lift3d_cli.geometry.cameras import Camera
 
-# A source that sees a point this far (radians) from the target's direction is worth 1/e of the best one.
+# A source view that sees a point this many radians from the target's direction is worth 1/e of the best one.
 _ANGLE_SCALE = 0.35
 # A photo that adds less than this, per point, to at least this many others is left out. With all 8, fountain_p11 has
 # 24.3 dB, with 0.03 it has 25.2 (0.05: 25.4); castle_p19 loses 0.4 (0.05: 1.4), kitchen 0.1.
 _MIN_GAIN, _ENOUGH_VIEWS = 0.03, 3
-# Points per target that overlap is measured on; more change no choice.
+# Points per target for measuring overlap; more change no choice.
 _MAX_POINTS = 512
-# Of a photo less its blurred self, how much is added. At height 320, of four scenes: 0.3 and 0.6 have both 0.09 dB more
-# than none, and 0.005 and 0.008 SSIM.
+# Unsharp masking: share of the difference between a photo and its blur that is added. At height 320, over four scenes,
+# 0.3 and 0.6 both gain 0.09 dB, and 0.005 and 0.008 SSIM.
 SHARPENING = 0.5
-# Maps of up to so many channels (colours, a photo's features for Stage II) are sampled, others gathered from.
+# Maps of up to this many channels (colours, a photo's features for Stage II) are sampled, others gathered.
 _MAX_PLANAR_CHANNELS = 16
 NO_VIEW = 9.0
-"""Radians, or a deviation: stands for "no view", worse than any that counts."""
-# So many cameras' arrays stay in the processor's cache, and memory does not grow with the scene.
+"""Angle in radians, or deviation, that stands for "no view": larger than any real one."""
+# The arrays of this many cameras stay in the processor's cache, and memory does not grow with the scene.
 _CAMERAS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class SourceViews:
-    """The photos that a target is rendered from. Smaller ones are padded at right and bottom.
+    """The photos that a target is rendered from; smaller ones are padded at right and bottom.
 
-    In training, those of several targets stand side by side along a leading dimension, here *B.
+    In training, the source views of several targets are stacked along a leading dimension, here *B.
 
     Args:
-        cameras: V of them, for the sizes below; none of several targets.
+        cameras: V cameras, for the sizes below; empty for several targets.
         images: [*B, V, 3, H, W] in [0, 1] sRGB.
         valid: [*B, V, 1, H, W] float, 1 where the pixel may be used; 0 in the padding.
-        features: [*B, V, F, h, w] what a learned Stage II made of each photo, see `Blending.photo_features`, or None.
+        features: [*B, V, F, h, w] photo features of a learned Stage II, see `Blending.photo_features`, or None.
         depth_buffers: [*B, V, 2, h, w] the target's surface as they see it, see `blending.visibility`, or None.
         surfaces: [*B, V, 3, h, w] what each photo sees, see `lifting.surfaces`, or None.
     """
@@ -55,18 +55,18 @@ class SourceViews:
 
     @cached_property
     def texture(self) -> Tensor:
-        """[*B, V, 7, H, W]: colour, validity, and the mean colour of 5x5 pixels; made once, to be sampled at once."""
+        """[*B, V, 7, H, W]: colour, validity, and mean colour of 5x5 pixels; cached, and sampled together."""
         return torch.cat([self.images, self.valid, box(self.images)], -3)
 
     @cached_property
     def sharpened(self) -> Tensor:
-        """[*B, V, 3, H, W] the colours to blend, with what interpolating and averaging them takes of fine detail."""
+        """[*B, V, 3, H, W] the colours to blend, sharpened against the blur of interpolation and averaging."""
         flat = self.images.flatten(0, -4)
         padded = F.pad(flat, (1,) * 4, mode="replicate")
-        # Binomial, so that no frequency changes its sign.
+        # A binomial filter, which changes no frequency's sign.
         rows = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
         blurred = (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 16
-        # Beside pixels that may not be used, nothing: their colours would show.
+        # Pixels next to invalid ones are not sharpened: the invalid colours would show.
         is_usable = -F.max_pool2d(-self.valid.flatten(0, -4), 3, 1, padding=1)
         return (flat + SHARPENING * is_usable * (flat - blurred)).reshape(self.images.shape)
 
@@ -80,7 +80,7 @@ class SourceViews:
         features: Sequence[Tensor | None] = (None,),
         surfaces: Sequence[Tensor | None] = (None,),
     ) -> SourceViews:
-        """Put photos [3, H_i, W_i], validity [H_i, W_i], features and surfaces [C, h_i, w_i] on `device`."""
+        """Pad and stack photos [3, H_i, W_i], validity [H_i, W_i], features and surfaces [C, h_i, w_i] on `device`."""
         masks = [mask[None] for mask in valid]
         maps = [None if any(x is None for x in each) else pad_maps(each).to(device) for each in (features, surfaces)]
         images, valid = pad_maps(images).to(device), pad_maps(masks, "constant").to(device)
@@ -88,7 +88,7 @@ class SourceViews:
 
 
 def box(maps: Tensor) -> Tensor:  # [*B, C, H, W]
-    """Mean of the 5x5 neighbourhood."""
+    """Return the mean over the 5x5 neighbourhood."""
     flat = maps.flatten(0, -4)
     return F.avg_pool2d(F.pad(flat, (2,) * 4, mode="replicate"), 5, stride=1).reshape(maps.shape)
 
@@ -96,13 +96,13 @@ def box(maps: Tensor) -> Tensor:  # [*B, C, H, W]
 def pad_maps(maps: Sequence[Tensor], mode: str = "replicate") -> Tensor:
     """Stack maps [C, h_i, w_i] of different sizes as [V, C, h, w], padded at right and bottom, in float32 at least.
 
-    Points on a map keep their pixel coordinates. The border is repeated, unless `mode` is "constant" (zeros): a point
+    Points on a map keep their pixel coordinates. The border is replicated, unless `mode` is "constant" (zeros): a point
     in the outer half of a border cell is interpolated with what lies beyond it.
     """
     height, width = (max(m.shape[axis] for m in maps) for axis in (1, 2))
     shape, dtype = (len(maps), len(maps[0]), height, width), torch.promote_types(maps[0].dtype, torch.float32)
-    # The order in memory that `WeightedGather` takes as it is. One map after the other: of many channels, another copy
-    # of all maps would be most of what a render takes.
+    # In the memory layout that `WeightedGather` uses. One map at a time: with many channels, another copy of all maps
+    # would be most of a render's memory.
     order = torch.channels_last if shape[1] > _MAX_PLANAR_CHANNELS else torch.contiguous_format
     out = torch.empty(shape, dtype=dtype, device=maps[0].device, memory_format=order)
     for i, m in enumerate(maps):
@@ -120,19 +120,20 @@ def select_sources(
     depth_range: tuple[float, float],
     points: np.ndarray | None = None,  # [N, 3] world
 ) -> list[int]:
-    """Choose the source views that see the most of what the target sees, from near its directions.
+    """Choose the source views that see the most of what the target sees, from the most similar directions.
 
-    Each point that the target sees is worth, in a source view that has it in its image, more the smaller the angle
-    between the two lines of sight and the finer its pixels there. Views are taken one by one, whichever adds most; the
-    gain from seeing a point again diminishes, so a part of the target that only one photo shows brings that photo in.
-    Past three, views that add next to nothing are left out: they look from so far away that they only contradict.
+    For each target point that lies in its image, a source view is worth more, the smaller the angle between the two
+    lines of sight and the finer its pixels there. Views are chosen greedily, the largest gain first; seeing a point
+    again gains less each time, so a part of the target that only one photo shows brings that photo in. Past three,
+    views that gain
+    next to nothing are left out: they look from so far away that they only contradict.
 
     Args:
         target: the camera to render.
         cameras: the candidates.
-        num_views: how many to choose at most.
+        num_views: the most views to choose.
         depth_range: (near, far) z-depth of the target.
-        points: points on surfaces, or None; without enough of them in view, the target's frustum is sampled.
+        points: surface points, or None; if too few of them are in view, the target's frustum is sampled instead.
 
     Returns:
         Indices into `cameras`, best first.
@@ -140,12 +141,12 @@ def select_sources(
     seen = _target_points(target, depth_range, points)
     sources = _Cameras.stack(cameras)
     worth = np.concatenate([_worth(target, block, seen) for block in sources.blocks()])  # [V, P]
-    # A view that sees nothing of it still ranks, by how near its direction and place are.
+    # A view that sees none of the points is still ranked, by its direction and position.
     spare = _closeness(target, sources, depth_range) * 1e-6
     chosen: list[int] = []
     total = np.zeros(worth.shape[1])
-    # Gains only fall as views are taken: one that leads and is up to date is the best, and most of a thousand views
-    # are never looked at twice (lazy greedy, Minoux 1978).
+    # Gains only fall as views are chosen: a leading view whose gain is up to date is the best, and most of a thousand
+    # views are never evaluated twice (lazy greedy, Minoux 1978).
     gain, up_to_date = np.sqrt(worth).sum(1) + spare, np.zeros(len(cameras), int)
     while len(chosen) < min(num_views, len(cameras)):
         best = int(gain.argmax())
@@ -162,7 +163,7 @@ def select_sources(
 
 
 def _target_points(target: Camera, depth_range: tuple[float, float], points: np.ndarray | None) -> np.ndarray:
-    """World points that the target sees: of the surface, else on a grid of its pixels at a few depths."""
+    """Return world points that the target sees: surface points, else a grid of its pixels at a few depths."""
     if points is not None and len(points):
         uv, z = target.project(points)
         with np.errstate(invalid="ignore"):
@@ -179,7 +180,7 @@ def _target_points(target: Camera, depth_range: tuple[float, float], points: np.
 
 @dataclass(frozen=True)
 class _Cameras:
-    """What is to be known of V cameras, side by side."""
+    """The matrices and image sizes of V cameras, stacked."""
 
     K: np.ndarray  # [V, 3, 3]
     w2c: np.ndarray  # [V, 4, 4]
@@ -194,7 +195,7 @@ class _Cameras:
         return -np.einsum("vji,vj->vi", self.w2c[:, :3, :3], self.w2c[:, :3, 3])
 
     def blocks(self) -> Iterator[_Cameras]:
-        """The cameras in parts whose arrays stay in the processor's cache; memory does not grow with their number."""
+        """Split the cameras into blocks whose arrays fit the processor's cache and bound the memory."""
         for i in range(0, len(self.K), _CAMERAS_AT_ONCE):
             yield _Cameras(*(getattr(self, f.name)[i : i + _CAMERAS_AT_ONCE] for f in fields(self)))
 
@@ -202,7 +203,7 @@ class _Cameras:
 def _worth(target: Camera, sources: _Cameras, points: np.ndarray) -> np.ndarray:  # [V, P] in [0, 1]
     from_target = (points - target.position).T  # [3, P] lines of sight, in world axes
     to_source = sources.position - target.position  # [V, 3]
-    # The point in the source's axes, and its pixel times z. As one matrix product: many small ones are far slower.
+    # The point in the source's axes, and its pixel times z, in one matrix product: many small ones are far slower.
     axes = sources.w2c[:, :3, :3]
     rows = np.concatenate([axes, sources.K[:, :2] @ axes], 1)  # [V, 5, 3]
     seen = (rows.reshape(-1, 3) @ from_target).reshape(len(rows), 5, -1) - rows @ to_source[..., None]
@@ -213,7 +214,7 @@ def _worth(target: Camera, sources: _Cameras, points: np.ndarray) -> np.ndarray:
     squared = (from_target**2).sum(0)
     norms = np.sqrt(squared * (x * x + y * y + z * z))
     angle = np.arccos(np.clip((squared - to_source @ from_target) / np.maximum(norms, 1e-12), -1, 1))
-    # Pixels per world length, compared; a source with finer pixels than the target is no better for it.
+    # Pixels per world length, compared; a source view with finer pixels than the target is worth no more for it.
     per_pixel = np.maximum(target.w2c[2, :3] @ from_target, 1e-12) / target.K[0, 0]
     fineness = sources.K[:, :1, 0] * per_pixel / np.maximum(z, 1e-12)
     return inside * np.exp(-angle / _ANGLE_SCALE) * np.minimum(fineness, 1)

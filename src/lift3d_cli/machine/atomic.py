@@ -1,4 +1,4 @@
-"""Whole files or none: every write of the cache goes through here, so that a file that is there is complete."""
+"""Atomic writes: all files of the cache are written through here, so that an existing file is complete."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _TEMP = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,7})-[0-9a-f]{8}\.tmp$"
 _DAY_S = 24 * 3600
 
 Later = Callable[..., None]
-"""Calls a function that writes something, `later(function, *args)`, on another thread perhaps; in the order given."""
+"""Calls a function that writes something, `later(function, *args)`, perhaps on another thread; in the order given."""
 
 
 def at_once(function: Callable[..., object], *args: object) -> None:
-    """The `Later` that does not put it off."""
+    """Call the function immediately: the `Later` that does not defer."""
     function(*args)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, whole or not at all, making folders as needed. The last of two writers wins.
+    """Write `data` to `path` atomically, creating folders as needed. The last of two writers wins.
 
     Raises:
         ResourceError: if the disk is full.
@@ -42,7 +42,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """`write_atomic`, with the operating system's own errors."""
+    """Write as `write_atomic` does, but raise the operating system's errors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -51,7 +51,7 @@ def replace_file(path: Path, data: bytes) -> None:
         with open(os.open(temp, flags, 0o666), "wb") as file:
             file.write(data)
             file.flush()
-            # Without it, a power cut after the rename can leave a file of the right length full of zeros.
+            # Without it, a power failure after the rename can leave a file of the right length full of zeros.
             os.fsync(file.fileno())
         os.replace(temp, path)
     except BaseException:  # Ctrl-C too
@@ -60,11 +60,11 @@ def replace_file(path: Path, data: bytes) -> None:
         raise
 
 
-def sweep(folder: Path) -> int:
-    """Remove what killed processes left of their writes in `folder` and below; returns the bytes freed."""
+def remove_leftovers(folder: Path) -> int:
+    """Remove temporary files of killed processes in `folder` and below; return the bytes freed."""
     freed = 0
     for temp in folder.rglob(".*.tmp"):
-        with contextlib.suppress(OSError):  # another process sweeps too, or the folder may not be written
+        with contextlib.suppress(OSError):  # another process removes it too, or the folder is read-only
             if _is_stale(temp):
                 size = temp.lstat().st_size
                 temp.unlink()
@@ -73,7 +73,7 @@ def sweep(folder: Path) -> int:
 
 
 def storage_error(path: Path, error: OSError) -> Lift3dError:
-    """The line that a user sees when `path` can be neither read nor written."""
+    """Return the error for the user when `path` cannot be read or written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceError(f"{path.parent}: the disk is full. hint: free space, or --cache DIR on another disk")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -82,11 +82,11 @@ def storage_error(path: Path, error: OSError) -> Lift3dError:
 
 
 def _is_stale(temp: Path) -> bool:
-    """True if the process that was writing `temp` is gone."""
+    """Return True if the process that was writing `temp` has ended."""
     match = _TEMP.search(temp.name)
     if match is None:
         return False
-    # A day is far beyond any write: it settles other machines' files, and process ids that are in use again.
+    # A day is far longer than any write: it covers files of other machines, and reused process ids.
     if time.time() - temp.lstat().st_mtime > _DAY_S:
         return True
     if match["host"] != _host() or os.name != "posix":  # elsewhere, os.kill(pid, 0) would end the process
@@ -102,7 +102,7 @@ def _is_stale(temp: Path) -> bool:
 
 @cache
 def _host() -> str:
-    """Names the machine, and the container on it, in which a process id means something."""
+    """Name the machine, and the container on it, in which a process id is valid."""
     with contextlib.suppress(OSError):
         return _short(socket.gethostname() + os.readlink("/proc/self/ns/pid"))
     return _short(socket.gethostname())

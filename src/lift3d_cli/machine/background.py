@@ -1,7 +1,7 @@
-"""Input and output on threads of their own, while the main thread computes.
+"""Input and output on background threads, while the main thread computes.
 
-Reading, decoding, resizing, compressing and writing let other threads run. Torch is for the main thread: OpenMP would
-give another one a team of threads of its own, and both teams the same cores.
+Reading, decoding, resizing, compressing and writing release the GIL. Torch is for the main thread: OpenMP would start
+a second team of threads for another one, and both teams would share the same cores.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 @contextmanager
 def prefetched(items: Iterable[S], load: Callable[[S], T], ahead: int = 1) -> Iterator[Iterator[T]]:
-    """Gives an iterator over `load(item)` of each item, in order; `ahead` of them are loaded before they are asked for.
+    """Yield an iterator over `load(item)` of each item, in order; `ahead` items are loaded in advance.
 
-    An error of `load` is raised where its result is asked for. No thread outlives the context.
+    An error of `load` is raised where its result is used. No thread outlives the context.
 
     Args:
         items: what to load.
         load: called on other threads, on up to `ahead` items at a time.
-        ahead: how many results may lie ready.
+        ahead: how many results may be ready.
     """
     pool = ThreadPoolExecutor(ahead, "lift3d-reader")
 
@@ -48,13 +48,13 @@ def prefetched(items: Iterable[S], load: Callable[[S], T], ahead: int = 1) -> It
 
 
 class BackgroundWriter:
-    """A `Later` that calls functions on one other thread, in the order given; to be used as a context.
+    """A `Later` that calls functions on one background thread, in the order given; used as a context manager.
 
-    An error is raised where the next function is given, or at the end; what was given after it is not called, since a
-    file may say that those before it are there. Leaving the context waits for all that was given, after Ctrl-C too.
+    An error is raised at the next call, or at the end; functions given later are not called, since a file may imply
+    that earlier ones exist. Leaving the context waits for all functions given, even after Ctrl-C.
 
     Args:
-        waiting: how many may wait, which bounds the memory that they hold; giving one more waits for the first.
+        waiting: how many calls may wait, which bounds their memory; another one waits for the first.
     """
 
     def __init__(self, waiting: int = 4) -> None:
@@ -88,6 +88,6 @@ class BackgroundWriter:
 
 
 def touched(tensor: torch.Tensor) -> torch.Tensor:
-    """A memory-mapped tensor, each page of it read: without this, the one who first uses a value waits for the disk."""
+    """Read each page of a memory-mapped tensor, so that its first use does not wait for the disk; return the tensor."""
     tensor.view(torch.uint8).numpy().reshape(-1)[:: mmap.PAGESIZE].max()
     return tensor

@@ -1,4 +1,4 @@
-"""Where to compute, and how much memory to use."""
+"""The device to compute on, its precision, and how much memory to use."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` (CUDA if there is any), `cpu`, `cuda` or `cuda:N`.
+    """Return the device of `auto` (CUDA if there is any), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        ResourceError: if there is no such device.
+        ResourceError: if the device does not exist.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -36,10 +36,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """`bf16` or `fp32`; `auto` is bf16 where the processor computes in it, and not by way of float32.
+    """Return `bf16` or `fp32`; `auto` is bf16 where the processor computes in it, not through float32.
 
     Raises:
-        ResourceError: if it is none of the three.
+        ResourceError: if the name is none of the three.
     """
     if name not in PRECISIONS:
         raise ResourceError(f"--precision {name}: not one of {', '.join(PRECISIONS)}")
@@ -47,16 +47,16 @@ def resolve_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    # An older torch cannot be asked.
+    # Older versions of torch cannot tell.
     able = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
 
 
 def resolve_memory(text: str, device: torch.device) -> int:
-    """Bytes of a size; `auto` is half of what is free on the device.
+    """Return the bytes of a size; `auto` is half of what is free on the device.
 
     Raises:
-        ResourceError: if it is not a size, or less than 64 MiB.
+        ResourceError: if the text is not a size, or less than 64 MiB.
     """
     return max(_LEAST_BYTES, _free_bytes(device) // 2) if text == "auto" else parse_bytes(text)
 
@@ -68,18 +68,18 @@ def _free_bytes(device: torch.device) -> int:
     with suppress(OSError, StopIteration):  # Linux
         lines = Path("/proc/meminfo").read_text().splitlines()
         found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
-    with suppress(OSError, ValueError):  # what a container may take at most, "max" for all
+    with suppress(OSError, ValueError):  # the limit of a container, "max" for none
         found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    with suppress(OSError, ValueError, AttributeError):  # all that there is, on other systems; Windows has no sysconf
+    with suppress(OSError, ValueError, AttributeError):  # the total, on other systems; Windows has no sysconf
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return min(found, default=8 * 2**30)
 
 
 def parse_bytes(text: str) -> int:
-    """`512MiB`, `2GiB`, `2G` or a number of bytes.
+    """Parse `512MiB`, `2GiB`, `2G` or a number of bytes.
 
     Raises:
-        ResourceError: if it is none of these, or less than 64 MiB.
+        ResourceError: if the text is none of these, or less than 64 MiB.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     if match is None:

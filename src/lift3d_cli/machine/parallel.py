@@ -1,4 +1,4 @@
-"""Parts of a frame side by side on the cores of a CPU."""
+"""Process parts of a frame in parallel on the cores of a CPU."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 def num_workers(device: torch.device) -> int:
-    """How many parts are worked on at a time."""
+    """Return how many parts are processed in parallel."""
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def mapped(work: Callable[[S], T], parts: Iterable[S], device: torch.device) -> Iterator[T]:
-    """`work` of each part, in order, without gradients.
+    """Apply `work` to each part, in order, without gradients.
 
-    On a CPU each of torch's threads takes a part of its own. Within operations as short as those of a part, they would
-    spend most of their time on waiting for each other: a frame takes 1.5 times as long.
+    On a CPU each of torch's threads takes a part of its own. Operations on a part are so short that threads within them
+    would mostly wait for each other: a frame takes 1.5 times as long.
     """
     workers = num_workers(device)
     if workers == 1:
@@ -30,7 +30,7 @@ def mapped(work: Callable[[S], T], parts: Iterable[S], device: torch.device) -> 
     is_inference = torch.is_inference_mode_enabled()
 
     def alone(part: S) -> T:
-        with torch.inference_mode(is_inference), torch.no_grad():  # both are a thread's own
+        with torch.inference_mode(is_inference), torch.no_grad():  # both are per thread
             return work(part)
 
     pool = ThreadPoolExecutor(workers, "lift3d-part", lambda: torch.set_num_threads(1))
@@ -38,4 +38,4 @@ def mapped(work: Callable[[S], T], parts: Iterable[S], device: torch.device) -> 
         yield from pool.map(alone, parts)
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(workers)  # of threads to come; this one's own did not change
+        torch.set_num_threads(workers)  # for future threads; the current one did not change

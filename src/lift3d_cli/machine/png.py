@@ -1,4 +1,4 @@
-"""Pictures of a render as PNG files."""
+"""Read and write images as PNG."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from lift3d_cli.errors import CacheError
 
 
 def to_uint8(image: torch.Tensor) -> np.ndarray:
-    """[3, H, W] in [0, 1] to [H, W, 3] uint8."""
+    """Convert [3, H, W] in [0, 1] to [H, W, 3] uint8."""
     return (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """[H, W, 3] RGB or [H, W] gray, uint8, as the bytes of a PNG file."""
+    """Encode [H, W, 3] RGB or [H, W] grey, uint8, as a PNG file."""
     import cv2
 
     return cv2.imencode(".png", image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def read_png(path: Path) -> np.ndarray:
-    """A PNG file of a render as [H, W, 3] uint8 RGB.
+    """Read a PNG file of a render as [H, W, 3] uint8 RGB.
 
     Raises:
-        CacheError: if it is not there, or damaged.
+        CacheError: if it is missing or damaged.
     """
     import cv2
 

@@ -1,4 +1,4 @@
-"""How far a long work is: what wraps an iterable to show it."""
+"""Progress of long work: the type of what wraps an iterable to show it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 Progress = Callable[[Iterable[T], str, int], Iterable[T]]
-"""Wraps an iterable to show how far it is: (iterable, what is done, how many there are)."""
+"""Wraps an iterable to show progress: (iterable, description, total)."""
 
 
 def no_progress(items: Iterable[T], description: str, total: int) -> Iterable[T]:
-    """A `Progress` that shows nothing."""
+    """Show nothing: the default `Progress`."""
     return items

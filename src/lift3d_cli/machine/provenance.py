@@ -1,4 +1,4 @@
-"""Which code made a result."""
+"""The version of the code that made a result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def commit() -> str:
-    """The commit of the checkout that this code runs from, with a "+" if it was changed since; "" if it is none."""
+    """Return the commit of this code's checkout, with a "+" if it has changes; "" without a checkout."""
     git = ["git", "-C", str(Path(__file__).parents[1])]
     try:
         commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""The seam between lift3d and a 2D model: a model is an encoder and a decoder, split at a feature map."""
+"""The interface of 2D models: a model is an encoder and a decoder, split at a feature map."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What the command line must know of a model before it is loaded.
+    """Facts about a model that the command line needs before it is loaded.
 
     Args:
-        name: what `--model` takes; lower case, digits and hyphens.
+        name: the `--model` argument; lower case, digits and hyphens.
         channels: C of the feature map.
         stride: image pixels per feature cell.
-        tasks: what `decode --task` can do with the features; the first is the default.
-        version: changes whenever the features of the same photo change, so that cached ones are not reused.
+        tasks: tasks of `decode --task` that its features allow; the first is the default.
+        version: must change whenever the features of the same photo change, so that cached ones are not reused.
         license: SPDX identifier of the weights' licence.
         summary: one line for `lift3d models`.
-        max_size: longest side, in pixels, that photos are shrunk to first unless the user says otherwise; None: none.
-        scale: of task `superres`: its result is this many times as wide and high as the view.
+        max_size: longest side, in pixels, that photos are shrunk to by default; None to keep their size.
+        scale: for task `superres`: width and height of its result relative to the view's.
         hub: Hugging Face repository of the weights; "" if they ship with lift3d or the user names a file.
-        revision: commit of it.
-        download_bytes: of the weights there.
-        extra: of lift3d's optional extras, the one that has the libraries: `pip install "lift3d-cli[EXTRA]"`.
+        revision: commit of that repository.
+        download_bytes: size of the weights there.
+        extra: the optional extra of lift3d with the model's libraries: `pip install "lift3d-cli[EXTRA]"`.
 
     Raises:
-        ModelError: if one of these is not what it must be.
+        ModelError: if one of these is invalid.
     """
 
     name: str
@@ -60,7 +60,7 @@ class ModelSpec:
             value = getattr(self, field)
             if type(value) is not int or value < 1:
                 raise ModelError(f"model {self.name}: spec has {field} {value!r}, needs a whole number above 0")
-        # A tuple by rule: tasks="rgb" would otherwise pass as the three tasks r, g and b.
+        # Must be a tuple: tasks="rgb" would otherwise pass as the three tasks r, g and b.
         named = isinstance(self.tasks, tuple) and all(isinstance(t, str) and _NAME.fullmatch(t) for t in self.tasks)
         if not named or not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise ModelError(f"model {self.name}: spec has tasks {self.tasks!r}, needs names such as ('segment',)")
@@ -75,14 +75,14 @@ class FeatureMap:
 
     Args:
         data: [C, h, w] floating point.
-        grid: where the h x w cells lie in the image.
+        grid: grid of the h x w cells in the image.
     """
 
     data: Tensor
     grid: FeatureGrid
 
     def at_pixels(self, width: int, height: int) -> Tensor:
-        """The features at each pixel centre of an image of this size, interpolated: [C, height, width].
+        """Interpolate the features at each pixel centre of an image of this size: [C, height, width].
 
         Follows the grid exactly, so padding beyond the image is left out.
         """
@@ -90,13 +90,13 @@ class FeatureMap:
         return self.at(torch.stack([u, v], -1))
 
     def at(self, uv: Tensor) -> Tensor:
-        """The features at pixels `uv` [..., 2] of the image, interpolated: [C, ...]."""
-        # float32 positions: in half precision, pixels beyond 2048 have no centre.
+        """Interpolate the features at pixels `uv` [..., 2] of the image: [C, ...]."""
+        # float32 positions: half precision cannot represent pixel centres beyond 2048.
         place = uv * torch.tensor(self.grid.scale) + torch.tensor(self.grid.offset)
         return sample_map(self.data[None].float(), place[None].to(self.data.device))[0].to(self.data.dtype)
 
     def finer(self, data: Tensor) -> FeatureMap:
-        """`data` [c, n * h, n * w], made from this map by upsampling `n` times, with its own grid."""
+        """Return `data` [c, n * h, n * w], made from this map by upsampling `n` times, as a map with its own grid."""
         times_x, times_y = data.shape[2] // self.grid.width, data.shape[1] // self.grid.height
         scale = (self.grid.scale[0] * times_x, self.grid.scale[1] * times_y)
         offset = (self.grid.offset[0] * times_x, self.grid.offset[1] * times_y)
@@ -105,11 +105,11 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class RenderedView:
-    """What a decoder may use beside the features.
+    """The rendered colours of a frame, which a decoder may use in addition to its features.
 
     Args:
         image: [3, H, W] rendered (or real) colour in [0, 1] sRGB.
-        coverage: [H, W] in [0, 1]: how much of each pixel was seen by a source photo.
+        coverage: [H, W] in [0, 1]: how much of each pixel some source photo sees.
     """
 
     image: Tensor
@@ -121,7 +121,7 @@ class Segmentation:
     """A result of task `segment`.
 
     Args:
-        scores: [K, H, W] how much each pixel is of each class, >= 0, adding up to 1.
+        scores: [K, H, W] score of each class, >= 0, adding up to 1.
         names: K names of the classes, for the legend.
         colors: K times (red, green, blue), 0 to 255, or none for lift3d's own.
     """
@@ -133,17 +133,18 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What the user asks for beyond the name of a task. A decoder takes what it needs, and refuses to go without.
+    """The user's options for a task. A decoder uses those it needs, and raises an error if they are missing.
 
     Args:
         text: prompts of classes.
-        strokes: [H, W, 3] uint8, of the size of a source photo: where the user painted a colour, the colour's class;
-            black where not. Or None.
+        strokes: [H, W, 3] uint8, of the size of a source photo: the colour of a class where the user painted, else
+            black;
+                or None.
         strokes_view: name of that photo.
         clusters: number of classes to find; 0 for none.
-        point: (u, v) in [0, 1] of the width and height of photo `point_view`, on the thing to segment; or None.
+        point: (u, v) in [0, 1] of the width and height of photo `point_view`, on the object to segment; or None.
         point_view: name of that photo.
-        style: [3, H, W] in [0, 1] picture whose style to take, or None.
+        style: [3, H, W] in [0, 1] picture to take the style from, or None.
     """
 
     text: tuple[str, ...] = ()
@@ -157,14 +158,13 @@ class DecodeOptions:
 
 @dataclass(frozen=True)
 class DecodeContext:
-    """All that a task is about, for what all frames must have in common: a colour basis, classes, a style.
+    """The inputs of a task for what all frames share: a colour basis, classes, a style.
 
     Args:
-        task: one of the spec's.
-        options: see there.
-        frames: features of every frame, read one by one as they are asked for.
-        photo: by name, a source photo: its features and its pixels [3, H, W].
-            Raises SceneError if there is none of this name.
+        task: one of the spec's tasks.
+        options: the user's options.
+        frames: features of all frames, read on access.
+        photo: returns a source photo's features and pixels [3, H, W] by its name; raises SceneError if there is none.
     """
 
     task: str
@@ -178,7 +178,7 @@ Decoder = Callable[[FeatureMap, RenderedView], "Tensor | Segmentation"]
 
 
 class Model(nn.Module):
-    """A 2D model, split. Subclass it, set `spec`, write `encode` and `decode`; `docs/adding-a-model.md` shows one.
+    """A split 2D model. Subclass it, set `spec`, write `encode` and `decode`; see `docs/adding-a-model.md`.
 
     It is an `nn.Module`: parameters and buffers move with `.to(device)`, and their bytes are part of the cache key.
     """
@@ -186,7 +186,7 @@ class Model(nn.Module):
     spec: ModelSpec
 
     def grid(self, width: int, height: int) -> FeatureGrid:
-        """Where the feature cells of an image of this size (pixels) lie. The default pads to whole strides."""
+        """Return the grid of the feature cells of an image of this size (pixels). The default pads to whole strides."""
         return FeatureGrid.from_stride(width, height, self.spec.stride)
 
     def encode(self, image: Tensor) -> FeatureMap:
@@ -194,43 +194,43 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """Decode features of a view to an image [3, H, W] in [0, 1], H x W being the size of `view.image`.
+        """Decode features of a view to an image [3, H, W] in [0, 1], where H x W is the size of `view.image`.
 
-        `features.grid` is in pixels of `view.image`. They need not be `spec.stride` pixels a cell: a large view keeps
-        the cells that photos of `spec.max_size` have. `features.at_pixels` follows the grid whatever it is.
+        `features.grid` is in pixels of `view.image`. Its cells need not span `spec.stride` pixels: a large view keeps
+        the cell size of photos of `spec.max_size`. `features.at_pixels` follows any grid.
         """
         raise NotImplementedError
 
     def decoder(self, context: DecodeContext) -> Decoder:
-        """Prepare a task, and return what decodes its frames; the default is `decode`.
+        """Prepare a task, and return its decoder of frames; the default is `decode`.
 
         For tasks that need options, or something that all frames share. A frame becomes an image [3, H, W] in [0, 1]
         of the view's size (`spec.scale` times that for task `superres`), or a `Segmentation` of the view's size.
 
         Raises:
-            ModelError: if an option that the task needs is not given.
+            ModelError: if an option that the task needs is missing.
         """
         return lambda features, view: self.decode(features, view, context.task)
 
     def encode_photo(self, image: Tensor, name: str) -> FeatureMap:
-        """Encode a photo of the scene; for models that must know which one it is. The default is `encode`.
+        """Encode a photo of the scene, for models that must know which one it is. The default is `encode`.
 
         Args:
             image: see `encode`.
-            name: of the photo, as in the scene.
+            name: name of the photo in the scene.
         """
         return self.encode(image)
 
     def preprocessing(self) -> dict[str, object]:
-        """Settings of `encode` beyond the weights that change the features; part of the cache key."""
+        """Return settings of `encode`, other than weights, that change the features; part of the cache key."""
         return {}
 
     @torch.inference_mode()
     def checked_encode(self, image: Tensor, name: str = "") -> FeatureMap:
-        """`encode`, or of the photo `name` of the scene `encode_photo`, held to the model's own declaration.
+        """Run `encode` (or `encode_photo`, for the photo `name` of the scene), and check its result.
 
         Raises:
-            ModelError: if channels or grid are not the declared ones, or a value is not finite.
+            ModelError: if channels or grid are not as declared, or a value is not finite.
         """
         features = self.encode_photo(image, name) if name else self.encode(image)
         grid = self.grid(image.shape[2], image.shape[1])
@@ -246,7 +246,7 @@ class Model(nn.Module):
 
 
 def check_model_class(candidate: object, where: str) -> None:
-    """Refuse what is not a usable model class; `where` says which reference led to it.
+    """Check that a class is a usable model; `where` says which reference led to it.
 
     Raises:
         ModelError: if it is not a subclass of Model with a ModelSpec as its `spec`.

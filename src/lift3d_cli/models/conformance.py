@@ -1,4 +1,4 @@
-"""What every 2D model must do, as checks that anyone can run: `check_model("./my_model.py:MyModel")`."""
+"""Checks of the rules for 2D models, for anyone to run: `check_model("./my_model.py:MyModel")`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from lift3d_cli.models.base import (
 from lift3d_cli.models.fingerprint import fingerprint
 from lift3d_cli.models.registry import find_model
 
-# Width and height in pixels: whole strides for most networks, odd ones, and upright.
+# Widths and heights in pixels: multiples of most networks' strides, odd ones, and portrait.
 SIZES = ((128, 96), (131, 93), (75, 110))
-# Features may lie this far from where the grid says, in cells, across and down. A forgotten half pixel makes 0.25 in
-# one 3x3 layer of stride 2, 0.38 in two, 0.44 in three, and as much across as down. Trained filters are not symmetric
-# either: hardly from left to right, but the sky is above (tiny-colorizer: 0.11 across and 0.46 down, its layers being
-# centred exactly, as a test with equal weights shows).
+# Largest distance of features from their place on the grid, in cells, across and down. A forgotten half pixel causes
+# 0.25 with one 3x3 layer of stride 2, 0.38 with two, 0.44 with three, equally across and down. Trained filters are not
+# symmetric either: nearly so from left to right, but the sky is above (tiny-colorizer: 0.11 across and 0.46 down,
+# though its layers are exactly centred, as a test with equal weights shows).
 MAX_OFFSET_CELLS = (0.3, 0.75)
 
 
 def check_model(ref: str) -> None:
-    """Load the model that `--model REF` would load, and run every check on it.
+    """Load the model of `--model REF`, and run every check on it.
 
     Raises:
-        ModelError: that says which rule it breaks.
+        ModelError: with the rule that it breaks.
     """
     found = find_model(ref)
     model = found.load()
@@ -46,7 +46,7 @@ def check_model(ref: str) -> None:
 
 
 def check_features_match_declaration(model: Model) -> None:
-    """Channels and grid are those of the spec and `grid()`, at any size; values are finite floats."""
+    """Check that channels and grid match the spec and `grid()`, at any size, and that values are finite floats."""
     for image in sample_images():
         features = model.checked_encode(image)
         if not features.data.is_floating_point():
@@ -54,11 +54,11 @@ def check_features_match_declaration(model: Model) -> None:
 
 
 def check_encode_is_repeatable(model: Model) -> None:
-    """The same photo has the same features, and is not changed by encoding it."""
+    """Check that encoding is deterministic, and leaves the photo unchanged."""
     for image in sample_images():
         before = image.clone()
         first = model.checked_encode(image).data.clone()
-        # Another size in between: nothing may be remembered of a previous photo.
+        # Another size in between: the model must not remember the previous photo.
         model.checked_encode(image[:, :64, :64])
         if not torch.equal(first, model.checked_encode(image).data):
             raise _broken(model, "encode() gives other features the second time")
@@ -68,10 +68,10 @@ def check_encode_is_repeatable(model: Model) -> None:
 
 @torch.inference_mode()
 def check_decode_gives_images(model: Model) -> None:
-    """Each task gives an image or scores in [0, 1] of the right size, and again the same, whatever the precision."""
+    """Check that each task decodes half-precision features to a valid result of the right size, deterministically."""
     for image in sample_images():
         features = model.checked_encode(image)
-        stored = FeatureMap(features.data.half().float(), features.grid)  # as they come back from the cache
+        stored = FeatureMap(features.data.half().float(), features.grid)  # as read from the cache
         view = RenderedView(image, torch.ones(image.shape[1:]))
         for task in model.spec.tasks:
             decoder = _decoder(model, task, stored, image)
@@ -88,7 +88,7 @@ def check_decode_gives_images(model: Model) -> None:
 
 
 def _decoder(model: Model, task: str, features: FeatureMap, image: Tensor) -> Decoder:
-    """Of a task, with the first options that it can do with."""
+    """Make a task's decoder, with the first options that it accepts."""
     problem = None
     for options in (
         DecodeOptions(),
@@ -109,7 +109,7 @@ def _values(out: Tensor | Segmentation) -> Tensor:
 
 
 def check_features_lie_where_the_grid_says(model: Model) -> None:
-    """A spot in the photo changes the features around the cell that the grid says, on average over many places."""
+    """Check that a spot in the photo changes the features around its cell on the grid, averaged over many places."""
     offsets = feature_offsets(model)
     mean = offsets.mean(0)
     if (mean.abs() > torch.tensor(MAX_OFFSET_CELLS)).any():
@@ -129,7 +129,7 @@ CHECKS = (
 
 
 def feature_offsets(model: Model) -> Tensor:
-    """How far from a spot the change of the features is centred: [N, 2] cells (x, y), for spots at N places."""
+    """Measure the offset of the features' change from a spot in the image: [N, 2] cells (x, y), for N spots."""
     stride = model.spec.stride
     side = max(stride, 2)
     size = max(24 * stride, 48)
@@ -149,7 +149,7 @@ def feature_offsets(model: Model) -> Tensor:
 
 
 def _offset_cells(change: Tensor, center: Tensor, features: FeatureMap) -> Tensor:
-    """From `center` (image pixels) to the centroid of `change` [h, w] near it: [2] cells (x, y)."""
+    """Return the offset from `center` (image pixels) to the centroid of `change` [h, w] near it: [2] cells (x, y)."""
     scale = torch.tensor(features.grid.scale)
     delta = (features.grid.cell_centers() - center) * scale
     # Far away, networks with attention or normalisation change everywhere a little; the window is symmetric.
@@ -158,7 +158,7 @@ def _offset_cells(change: Tensor, center: Tensor, features: FeatureMap) -> Tenso
 
 
 def sample_images() -> Iterator[Tensor]:
-    """Images [3, H, W] with edges, slopes and noise, one per size; the same every time."""
+    """Yield images [3, H, W] with edges, slopes and noise, one per size; deterministic."""
     for width, height in SIZES:
         noise = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
         v, u = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")

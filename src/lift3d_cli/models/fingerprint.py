@@ -15,21 +15,21 @@ from lift3d_cli.models.registry import ModelRef
 
 
 def fingerprint(model: Model, ref: ModelRef) -> dict[str, object]:
-    """What the features of a photo depend on, as JSON values.
+    """Return what the features of a photo depend on, as JSON values.
 
     Returns:
-        name, version: of the spec.
+        name, version: those of the spec.
         weights: sha256 over names, dtypes, shapes and bytes of the parameters and buffers; "" if there are none.
-        source: sha256 of the file, for a model given as `./file.py:Class`, because people edit those without touching
+        source: sha256 of the file, for a model given as `./file.py:Class`, because people edit such files without
             the version; "" for others.
-        preprocessing: what the model's `preprocessing()` says.
+        preprocessing: the result of the model's `preprocessing()`.
 
     Raises:
         ModelError: if the state is not all tensors, or the preprocessing has no JSON form.
     """
     preprocessing = model.preprocessing()
     try:
-        # Also copies it, so that the caller's key cannot change with the model; tuples become lists, as when read back.
+        # Also a copy, so that the caller's key cannot change with the model; tuples become lists, as when read back.
         preprocessing = json.loads(json.dumps(preprocessing, allow_nan=False))
     except (TypeError, ValueError) as e:
         raise ModelError(f"model {model.spec.name}: preprocessing() is not plain JSON values: {e}") from e
@@ -43,12 +43,12 @@ def fingerprint(model: Model, ref: ModelRef) -> dict[str, object]:
 
 
 def is_made_by(recorded: Mapping[str, Any], model: Model, ref: ModelRef) -> bool:
-    """Tell if a recorded fingerprint agrees with that of a model as it is now.
+    """Return True if a recorded fingerprint matches that of a model as it is now.
 
     Args:
-        recorded: with features, when they were made; it may have further entries, such as settings of encode.
+        recorded: stored with the features; it may have further entries, such as settings of encode.
         model: loaded from `ref`.
-        ref: where the model comes from.
+        ref: reference of the model.
     """
     return fingerprint(model, ref).items() <= dict(recorded).items()
 

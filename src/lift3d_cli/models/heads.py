@@ -1,4 +1,4 @@
-"""Tasks that need nothing of a model but its features: their picture, and classes from strokes or by themselves."""
+"""Tasks that need only features of a model: pictures of them, and segmentation by strokes or clusters."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models.base import DecodeContext, DecodeOptions, Decoder, FeatureMap, Model, RenderedView, Segmentation
 
-# What all frames have in common is learned from so many of them, evenly spread, and so many of their cells.
+# How many frames, evenly spread, and how many of their cells the shared parts of a task are computed from.
 _MAX_FRAMES, _MAX_CELLS = 32, 20_000
-# Stroke pixels per class that a classifier learns from, and the weight of its regularization.
+# Stroke pixels per class that a classifier is trained on, and the weight of its regularization.
 _MAX_STROKE_PIXELS, _RIDGE = 4000, 1e-3
 _MIN_STROKES = 2
 # A colour of fewer of the painted pixels than this is the soft edge of a stroke.
@@ -23,10 +23,10 @@ _KMEANS_ROUNDS = 50
 
 
 class FeatureModel(Model):
-    """A model without a decoder: tasks `features` and `segment` by what the features of all frames look like."""
+    """A model without a decoder: tasks `features` and `segment` use only the features of all frames."""
 
     def decoder(self, context: DecodeContext) -> Decoder:
-        """See `Model`; `segment` goes by strokes, clusters, or what `segment_by_text` knows."""
+        """Segment by strokes, clusters or `segment_by_text`, or show features; see `Model`."""
         options = context.options
         if context.task == "features":
             return principal_colors(context.frames)
@@ -42,13 +42,13 @@ class FeatureModel(Model):
         )
 
     def segment_by_text(self, context: DecodeContext) -> Decoder:
-        """Classes by what is said of them; for models that know words."""
+        """Segment by prompts; for models with a text encoder."""
         raise ModelError(
             f"model {self.spec.name}: knows no words. hint: --strokes or --clusters, or a model such as clip for --text"
         )
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """The picture of one frame's features, with colours of its own; `decoder` gives all frames the same."""
+        """Show one frame's features, in colours of its own; `decoder` gives all frames the same colours."""
         return self.decoder(DecodeContext(task, DecodeOptions(), [features], _no_photo))(features, view)
 
 
@@ -57,17 +57,17 @@ def _no_photo(name: str) -> tuple[FeatureMap, Tensor]:
 
 
 def principal_colors(frames: Sequence[FeatureMap]) -> Decoder:
-    """Pictures with the three leading principal components of all frames' features as red, green and blue."""
+    """Show the three leading principal components of all frames' features as red, green and blue."""
     cells = sample_cells(frames)
     mean = cells.mean(0)
     cells -= mean
     covariance = cells.T @ cells / len(cells)
     basis = torch.linalg.eigh(covariance.double())[1].flip(1)[:, :3].to(cells)
-    # An eigenvector has no sign; this one does not change with the machine.
+    # An eigenvector's sign is arbitrary; this choice is the same on all machines.
     basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
     projected = cells @ basis
     low, high = projected.quantile(0.01, 0), projected.quantile(0.99, 0)
-    if basis.shape[1] < 3:  # of one or two channels: the last one again
+    if basis.shape[1] < 3:  # one or two channels: repeat the last one
         again = torch.tensor([*range(basis.shape[1]), *[basis.shape[1] - 1] * 3][:3], device=basis.device)
         basis, low, high = basis[:, again], low[again], high[again]
 
@@ -81,14 +81,14 @@ def principal_colors(frames: Sequence[FeatureMap]) -> Decoder:
 
 
 def segment_clusters(frames: Sequence[FeatureMap], num_clusters: int) -> Decoder:
-    """Classes by k-means of all frames' features, by direction from their mean (as is common for ViT features)."""
+    """Segment by k-means over all frames' features, by direction from their mean (as is common for ViT features)."""
     cells = sample_cells(frames)
     if not 2 <= num_clusters <= len(cells):
         raise ModelError(f"--clusters {num_clusters}: from 2 to the number of cells, {len(cells)}")
     mean = cells.mean(0)
     directions = _directions(cells, mean)
     centers = _kmeans(directions, num_clusters)
-    # How far apart two clusters are to be told apart surely: what cells of one cluster differ by.
+    # The distance at which two clusters are clearly different: the typical distance between cells of one cluster.
     distances = torch.cdist(directions, centers, compute_mode="donot_use_mm_for_euclid_dist")
     spread = distances.amin(1).square().mean().clamp(min=1e-6)
     names = tuple(f"cluster {i + 1}" for i in range(num_clusters))
@@ -100,7 +100,7 @@ def segment_clusters(frames: Sequence[FeatureMap], num_clusters: int) -> Decoder
 
 
 def segment_strokes(context: DecodeContext) -> Decoder:
-    """Classes by strokes that the user painted on a photo: logistic regression on the features below them.
+    """Segment by strokes that the user painted on a photo: logistic regression on the features below them.
 
     Raises:
         ModelError: if there are no strokes of two colours.
@@ -128,21 +128,21 @@ def segment_strokes(context: DecodeContext) -> Decoder:
 
 
 def sample_cells(frames: Sequence[FeatureMap]) -> Tensor:  # [N, C] float32
-    """Cells of frames spread evenly over all, the same ones every time."""
+    """Sample cells of frames that are spread evenly over all; deterministic."""
     count = min(len(frames), _MAX_FRAMES)
     chosen = [round(i * (len(frames) - 1) / max(count - 1, 1)) for i in range(count)]
     parts = []
     for index in chosen:
         rows = frames[index].data.float().flatten(1).T
         step = max(1, -(-len(rows) * count // _MAX_CELLS))
-        # Not every n-th: that would be the same columns of every row.
+        # Not every n-th: that would take the same columns of every row.
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(index))
         parts.append(rows[order[: max(1, len(rows) // step)].to(rows.device)])
     return torch.cat(parts)
 
 
 def _segmenter(score, names: tuple[str, ...], colors: tuple[tuple[int, int, int], ...]) -> Decoder:
-    """Score each cell, bring the scores to the pixels, then compare."""
+    """Make a decoder that scores each cell, interpolates the scores at the pixels, and then takes the best class."""
 
     def decode(features: FeatureMap, view: RenderedView) -> Segmentation:
         height, width = features.data.shape[1:]
@@ -158,7 +158,7 @@ def _directions(rows: Tensor, mean: Tensor) -> Tensor:
 
 
 def _kmeans(rows: Tensor, count: int) -> Tensor:  # [N, C] to [count, C]
-    """k-means++ with a fixed seed, then Lloyd's rounds."""
+    """Cluster by k-means++ with a fixed seed, then Lloyd's iterations."""
     generator = torch.Generator().manual_seed(0)
     centers = rows[torch.randint(len(rows), (1,), generator=generator).to(rows.device)]
     for _ in range(count - 1):
@@ -177,7 +177,7 @@ def _kmeans(rows: Tensor, count: int) -> Tensor:  # [N, C] to [count, C]
 
 
 def _painted(strokes: Tensor, width: int, height: int) -> tuple[tuple[tuple[int, int, int], ...], Tensor, Tensor]:
-    """Colours, class [N] and photo pixel [N, 2] of painted pixels, at most `_MAX_STROKE_PIXELS` of each class."""
+    """Return colours, class [N] and photo pixel [N, 2] of painted pixels, at most `_MAX_STROKE_PIXELS` per class."""
     v, u = strokes.any(2).nonzero(as_tuple=True)
     found, classes, counts = torch.unique(strokes[v, u], dim=0, return_inverse=True, return_counts=True)
     size = torch.tensor([strokes.shape[1], strokes.shape[0]])
@@ -195,7 +195,7 @@ def _painted(strokes: Tensor, width: int, height: int) -> tuple[tuple[tuple[int,
 @torch.inference_mode(False)
 @torch.enable_grad()
 def _logistic_regression(rows: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Weights [K, C] and biases [K]; every class counts the same, however much of it was painted."""
+    """Fit weights [K, C] and biases [K]; all classes have equal weight, however much of them was painted."""
     rows, classes = rows.clone(), classes.clone()
     share = torch.bincount(classes, minlength=count).float()
     weight = torch.zeros(count, rows.shape[1], device=rows.device, requires_grad=True)

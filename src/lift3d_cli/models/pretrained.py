@@ -1,4 +1,4 @@
-"""Weights of other people's networks: from a folder of the user's, the Hugging Face hub, or its cache here."""
+"""Weights of other people's networks, from a folder, the Hugging Face hub, or its local cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lift3d_cli.weights import download
 
 
 def require(spec: ModelSpec, module: str) -> ModuleType:
-    """Import a library that an optional extra brings.
+    """Import a library of an optional extra.
 
     Raises:
         ModelError: if it is not installed, with the command that installs it.
@@ -33,7 +33,7 @@ def require(spec: ModelSpec, module: str) -> ModuleType:
             f"hint: pip install 'lift3d-cli[{spec.extra}]'"
         ) from e
     reports = getattr(getattr(library, "utils", None), "logging", None)
-    if reports is not None:  # of transformers and diffusers, which report each step of a loading
+    if reports is not None:  # transformers and diffusers, which report each step of loading
         reports.set_verbosity_error()
         reports.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each try to reach the hub
@@ -44,13 +44,13 @@ def from_pretrained(spec: ModelSpec, loader: Callable[..., Any], checkpoint: str
     """Call `loader(where, ...)`, the `from_pretrained` of a class of transformers or diffusers.
 
     Args:
-        spec: of the model; says which repository and revision.
-        loader: safetensors are preferred; pickles are read with `weights_only` by the libraries.
+        spec: spec of the model, with repository and revision.
+        loader: loads safetensors if possible; the libraries read pickles with `weights_only`.
         checkpoint: a folder, or `owner/repository` with an optional `@revision`; "" for the spec's own.
-        settings: passed on.
+        settings: passed on to `loader`.
 
     Raises:
-        ModelError: if the weights are neither here nor to be had, or not of this network.
+        ModelError: if the weights are neither local nor available, or belong to another network.
     """
     if checkpoint and Path(checkpoint).is_dir():
         where, settings = checkpoint, {"local_files_only": True, **settings}
@@ -61,7 +61,7 @@ def from_pretrained(spec: ModelSpec, loader: Callable[..., Any], checkpoint: str
         settings = {**settings, **({"revision": revision} if revision else {})}
     try:
         return loader(where, **settings)
-    except Exception as e:  # of three libraries, which have classes of their own for what is wrong with a checkpoint
+    except Exception as e:  # three libraries, which have error classes of their own for a bad checkpoint
         reason = textwrap.shorten(str(e), 200, placeholder=" ...")
         size = f", {spec.download_bytes / 1e6:.0f} MB" if spec.download_bytes and not checkpoint else ""
         raise ModelError(
@@ -70,17 +70,17 @@ def from_pretrained(spec: ModelSpec, loader: Callable[..., Any], checkpoint: str
         ) from e
 
 
-def load_network(spec: ModelSpec, networks: Mapping[str, str], checkpoint: str = "", **settings: object) -> Any:
-    """Load a network of transformers in float32, whole: none of its weights may be left random.
+def load_transformers(spec: ModelSpec, networks: Mapping[str, str], checkpoint: str = "", **settings: object) -> Any:
+    """Load a network of transformers in float32, completely: no weight may be missing and so random.
 
     Args:
-        spec: of the model that needs it.
-        networks: class by the `model_type` of the checkpoint's config.json.
+        spec: spec of the model.
+        networks: classes by the `model_type` in the checkpoint's config.json.
         checkpoint: see `from_pretrained`.
         settings: passed on to the class.
 
     Raises:
-        ModelError: if the checkpoint is of another network, or lacks weights.
+        ModelError: if the checkpoint belongs to another network, or lacks weights.
     """
     transformers = require(spec, "transformers")
     where = checkpoint or spec.hub
@@ -102,9 +102,9 @@ def load_network(spec: ModelSpec, networks: Mapping[str, str], checkpoint: str =
 
 
 def read_state(spec: ModelSpec, path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pt or .pth file; pickles with `weights_only`, so that they run no code.
+    """Read the tensors of a .safetensors, .pt or .pth file; pickles with `weights_only`, so that they run no code.
 
-    A state dict under a key such as `params` or `state_dict` is taken out of it.
+    A state dict under a key such as `params` or `state_dict` is unwrapped.
 
     Raises:
         ModelError: if it cannot be read, or holds anything but tensors.
@@ -115,7 +115,7 @@ def read_state(spec: ModelSpec, path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # of four libraries, and hostile files
+    except Exception as e:  # four libraries, and hostile files
         raise ModelError(
             f"model {spec.name}: {path} cannot be read as weights ({' '.join(str(e).split())[:160]})"
         ) from e
@@ -128,10 +128,10 @@ def read_state(spec: ModelSpec, path: Path) -> dict[str, Tensor]:
 
 
 def hub_file(spec: ModelSpec, name: str, checkpoint: str = "") -> Path:
-    """A single file of weights: `checkpoint` if it is a file, or the file `name` of its repository or the spec's.
+    """Find a file of weights: `checkpoint` if it is a file, else the file `name` of its repository or the spec's.
 
     Raises:
-        ModelError: if it is neither here nor to be had.
+        ModelError: if it is neither local nor available.
     """
     if checkpoint and Path(checkpoint).is_file():
         return Path(checkpoint)
@@ -142,13 +142,13 @@ def hub_file(spec: ModelSpec, name: str, checkpoint: str = "") -> Path:
         return download(where, name, revision)
     except OSError as e:
         raise ModelError(
-            f"model {spec.name}: {name} of {where} is not here, nor to be had from the Hugging Face hub ({e}). "
+            f"model {spec.name}: {name} of {where} is neither here nor available from the Hugging Face hub ({e}). "
             f"hint: --model {spec.name}:FILE"
         ) from e
 
 
 def is_here(spec: ModelSpec) -> bool:
-    """True if the weights ship with lift3d or lie in the hub's cache; reads no weights."""
+    """Return True if the weights ship with lift3d or are in the hub's cache; no weights are read."""
     if not spec.hub:
         return True
     from huggingface_hub import try_to_load_from_cache

@@ -1,8 +1,8 @@
-"""Which 2D models there are: a name or a file -> a reference that can be loaded. Holds strings; imports no model.
+"""Registry of 2D models: finds the reference of a name or a file. It holds strings, and imports no model.
 
-A model is found as a built-in's name, the name of an entry point in the group `lift3d.models` of an installed package,
-or `./file.py:Class`. Settings may follow, and after a name a checkpoint, which the class's `__init__` takes as
-keywords: `NAME:CHECKPOINT?key=value&key=value`.
+A model is a built-in's name, the name of an entry point in the group `lift3d.models` of an installed package, or
+`./file.py:Class`. A checkpoint (after a name) and settings may follow, which the class's `__init__` takes as keywords:
+`NAME:CHECKPOINT?key=value&key=value`.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ BUILT_INS = {
     "instruct-pix2pix": "lift3d_cli.models.builtin.instruct_pix2pix:InstructPix2Pix",
 }
 GROUP = "lift3d.models"
-_BASE_MODULE = "lift3d_cli.models.base"  # a string, like the models: it imports torch
+_BASE_MODULE = "lift3d_cli.models.base"  # a string, like the models, because it imports torch
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelRef:
-    """A model that was found, not yet imported.
+    """A model that was found, but not imported.
 
     Args:
-        name: as it is listed; for a file, `file.py:Class`.
+        name: its name in lists; for a file, `file.py:Class`.
         origin: "built-in", "package NAME VERSION" or "file".
-        ref: what `find_model` takes, in any folder, to find this one again.
+        ref: argument of `find_model` that finds this model again, from any folder.
         target: `module:Class`, or `/path/to/file.py:Class`.
         source: the file of a `./file.py:Class` model, else None.
-        problem: why it cannot be used; "" if nothing is known against it.
-        settings: keywords for the class, `checkpoint` among them.
+        problem: why it cannot be used; "" if no reason is known.
+        settings: keyword arguments of the class, including `checkpoint`.
     """
 
     name: str
@@ -72,7 +72,7 @@ class ModelRef:
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def spec(self) -> ModelSpec:
-        """The model's declaration; imports the model, loads no weights.
+        """Return the model's declaration; imports the model, loads no weights.
 
         Raises:
             ModelError: if it cannot be imported, or is not a proper model class.
@@ -80,10 +80,10 @@ class ModelRef:
         return self._model_class().spec
 
     def load(self) -> Model:
-        """An instance, ready for use: eval mode, no gradients.
+        """Make an instance ready for inference: eval mode, no gradients.
 
         Raises:
-            ModelError: if it cannot be imported or made.
+            ModelError: if it cannot be imported or instantiated.
         """
         model_class = self._model_class()
         self._check_settings(model_class)
@@ -94,7 +94,7 @@ class ModelRef:
             raise
         except Exception as e:
             if self.origin == "built-in":
-                raise  # our own bug: with its traceback
+                raise  # a bug of ours: keep its traceback
             raise ModelError(f"model {self.name} ({self.origin}) cannot be made: {_one_line(e)}") from e
 
     def _model_class(self) -> type[Model]:
@@ -108,7 +108,7 @@ class ModelRef:
             candidate = module
             for part in class_name.split("."):
                 candidate = getattr(candidate, part)
-        except ModelError as e:  # a bad ModelSpec in the module
+        except ModelError as e:  # an invalid ModelSpec in the module
             raise ModelError(f"{where}: {e}") from e
         except Exception as e:
             raise ModelError(f"{where} cannot be imported: {_one_line(e)}") from e
@@ -132,7 +132,7 @@ class ModelRef:
 
 
 def find_model(ref: str) -> ModelRef:
-    """Find what `--model` names, importing nothing of it.
+    """Find the model of a `--model` argument, without importing it.
 
     Raises:
         ModelError: if there is no such model, or more than one.
@@ -159,7 +159,7 @@ def find_model(ref: str) -> ModelRef:
 def _with_settings(found: ModelRef, checkpoint: str, query: str) -> ModelRef:
     settings = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
     if checkpoint:
-        # So that the reference means the same in any folder.
+        # Absolute, so that the reference has the same meaning in any folder.
         parts = [Path(part).expanduser() for part in checkpoint.split(",")]
         checkpoint = ",".join(str(p.resolve()) if p.exists() else str(p) for p in parts)
         settings["checkpoint"] = checkpoint
@@ -170,7 +170,7 @@ def _with_settings(found: ModelRef, checkpoint: str, query: str) -> ModelRef:
 
 
 def list_models() -> list[ModelRef]:
-    """Built-ins, then plugins by name; those that cannot be used say why in `problem`. Imports no model."""
+    """List built-ins, then plugins by name; `problem` says why one cannot be used. Imports no model."""
     built_ins = [ModelRef(name, "built-in", name, target) for name, target in BUILT_INS.items()]
     return built_ins + sorted(_plugins(), key=lambda plugin: (plugin.name, plugin.origin))
 
@@ -187,12 +187,12 @@ def _find_file(ref: str) -> ModelRef:
 
 
 def _plugins() -> list[ModelRef]:
-    """The models of installed packages, each with what is known against it."""
+    """List the models of installed packages, with known problems."""
     found: dict[tuple[str, str, str], ModelRef] = {}
     for point in metadata.entry_points(group=GROUP):
         package = point.dist.name if point.dist else "unknown"
         origin = f"package {package} {point.dist.version}" if point.dist else f"package {package}"
-        # One package can be seen twice, as when its folder is on the path twice: that is not a clash.
+        # One package may be found twice, for example with its folder twice on the path: that is not a conflict.
         found[point.name, package, point.value] = ModelRef(point.name, origin, point.name, point.value.replace(" ", ""))
     packages: dict[str, list[str]] = {}
     for ref in found.values():
@@ -211,11 +211,11 @@ def _problem(ref: ModelRef, origins: list[str]) -> str:
 
 
 def _import_file(path: Path) -> object:
-    # Named after its path, so that two files of one name do not meet in sys.modules.
+    # Named after its path, so that two files of one name do not collide in sys.modules.
     name = f"lift3d_model_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up there
+    sys.modules[name] = module  # dataclasses and pickle look up their module there
     try:
         spec.loader.exec_module(module)
     except BaseException:

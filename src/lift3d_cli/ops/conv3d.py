@@ -1,4 +1,4 @@
-"""3-D convolutions of few channels over many voxels, fast on a GPU and the same everywhere."""
+"""3-D convolutions with few channels over many voxels, fast on a GPU and with the same results elsewhere."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Of the sum over voxels that a weight's gradient is; they run side by side.
+# Number of parts that the sum over voxels in a weight's gradient is split into; they run in parallel.
 _PARTS = 1024
-# From so many voxels on; of fewer, cuDNN's own is fast, and launches are what counts.
+# The fewest voxels that this is used for; below, cuDNN's own is fast, and launches dominate.
 _MANY_VOXELS = 2**18
 
 
 class Conv3d(nn.Conv3d):
-    """A convolution that on a GPU has channels in whole eights, as its matrix units want them; the rest are zeros."""
+    """A convolution that on a GPU pads channels with zeros to multiples of eight, as its matrix units need."""
 
     def forward(self, x: Tensor) -> Tensor:
         """See `nn.Conv3d`."""
         return self.in_eights(x) if x.is_cuda else super().forward(x)
 
     def in_eights(self, x: Tensor) -> Tensor:
-        """The same, whatever the device."""
+        """Run the padded convolution, on any device."""
         more_in, more_out = -self.in_channels % 8, -self.out_channels % 8
         if more_in:
             x = F.pad(x, (0,) * 7 + (more_in,)).contiguous(memory_format=torch.channels_last_3d)
@@ -39,14 +39,14 @@ def _conv3d(x: Tensor, weight: Tensor, bias: Tensor, stride: Sequence[int], padd
 
 
 class _FewChannels(torch.autograd.Function):
-    """A convolution of stride 1 whose weights' gradient is a sum of matrix products, one for each of the kernel's taps.
+    """A convolution of stride 1 whose weight gradient is a sum of matrix products, one per tap of the kernel.
 
-    cuDNN's own, of few channels over millions of voxels, was a quarter of a training step on an H100: 18 ms each.
+    cuDNN's own, with few channels over millions of voxels, took a quarter of a training step on an H100: 18 ms each.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-        # Autocast does not reach into here.
+        # Autocast does not apply in here.
         if torch.is_autocast_enabled(x.device.type):
             x, weight, bias = (v.to(torch.get_autocast_dtype(x.device.type)) for v in (x, weight, bias))
         ctx.save_for_backward(x, weight)
@@ -67,8 +67,9 @@ class _FewChannels(torch.autograd.Function):
 
 
 def _weight_gradient(x: Tensor, grad: Tensor, shape: torch.Size, padding: Sequence[int]) -> Tensor:
-    """The gradient [O, I, 3, 3, 3] of a convolution's weights, from its input and its output's gradient."""
-    # With both padded alike, voxels in one row, a tap's partner of each voxel is a fixed number of voxels further on.
+    """Return the gradient [O, I, 3, 3, 3] of a convolution's weights, from its input and its output's gradient."""
+    # With equal padding of both and voxels in one row, a tap's voxel is a fixed number of voxels away from the
+    # output's.
     around = [p for n in reversed(padding) for p in (n, n)]
     x, grad = (F.pad(v, around).movedim(1, -1).contiguous() for v in (x, grad))
     _, _, height, width, _ = x.shape

@@ -1,7 +1,7 @@
-"""The weighted gather as Triton kernels, for CUDA: nothing of the size [V, R, S, C] is ever held.
+"""The weighted gather as Triton kernels, for CUDA, without [V, R, S, C] in memory.
 
-`weighted_gather.py` imports this file when it first meets maps on a GPU. Maps may be float16, bfloat16 or float32;
-sums are float32. Samples without weight or with a NaN point, and taps without a share, are not read.
+`weighted_gather.py` imports this file at the first maps on a GPU. Maps may be float16, bfloat16 or float32; sums are
+float32. Samples without weight or with a NaN point, and taps without a share, are not read.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# A program's rays times channels: 8 for each of 128 threads, which is 16 bytes of a float16 map.
+# Rays times channels per program: 8 for each of 128 threads, which is 16 bytes of a float16 map.
 _BLOCK = 1024
-# More channels are split among programs, so that those which run at a time share a part of the table.
+# More channels are split among programs, so that concurrent ones share a part of the table.
 _BLOCK_CHANNELS = (512, 256, 128, 64)
-# Of the compiler. Without it, some versions warn that their default will change.
+# Compiler options. Without them, some versions warn that their default will change.
 _OPTIONS = {"enable_fp_fusion": True}
 
 
@@ -27,7 +27,7 @@ def gather(
     height: int,
     width: int,
 ) -> Tensor:  # [R, C] float32
-    """See `WeightedGather`. It can be differentiated once, by all three tensors."""
+    """Gather, see `WeightedGather`. Differentiable once, by all three tensors."""
     return _Gather.apply(table, uv.float(), omega.float(), height, width)
 
 
@@ -70,7 +70,7 @@ def _run(kernel, inputs, outputs, sizes: tuple[int, ...]) -> None:
 
 
 def _block(channels: int) -> tuple[int, int]:
-    """Rays and channels of a program, of the latter as many as leave the fewest threads idle."""
+    """Return the rays and channels per program, with as many channels as leave the fewest threads idle."""
     block = min(_BLOCK_CHANNELS, key=lambda size: triton.cdiv(channels, size) * size)
     block = min(block, triton.next_power_of_2(channels))
     return _BLOCK // max(block, 4), block
@@ -99,7 +99,7 @@ def _gather_kernel(
 
 @triton.jit
 def _sample(uv, omega, at, view, is_ray, height, width):
-    """The row of the cell above and left of a sample, and the weights of the four cells around it."""
+    """Return the row of the cell above and left of a sample, and the weights of the four cells around it."""
     weight = tl.load(omega + at, mask=is_ray, other=0.0)
     u, v, is_point = _point(uv, at, is_ray & (weight != 0))
     row, right, below = _place(u, v, view, height, width)
@@ -109,7 +109,7 @@ def _sample(uv, omega, at, view, is_ray, height, width):
 
 @triton.jit
 def _point(uv, at, mask):
-    """Positions among cells, of which the first has its centre at 0, and where there are any."""
+    """Return positions in cells, counted from the first cell's centre, and where they are valid."""
     u = tl.load(uv + 2 * at, mask=mask, other=0.0) - 0.5
     v = tl.load(uv + 2 * at + 1, mask=mask, other=0.0) - 0.5
     is_point = mask & (u == u) & (v == v)
@@ -118,7 +118,7 @@ def _point(uv, at, mask):
 
 @triton.jit
 def _place(u, v, view, height, width):
-    """The row of the cell above and left of a position, which is moved into the map, and what lies between the two."""
+    """Return the row of the cell above and left of a position, clamped to the map, and the fractions beyond it."""
     u = tl.minimum(tl.maximum(u, 0.0), (width - 1) * 1.0)
     v = tl.minimum(tl.maximum(v, 0.0), (height - 1) * 1.0)
     x, y = u.to(tl.int64), v.to(tl.int64)
@@ -127,7 +127,7 @@ def _place(u, v, view, height, width):
 
 @triton.jit
 def _shares(weight, right, below):
-    """Of the cell, the ones to the right and below, and that across; 0 of what is beyond the last column or row."""
+    """Return the weights of the cell, its right, lower and diagonal neighbours; 0 beyond the last column or row."""
     lower = weight * below
     upper = weight - lower
     return upper - upper * right, upper * right, lower - lower * right, lower * right
@@ -180,7 +180,7 @@ def _sample_gradient_kernel(
     for k in range(num_samples):
         at = (view * num_rays + ray) * num_samples + k
         weight = tl.load(omega + at, mask=is_ray, other=0.0)
-        u, v, is_point = _point(uv, at, is_ray)  # a weight of 0 has a gradient as well
+        u, v, is_point = _point(uv, at, is_ray)  # a weight of 0 has a gradient too
         row, right, below = _place(u, v, view, height, width)
         has_right = is_point & (tl.maximum(u, 0.0) < width - 1)
         has_below = is_point & (tl.maximum(v, 0.0) < height - 1)

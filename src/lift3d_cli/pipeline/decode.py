@@ -1,4 +1,4 @@
-"""decode: rendered features, or a photo's own, through their model's decoder to what the task gives."""
+"""decode: run rendered features, or a photo's own, through their model's decoder, and write the results."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from lift3d_cli.scene.scene import Scene
 
 @dataclass(frozen=True)
 class Decoded:
-    """What `decode` wrote.
+    """The result of `decode`.
 
     Args:
-        frames: folder of PNGs, one per pose or photo; or of files of features.
+        frames: folder of PNGs, one per pose or photo; or of feature files.
         video: the MP4, or None.
         note: a line for the user, or "".
-        scale: how many times as wide and high as the views the frames are.
+        scale: width and height of the frames relative to the rendered views'.
     """
 
     frames: Path
@@ -55,15 +55,15 @@ def decode(
 ) -> Decoded:
     """Decode every frame of a render into `output/<task>/` and `output/<task>.mp4`; see `TaskFolder`.
 
-    With `config.source_views`, photos by their own features instead, into `output/<task>-2d/`; with `config.raw`, the
-    features as they are, into `output/features/`.
+    With `config.source_views`, decode photos from their own features instead, into `output/<task>-2d/`; with
+    `config.raw`, write the features unchanged into `output/features/`.
 
     Args:
-        render: its folder.
+        render: folder of the render.
         output: folder of the results.
         config: settings.
         progress: see `Progress`.
-        open_workspace: opens the scene at a path with its cache, for what needs a photo.
+        open_workspace: opens the scene at a path with its cache; needed only for tasks that use a photo.
 
     Raises:
         CacheError: if the render is missing, unfinished, or has no features for the task.
@@ -71,16 +71,16 @@ def decode(
     """
     if config.raw and config.raw not in RAW_FORMATS:
         raise ValueError(f"raw is {config.raw!r}, not one of {RAW_FORMATS}")
-    work = _Work(render, config, open_workspace)
+    job = _DecodeJob(render, config, open_workspace)
     if config.raw:
-        return _write_raw(work, output, progress)
+        return _write_raw(job, output, progress)
     if config.source_views:
-        return _decode_photos(work, output, progress)
-    return _decode_frames(work, output, progress)
+        return _decode_photos(job, output, progress)
+    return _decode_frames(job, output, progress)
 
 
-class _Work:
-    """A render, the features of it to decode, their model, and the task."""
+class _DecodeJob:
+    """Everything that a decode works with: a render, its features to decode, their model, and the task."""
 
     def __init__(self, render: Path, config: DecodeConfig, open_workspace: Callable[[Path], Workspace] | None) -> None:
         self.config = config
@@ -104,21 +104,21 @@ class _Work:
         return self.model.spec.scale if self.task == "superres" else 1
 
     def read(self, index: int) -> tuple[FeatureMap, Tensor, Tensor]:
-        """A frame as it is stored: its features, colour [3, H, W] uint8 and coverage [H, W] uint8."""
+        """Read a stored frame: its features, colour [3, H, W] uint8 and coverage [H, W] uint8."""
         image = torch.from_numpy(read_png(self.colors.color_path(index))).permute(2, 0, 1)
         coverage = self.colors.read_maps(index).coverage
         data, grid, _ = self.features.read_frame(index)
         return FeatureMap(touched(data), grid), image, touched(coverage)
 
     def frame(self, stored: FeatureMap, image: Tensor, coverage: Tensor) -> tuple[FeatureMap, RenderedView]:
-        """What was rendered of a frame, from what `read` gives."""
+        """Convert what `read` returns to float tensors on the device."""
         view = RenderedView(*(x.to(self.device).float().div(255) for x in (image, coverage)))
         return FeatureMap(stored.data.to(self.device).float(), stored.grid), view
 
     def photo(self, name: str) -> tuple[FeatureMap, Tensor]:
-        """A photo's own features and its pixels [3, H, W]; see `DecodeContext`."""
+        """Read a photo's own features and its pixels [3, H, W]; see `DecodeContext`."""
         source = self._photo_features()
-        index = find_photo(source.workspace.scene, name)
+        index = photo_index(source.workspace.scene, name)
         camera = source.workspace.camera(index)
         features, (width, height) = source.read(index), source.size(index)
         grid = features.grid.rescaled(camera.width / width, camera.height / height)
@@ -126,19 +126,19 @@ class _Work:
         return FeatureMap(features.data.to(self.device).float(), grid), image
 
     def decoder(self) -> Decoder:
-        """What decodes the frames."""
+        """Make the task's decoder."""
         options = decode_options(self.config)
         if options.point is not None:
             workspace = self._photo_features().workspace
-            camera = workspace.camera(find_photo(workspace.scene, options.point_view))
+            camera = workspace.camera(photo_index(workspace.scene, options.point_view))
             options = replace(options, point=(options.point[0] / camera.width, options.point[1] / camera.height))
         torch.manual_seed(self.config.seed)
         frames = RenderedFeatures(self.features, self.device)
         return self.model.decoder(DecodeContext(self.task, options, frames, self.photo))
 
     def decoded(self, decoder: Decoder, features: FeatureMap, view: RenderedView) -> Tensor | Segmentation:
-        """One frame decoded, and held to what a decoder must give."""
-        torch.manual_seed(self.config.seed)  # per frame: the same noise in all of them
+        """Decode one frame, and check what the decoder returned."""
+        torch.manual_seed(self.config.seed)  # per frame, so that all of them have the same noise
         out = decoder(features, view)
         values = out.scores if isinstance(out, Segmentation) else out
         channels = len(out.names) if isinstance(out, Segmentation) else 3
@@ -165,11 +165,11 @@ class _Work:
         return self._source
 
 
-def find_photo(scene: Scene, name: str) -> int:
-    """The index of a photo by its name in the scene, or by its file name if that is enough.
+def photo_index(scene: Scene, name: str) -> int:
+    """Find a photo's index by its name in the scene, or by its file name if that is unambiguous.
 
     Raises:
-        SceneError: if it names none, or several.
+        SceneError: if no photo has that name, or several do.
     """
     found = [i for i, view in enumerate(scene.views) if name in (view.name, Path(view.name).name)]
     if len(found) != 1:
@@ -181,10 +181,11 @@ def find_photo(scene: Scene, name: str) -> int:
 
 
 class RenderedFeatures(Sequence[FeatureMap]):
-    """A model's lifted features of all frames, read as they are asked for."""
+    """One model's lifted features of all frames, read on access."""
 
     def __init__(self, render: FeatureRender, device: torch.device) -> None:
-        self._render, self._device = render, device
+        self._render = render
+        self._device = device
 
     def __len__(self) -> int:
         return self._render.num_frames
@@ -197,48 +198,48 @@ class RenderedFeatures(Sequence[FeatureMap]):
 
 
 @torch.inference_mode()
-def _decode_frames(work: _Work, output: Path, progress: Progress) -> Decoded:
-    total, config = len(work.names), work.config
-    sizes = {(camera.width, camera.height) for camera in work.colors.cameras}
-    video = output / f"{work.task}.mp4" if config.video and len(sizes) == 1 and total > 1 else None
-    decoder = work.decoder()
+def _decode_frames(job: _DecodeJob, output: Path, progress: Progress) -> Decoded:
+    total, config = len(job.names), job.config
+    sizes = {(camera.width, camera.height) for camera in job.colors.cameras}
+    video = output / f"{job.task}.mp4" if config.video and len(sizes) == 1 and total > 1 else None
+    decoder = job.decoder()
     with (
-        video_writer(video, config.fps or work.colors.fps) as append,
-        prefetched(range(total), work.read) as frames,
+        video_writer(video, config.fps or job.colors.fps) as append,
+        prefetched(range(total), job.read) as frames,
         BackgroundWriter() as later,
     ):
-        folder = TaskFolder(output / work.task, config.soft_masks, later)
-        names = progress(work.names, f"decode {work.task}", total)
+        folder = TaskFolder(output / job.task, config.soft_masks, later)
+        names = progress(job.names, f"decode {job.task}", total)
         for name, stored in zip(names, frames, strict=True):
-            features, view = work.frame(*stored)
-            shown = folder.write(name, work.decoded(decoder, features, view), view.image)
+            features, view = job.frame(*stored)
+            shown = folder.write(name, job.decoded(decoder, features, view), view.image)
             later(append, shown)
     note = "no video: the poses are of different sizes" if config.video and len(sizes) > 1 else ""
-    return Decoded(folder.root, video, note, work.scale)
+    return Decoded(folder.root, video, note, job.scale)
 
 
 @torch.inference_mode()
-def _decode_photos(work: _Work, output: Path, progress: Progress) -> Decoded:
-    """The 2D model on photos, as what lifted frames are to be compared with."""
-    folder = TaskFolder(output / f"{work.task}-2d", work.config.soft_masks)
-    decoder, names = work.decoder(), work.config.source_views
-    for name in progress(names, f"decode {work.task} of photos", len(names)):
-        features, image = work.photo(name)
+def _decode_photos(job: _DecodeJob, output: Path, progress: Progress) -> Decoded:
+    """Decode photos with the 2D model, for comparison with the lifted frames."""
+    folder = TaskFolder(output / f"{job.task}-2d", job.config.soft_masks)
+    decoder, names = job.decoder(), job.config.source_views
+    for name in progress(names, f"decode {job.task} of photos", len(names)):
+        features, image = job.photo(name)
         view = RenderedView(image, torch.ones_like(image[0]))
-        folder.write(Path(name).stem, work.decoded(decoder, features, view), image)
-    return Decoded(folder.root, scale=work.scale)
+        folder.write(Path(name).stem, job.decoded(decoder, features, view), image)
+    return Decoded(folder.root, scale=job.scale)
 
 
-def _write_raw(work: _Work, output: Path, progress: Progress) -> Decoded:
-    total = len(work.names)
+def _write_raw(job: _DecodeJob, output: Path, progress: Progress) -> Decoded:
+    total = len(job.names)
     for index in progress(range(total), "write features", total):
-        data, grid, _ = work.features.read_frame(index)
-        write_features(output / "features" / work.names[index], FeatureMap(data, grid), work.config.raw)
+        data, grid, _ = job.features.read_frame(index)
+        write_features(output / "features" / job.names[index], FeatureMap(data, grid), job.config.raw)
     return Decoded(output / "features")
 
 
 def decode_options(config: DecodeConfig) -> DecodeOptions:
-    """The options with their pictures read.
+    """Make the decoder's options, and read the pictures that they name.
 
     Raises:
         SceneError: if a picture cannot be read.
@@ -251,7 +252,7 @@ def decode_options(config: DecodeConfig) -> DecodeOptions:
 
 
 def _read_picture(path: Path) -> np.ndarray:
-    """Any picture as [H, W, 3] uint8, black where it is transparent."""
+    """Read a picture as [H, W, 3] uint8, black where it is transparent."""
     from PIL import Image
 
     try:
@@ -263,7 +264,7 @@ def _read_picture(path: Path) -> np.ndarray:
 
 
 def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model, str]:
-    """The lifted features to decode, of several of one model the ones rendered last; their model, and the task."""
+    """Choose the lifted features to decode, the latest of each model; return them with their model and the task."""
     latest = {r.model: r for r in render.feature_renders()}
     found = [r for _, r in sorted(latest.items())]
     names = [r.model for r in found]
@@ -289,7 +290,7 @@ def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model,
     chosen, task = able[0]
     ref = find_model(chosen.ref)
     model = ref.load()
-    if task not in model.spec.tasks and not config.task:  # what a model can do may depend on its checkpoint
+    if task not in model.spec.tasks and not config.task:  # a model's tasks may depend on its checkpoint
         task = model.spec.tasks[0]
     if not is_made_by(chosen.fingerprint, model, ref):
         raise ModelError(

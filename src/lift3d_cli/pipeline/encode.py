@@ -1,4 +1,4 @@
-"""encode: every photo through each model's encoder, once."""
+"""encode: run every photo through each model's encoder, once."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from lift3d_cli.scene.scene import Photo
 
 @dataclass(frozen=True)
 class Encoded:
-    """What `encode` did for one model.
+    """The result of `encode` for one model.
 
     Args:
         model: its name.
-        folder: where the features are.
+        folder: folder of the features.
         num_encoded: photos encoded now.
-        num_reused: photos whose features were there.
+        num_reused: photos that were encoded before.
     """
 
     model: str
@@ -40,7 +40,7 @@ class Encoded:
 
 
 def encode(workspace: Workspace, config: EncodeConfig, progress: Progress = no_progress) -> list[Encoded]:
-    """Encode all photos of a scene that are missing in its cache; what is done stays done when this is interrupted.
+    """Encode all photos of a scene that are missing in its cache; an interrupted run continues where it stopped.
 
     Raises:
         SceneError, CacheError, ModelError, ResourceError: with the photo or model at fault.
@@ -63,37 +63,37 @@ def _encode_model(
     records = {i: workspace.record(i, encoded_size(encoder, workspace.camera(i))) for i in views}
     todo = [i for i in views if config.force or not cache.has_features(encoder, records[i])]
     if todo:
-        model.to(device)  # the first features begin the encoder: one that fails at once is not the latest
+        model.to(device)  # before the first features make it the latest encoder: it may fail
     else:
         cache.begin(encoder)
-    # One by one: batches of 4 are 0.6 to 1.1 times as fast on a CPU, and a photo's features would differ in their last
-    # bits by what is in its batch.
+    # Photos are encoded one at a time: batches of 4 are 0.6 to 1.1 times as fast on a CPU, and the last bits of a
+    # photo's features would depend on the rest of its batch.
     with prefetched(todo, lambda i: workspace.resized(i, *records[i].size)) as resized, BackgroundWriter() as later:
         for i, photo in zip(progress(todo, f"encode {model.spec.name}", len(todo)), resized, strict=True):
-            # Another process may have made it meanwhile.
+            # Another process may have encoded it meanwhile.
             if not config.force and cache.has_features(encoder, records[i]):
                 continue
-            torch.manual_seed(config.seed)  # per photo, so that the order and what was there before do not matter
+            torch.manual_seed(config.seed)  # per photo: independent of their order and of what was encoded before
             features = model.checked_encode(to_image(photo, device), workspace.scene.views[i].name)
             cache.write_features(encoder, records[i], features.data, features.grid, later)
     return Encoded(model.spec.name, cache.features_dir(encoder), len(todo), len(views) - len(todo))
 
 
 def encoded_size(encoder: EncoderRecord, camera: Camera) -> tuple[int, int]:
-    """(width, height) of the image that an encoder gets for a photo of this camera."""
+    """Return (width, height) of the image that an encoder gets for a photo of this camera."""
     return shrunk_size(camera, encoder.max_size)
 
 
 def to_image(photo: Photo, device: torch.device | str = "cpu") -> torch.Tensor:
-    """A photo's pixels as [3, H, W] float32 in [0, 1]."""
+    """Convert a photo's pixels to [3, H, W] float32 in [0, 1]."""
     return torch.from_numpy(photo.image).to(device).permute(2, 0, 1).float().div_(255)
 
 
 def model_of(encoder: EncoderRecord) -> Model:
-    """The model that made an encoder's features, to ask for its grid or to decode with.
+    """Load the model that made an encoder's features, to ask for its grid or to decode with.
 
     Raises:
-        ModelError: if it is gone, or it is not the same any more.
+        ModelError: if the model is missing, or has changed since.
     """
     ref = find_model(encoder.ref)
     model = ref.load()

@@ -1,4 +1,4 @@
-"""The held-out protocol, of evaluation and training alike: some photos are left out, rendered from the others, judged.
+"""The held-out protocol of evaluation and training: some photos are left out and rendered from the others.
 
 A left-out photo is never a source, and pixels without ground truth (undistortion borders, masked or transparent ones)
 do not count.
@@ -45,13 +45,13 @@ def psnr(
 
 
 class HeldOutPhotos(ResizedWorkspace):
-    """Photos of a scene at one height, some of them left out; several protocols may share them.
+    """A scene's photos at one height, some of them held out; several evaluation protocols may share them.
 
     Args:
-        scene: at least two photos, one of which stays.
-        height: of the photos in pixels; 0 keeps their size.
-        every: every n-th photo, from the first, is left out.
-        views: source photos per left-out photo, at most.
+        scene: at least two photos, one of which is not held out.
+        height: height of the photos in pixels; 0 keeps their size.
+        every: every n-th photo, from the first, is held out.
+        views: source photos per held-out photo, at most.
 
     Raises:
         SceneError: if none is left to render from.
@@ -71,7 +71,7 @@ class HeldOutPhotos(ResizedWorkspace):
         self._surfaces: dict[str, PhotoSurfaces] = {}
 
     def points(self, indices: list[int] | None = None) -> np.ndarray:
-        """See `Workspace`; triangulated once."""
+        """Return the surface points, triangulated once; see `Workspace`."""
         key = None if indices is None else tuple(indices)
         if key not in self._points:
             self._points[key] = super().points(indices)
@@ -84,7 +84,7 @@ class HeldOutPhotos(ResizedWorkspace):
         return to_image(photo, device), torch.from_numpy(photo.valid & photo.opaque).to(device)
 
     def lifter(self, renderer: Renderer, device: torch.device, views: int = 0) -> SceneLifter:
-        """Make what renders from the photos that are not left out, of so many at most; 0 for the usual number."""
+        """Make a lifter that renders from the photos that are not held out, `views` at most; 0 for the usual number."""
         points, proposal = self.points(self.candidates), renderer.surface_proposal
         surfaces = None
         if proposal is not None:

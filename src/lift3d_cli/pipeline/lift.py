@@ -1,4 +1,4 @@
-"""Lift one target view: choose its source photos, bring them and their features together, render."""
+"""Lift one target view: choose its source photos, load them and their features, render."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from lift3d_cli.pipeline.surfaces import PhotoSurfaces, source_camera
 from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.bounds import depth_range
 
-# A target that has within a tenth the pixels per angle of the encoded photos gets the model's own grid of its size.
+# A target whose pixels per angle are within a tenth of the encoded photos' gets the model's own grid for its size.
 _SAME_SCALE = 0.1
 PHOTOS_PER_VIEW = 4
-"""Resized photos to keep for each source photo of a target where the next one is read ahead: of two targets, each photo
-at the target's size and, for the descriptors, at the encoder's."""
+"""Resized photos to keep in memory per source photo of a target, with the next target read ahead: those of two targets,
+each photo at the target's size and, for the descriptors, at the encoder's."""
 
 
 class FeatureSource(Protocol):
-    """Features of the scene's photos, from the cache or made on the spot."""
+    """Features of the scene's photos, from the cache or computed on demand."""
 
     model: Model
 
     def size(self, index: int) -> tuple[int, int]:
-        """(width, height) of the image that photo `index` was encoded from."""
+        """Return (width, height) of the image that photo `index` was encoded from."""
 
     def read(self, index: int, keep: bool = True) -> FeatureMap:
-        """Features of photo `index`; the grid is in pixels of that image.
+        """Return the features of photo `index`; the grid is in pixels of that image.
 
         Args:
-            index: which.
-            keep: for the next poses too; else what was read of a file is given back with the map.
+            index: index of the photo.
+            keep: keep them in memory for the next poses; otherwise the memory of the file is freed with the map.
         """
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a target is rendered from.
+    """The source photos and depth range of a target.
 
     Args:
         depth_range: (near, far) z-depth of the target.
@@ -64,15 +64,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a target is lifted, found out once: for who reads ahead as for who renders.
+    """Everything that lifting a target needs to know, worked out once for reading ahead and rendering.
 
     Args:
         target: the camera.
-        choice: what it is rendered from.
-        cameras: of the sources, at the size that they are used in.
-        origins: by name, where the features come from.
-        features: by the same names, those of the sources; without descriptors.
-        memory_bytes: for what can be done in parts, beside what must be held as a whole.
+        choice: source photos and depth range.
+        cameras: cameras of the sources, at the size that they are used in.
+        origins: by name, where the features are read from.
+        features: by the same names, the sources' features; without descriptors.
+        memory_bytes: memory for temporaries, beyond what must be held as a whole.
     """
 
     target: Camera
@@ -85,12 +85,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class LiftedView:
-    """A rendered target.
+    """The result of lifting a target.
 
     Args:
         frame: colour, depth, coverage and features.
-        grids: by model name, where the cells of its features lie in the target.
-        choice: what it was rendered from.
+        grids: by model name, the grid of its features in the target's image.
+        choice: the source photos and depth range used.
     """
 
     frame: RenderedFrame
@@ -99,12 +99,12 @@ class LiftedView:
 
 
 class SceneLifter:
-    """Renders any number of targets from one scene; memory depends on the source views of a target only.
+    """Renders any number of targets of one scene; memory depends only on the source views of a target.
 
     Args:
         workspace: the scene.
-        points: [N, 3] points on its surfaces, or none.
-        renderer: the two stages.
+        points: [N, 3] surface points, or none.
+        renderer: renders one target from its source views.
         num_views: source photos per target, at most.
         device: where to render.
         candidates: indices of the photos that may be sources; None for all.
@@ -130,12 +130,12 @@ class SceneLifter:
         self.surfaces = surfaces
         if surfaces is None and renderer.surface_proposal is not None:
             self.surfaces = PhotoSurfaces(workspace, points, renderer.surface_proposal, device, self._candidates)
-        # What the networks make of each photo, which the next pose mostly needs too.
+        # The networks' features and descriptors of each photo, most of which the next pose needs too.
         self._recent_features: Recent[Tensor | None] = Recent(2 * num_views)
         self._descriptors: dict[tuple[Corrector, FeatureSource], Recent[Tensor]] = {}
 
     def choose(self, target: Camera) -> Choice:
-        """Decide what a target is rendered from; cheap, no photo is read."""
+        """Choose the source photos and depth range of a target; fast, as no photo is read."""
         views = [self._workspace.scene.views[i] for i in self._candidates]
         near_far = depth_range(target, self._points, views)
         cameras = [view.camera for view in views]
@@ -149,12 +149,12 @@ class SceneLifter:
         features: Mapping[str, FeatureSource] | None = None,
         correctors: Mapping[str, Corrector | None] | None = None,
     ) -> Plan:
-        """Find out all that lifting takes to know, on any thread; of files, headers are read but no value.
+        """Work out everything that lifting needs to know, on any thread; of files, only headers are read.
 
         Args:
             target: the camera.
-            choice: of `choose`.
-            features: by any name; several may be of one model.
+            choice: the result of `choose`.
+            features: by any name; several may belong to one model.
             correctors: by the same names; None for the renderer's.
 
         Raises:
@@ -181,7 +181,7 @@ class SceneLifter:
             self.surfaces.find(sorted({i for choice in choices for i in choice.sources}), progress)
 
     def read_ahead(self, plan: Plan) -> None:
-        """Read what `lift` will need, on another thread while it renders the target before."""
+        """Read the files that `lift` will need, on another thread while the previous target is rendered."""
         for place, (index, camera) in enumerate(zip(plan.choice.sources, plan.cameras, strict=True)):
             self._workspace.resized(index, camera.width, camera.height)
             for name, features in plan.features.items():
@@ -199,7 +199,7 @@ class SceneLifter:
         return LiftedView(frame, {name: f.target for name, f in features.items()}, plan.choice)
 
     def lift_features(self, plan: Plan, image: Tensor) -> tuple[dict[str, Tensor], dict[str, FeatureGrid]]:
-        """`lift` without the colours, which are most of its work: `image` [3, H, W] has them.
+        """Render only the features; `image` [3, H, W] has the colours, which are most of the work of `lift`.
 
         Returns:
             By name, features [C, h, w] and their grids.
@@ -210,7 +210,7 @@ class SceneLifter:
         return rendered, {name: f.target for name, f in features.items()}
 
     def _prepare(self, plan: Plan) -> tuple[Renderer, SourceViews, dict[str, SourceFeatures]]:
-        """The renderer with what is left of its memory, and what it renders from."""
+        """Return the renderer with the memory left for temporaries, the source views and their features."""
         features = {}
         for name, found in plan.features.items():
             corrector, origin = found.corrector, plan.origins[name]
@@ -229,7 +229,7 @@ class SceneLifter:
 
     @torch.inference_mode()
     def _photo_features(self, index: int, image: Tensor) -> Tensor | None:  # [F, h, w]
-        """Make Stage II's features of a photo, or find them, see `Blending.photo_features`."""
+        """Compute Stage II's features of a photo, or get them from memory; see `Blending.photo_features`."""
 
         def make() -> Tensor | None:
             features = self.renderer.blending.photo_features(image[None].to(self._device))
@@ -239,7 +239,7 @@ class SceneLifter:
 
     @torch.inference_mode()
     def _describe(self, corrector: Corrector, source: FeatureSource, index: int) -> Tensor:
-        """The corrector's descriptors [D, h, w] of the cells of a photo's features."""
+        """Compute the corrector's descriptors [D, h, w] of the cells of a photo's features."""
 
         def make() -> Tensor:
             photo = self._workspace.resized(index, *source.size(index))
@@ -259,7 +259,7 @@ def _source_features(
     cameras: Sequence[Camera],
     corrector: Corrector | None,
 ) -> SourceFeatures:
-    """The chosen photos' features, with grids in pixels of `cameras`, and the grid to render."""
+    """Collect the chosen photos' features, with grids in pixels of `cameras`, and the grid to render."""
     maps, grids, focals = [], [], []
     for index, camera in zip(chosen, cameras, strict=True):
         features, (width, height) = source.read(index), source.size(index)
@@ -272,7 +272,7 @@ def _source_features(
 
 @dataclass(frozen=True)
 class _Reread:
-    """A `StoredMap` of which nothing stays in memory."""
+    """A `StoredMap` that is read again at each access, so that it takes no memory in between."""
 
     source: FeatureSource
     index: int
@@ -286,9 +286,9 @@ class _Reread:
 
 
 def target_grid(model: Model, target: Camera, encoded_focal: float) -> FeatureGrid:
-    """The model's grid for a target: as many cells per angle as the photos' features have.
+    """Return the model's grid for a target, with as many cells per angle as the photos' features have.
 
-    A decoder was trained on cells of one size; a target of other resolution must not change what a cell spans.
+    A decoder was trained on cells of one size, so a target of another resolution must not change what a cell spans.
 
     Args:
         model: the model.

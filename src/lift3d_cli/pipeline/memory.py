@@ -1,4 +1,4 @@
-"""What a pose holds in memory as a whole, so that `--memory` bounds all of it, and not only what is done in parts."""
+"""The memory budget of a pose, so that `--memory` bounds all of it, and not only the temporaries."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.source_features import SourceFeatures
 
-# Bytes of each pixel of a source photo: its colours, validity, 5x5 means and Stage II's features, and what is kept of
-# these of the poses around. Of each pixel of the frame: its results.
+# Bytes per pixel of a source photo: its colours, validity, 5x5 means and Stage II's features, and what is kept of these
+# for neighbouring poses. Bytes per pixel of the frame: its results.
 _PHOTO_BYTES, _FRAME_BYTES = 4 * 28, 4 * 12
-# Of each cell of a source map: its channels in float32 to gather from, and as they are in the files of two poses; what
-# the corrector looks at. Of each cell of the result: its channels, and those of results that wait to be written.
+# Bytes per cell of a source map: its channels in float32 for gathering, and as stored in the files of two poses; the
+# corrector's inputs. Bytes per cell of the result: its channels, and those of results waiting to be written.
 _CELL_BYTES_PER_CHANNEL, _CELL_BYTES, _RESULT_BYTES_PER_CHANNEL = 8, 4 * 256, 20
-# Threads that read and write, and what the memory's own bookkeeping cannot use.
+# Reading and writing threads, and fragmentation.
 _FIXED_BYTES = 28 * 2**20
-# The renderer may keep weights of all rays beside its temporaries.
+# The renderer may keep the weights of all rays on top of its temporaries.
 _SHARE_OF_TEMPORARIES = 0.75
 _LEAST_TEMPORARY_BYTES = 8 * 2**20
-# Channels that are lifted at once where memory is short, at least: each time, Stage II may have to be done again.
+# The fewest channels to lift at once where memory is short: Stage II may have to run again for each block.
 _FEWEST_CHANNELS = 8
 
 
@@ -33,27 +33,26 @@ def plan_memory(
     depth_range: tuple[float, float],
     features: Mapping[str, SourceFeatures],
 ) -> tuple[int, dict[str, int]]:
-    """How to stay within a budget of memory.
+    """Divide a memory budget between what a pose holds as a whole and temporaries.
 
     Args:
         memory_bytes: the budget.
-        proposal: Stage I, which holds a volume.
+        proposal: Stage I, which holds a cost volume.
         target: the pose.
-        cameras: of the source photos, at the size that they are used in.
+        cameras: cameras of the source photos, at the size that they are used in.
         depth_range: (near, far) z-depth of the target.
-        features: by model name; their descriptors are not looked at.
+        features: by model name; descriptors are not needed.
 
     Returns:
-        Bytes for what can be done in parts, beside what a pose has to hold; and by model, how many channels to lift at
-        once, 0 for all.
+        Bytes for temporaries; and by model, how many channels to lift at once, 0 for all.
 
     Raises:
-        ResourceError: if memory is too small.
+        ResourceError: if the budget is too small.
     """
     pixels = len(cameras) * max(c.width for c in cameras) * max(c.height for c in cameras)
     photos = pixels * _PHOTO_BYTES + target.width * target.height * _FRAME_BYTES
     volume = proposal.volume_bytes(target, cameras, depth_range)
-    sizes = [_Size(model) for model in features.values()]
+    sizes = [_ModelBytes(model) for model in features.values()]
     held = photos + volume + sum(size.held for size in sizes) + _FIXED_BYTES
     whole = sum(size.of_channels(size.channels) for size in sizes)
     least = max((size.least for size in sizes), default=0)
@@ -68,19 +67,19 @@ def plan_memory(
             f"{_mebibytes(volume)}, features {_mebibytes(needed - photos - volume - _FIXED_BYTES)}). "
             f"hint: --memory {_mebibytes(1.5 * needed)}, fewer --views or smaller pictures"
         )
-    # One model's block of channels at a time, which gets half of what is left.
+    # Models are lifted a block of channels at a time, which gets half of what is left.
     budget = max(least, spare // 2)
     at_once = {name: size.channels_within(budget) for name, size in zip(features, sizes, strict=True)}
     return int(_SHARE_OF_TEMPORARIES * (spare - budget + _LEAST_TEMPORARY_BYTES)), at_once
 
 
-class _Size:
-    """Bytes of a model's maps and results.
+class _ModelBytes:
+    """Memory of one model's maps and results, in bytes.
 
     Attributes:
         channels: C.
-        held: in any case: the results, and what the corrector looks at.
-        least: of as few channels at once as the model can do with.
+        held: bytes needed in any case: the results, and the corrector's inputs.
+        least: bytes for the fewest channels that can be lifted at once.
     """
 
     def __init__(self, model: SourceFeatures) -> None:

@@ -1,4 +1,4 @@
-"""Remove what an older version of the photos or models left in the cache."""
+"""Remove from the cache what belongs to earlier versions of the photos or models."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lift3d_cli.scene.scene import Scene
 
 
 def prune_features(scene: Scene, cache: SceneCache) -> int:
-    """Delete features and photos that the scene does not explain, and all but the latest encoder of each model.
+    """Delete features and photos that no longer match the scene, and all but the latest encoder of each model.
 
-    Renders, points and the surfaces of the scene's photos stay. Returns the bytes freed.
+    Renders, points and the surfaces of the scene's photos stay. Return the bytes freed.
     """
     workspace = Workspace(scene, cache)
     latest = {encoder.name: encoder for encoder in cache.encoders()}.values()

@@ -1,4 +1,4 @@
-"""render: colour, depth and features at every pose of a camera path, into a folder that can be gone on with."""
+"""render: colour, depth and features at every pose of a camera path, into a folder; it can be resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lift3d_cli.scene.paths import CameraPath
 
 
 class CachedFeatures:
-    """Features of one encoder from the scene cache: a `FeatureSource`."""
+    """Features of one encoder from the scene cache; a `FeatureSource`."""
 
     def __init__(self, workspace: Workspace, encoder: EncoderRecord, keep: int, model: Model | None = None) -> None:
         self.encoder = encoder
@@ -57,14 +57,14 @@ def render(
     output: Path | None = None,
     progress: Progress = no_progress,
 ) -> Path:
-    """Render every pose of a path that is not rendered yet; returns the render's folder.
+    """Render the poses of a path that are not rendered yet; return the render's folder.
 
     Args:
         workspace: the scene, with a cache.
         path: the poses.
-        name: of the render, for people.
+        name: name of the render, for people.
         config: settings.
-        output: folder instead of one in the cache.
+        output: folder to use instead of one in the cache.
 
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.
@@ -103,7 +103,7 @@ def render(
 
 
 def _encoders(workspace: Workspace, used: Sequence[int], config: RenderConfig) -> list[EncoderRecord]:
-    """The encoders to lift, and a clear word now if a photo that is needed is not encoded."""
+    """Return the encoders to lift; raise an error now if a photo that is needed is not encoded."""
     cache = workspace.cache
     if config.models:
         encoders = [cache.find_encoder(name) for name in config.models]
@@ -124,7 +124,7 @@ def _encoders(workspace: Workspace, used: Sequence[int], config: RenderConfig) -
 def _content(
     workspace: Workspace, path: CameraPath, choices: Sequence[Choice], views: int, lifter: SceneLifter
 ) -> dict[str, object]:
-    """Everything that the rendered colours depend on."""
+    """Return everything that the rendered colours depend on."""
     used = sorted({i for choice in choices for i in choice.sources})
     place = {index: n for n, index in enumerate(used)}
     return render_content(
@@ -146,5 +146,5 @@ def _write_colors(colors: Render, index: int, view: LiftedView, later: Later) ->
 
 
 def _as_bytes(share: torch.Tensor) -> torch.Tensor:
-    """[H, W] in [0, 1] to uint8."""
+    """Convert [H, W] in [0, 1] to uint8."""
     return (share * 255).round().to(torch.uint8).cpu()

@@ -1,4 +1,4 @@
-"""Which renderer: the learned network with its weights, or the training-free one that it grew from."""
+"""Build the renderer: the learned networks with their weights, or the training-free one."""
 
 from __future__ import annotations
 
@@ -22,23 +22,22 @@ from lift3d_cli.weights import find_other_weights, load_weights
 SHIPPED_WEIGHTS = "lift3d.safetensors"
 # For ablations only.
 SINGLE_STAGE_WEIGHTS, PREDICTION_WEIGHTS = "single-stage.safetensors", "feature-prediction.safetensors"
-# Four times the samples of two stages, as no proposal says where.
+# Four times the samples of the two-stage renderer, as no proposal says where the surface is.
 SINGLE_STAGE_SAMPLES = 32
 
 
 def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", variant: str = "full") -> Renderer:
-    """The renderer that settings describe.
+    """Build the renderer for some settings.
 
     Args:
-        config: planes, samples, memory, weights and precision of it.
+        config: planes, samples, memory, weights and precision.
         device: where it will run.
-        variant: "full"; "no-correction": by the colours' weights alone; "single-stage": without Stage I's proposal,
-            from samples all along the ray; "feature-prediction": a head regresses the features; "training-free":
-            without any network.
+        variant: "full"; "no-correction": without the corrector; "single-stage": without Stage I, from samples all along
+            the ray; "feature-prediction": a head regresses the features; "training-free": without any network.
 
     Raises:
         ModelError: if the weights are missing, damaged or those of another network.
-        ResourceError: if the memory is not a size, or the precision not one.
+        ResourceError: if the memory or the precision is not a valid setting.
     """
     memory_bytes = resolve_memory(config.memory, torch.device(device))
     if variant not in VARIANTS:
@@ -68,10 +67,10 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
 
 
 def load_prediction(corrector: InconsistencyCorrector, device: torch.device | str = "cpu") -> FeaturePrediction:
-    """The head with the weights that ship with lift3d.
+    """Load the feature prediction head with the weights that ship with lift3d.
 
     Raises:
-        ModelError: if they are missing or damaged.
+        ModelError: if the weights are missing or damaged.
     """
     prediction = FeaturePrediction(corrector)
     state = load_weights(PREDICTION_WEIGHTS)
@@ -80,7 +79,7 @@ def load_prediction(corrector: InconsistencyCorrector, device: torch.device | st
 
 
 def load_network(weights: str) -> tuple[Lift3DNetwork, str]:
-    """The network, ready to use, and the sha256 of its weights."""
+    """Load the network for inference; return it with the sha256 of its weights."""
     state = load_weights(SHIPPED_WEIGHTS, find_other_weights(weights, SHIPPED_WEIGHTS) if weights else None)
     network = Lift3DNetwork()
     try:

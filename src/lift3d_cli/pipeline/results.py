@@ -1,4 +1,4 @@
-"""Files of results: frames as PNG, segmentations with their overlay and legend, features as they are, a video."""
+"""Result files: frames as PNG, segmentations with overlay and legend, raw features, videos."""
 
 from __future__ import annotations
 
@@ -19,33 +19,35 @@ from lift3d_cli.machine.atomic import Later, at_once, replace_file
 from lift3d_cli.machine.png import encode_png, to_uint8
 from lift3d_cli.models.base import FeatureMap, Segmentation
 
-# Hues a golden angle apart: the next class is never like the last ones.
+# Hues a golden angle apart: each class differs from the last ones.
 _GOLDEN = 0.618034
-_MAX_CLASSES = 256  # of an index PNG
+_MAX_CLASSES = 256  # limit of an index PNG
 
 
 class TaskFolder:
     """The results of one task, in `root`: `NAME.png` of each frame.
 
-    A segmentation becomes an index PNG with a palette there, and beside it `<task>-overlay/NAME.png`, on request
-    `<task>-soft/NAME/CLASS.png` (255 where the pixel is surely of the class), and once `<task>-legend.json`.
+    A segmentation is written there as an index PNG with a palette, and beside it `<task>-overlay/NAME.png`, on request
+    `<task>-soft/NAME/CLASS.png` (a score of 1 is 255), and once `<task>-legend.json`.
 
     Args:
         root: the folder, named as the task.
-        soft_masks: see there.
-        later: writes the files.
+        soft_masks: write the soft masks too.
+        later: runs the writing, perhaps on another thread.
     """
 
     def __init__(self, root: Path, soft_masks: bool = False, later: Later = at_once) -> None:
-        self.root, self._soft_masks, self._later = root, soft_masks, later
+        self.root = root
+        self._soft_masks = soft_masks
+        self._later = later
 
     def write(self, name: str, result: Tensor | Segmentation, image: Tensor) -> np.ndarray:
-        """Write one frame; returns what a video shows of it, [H, W, 3] uint8.
+        """Write one frame; return its picture for the video, [H, W, 3] uint8.
 
         Args:
-            name: of the frame, without a suffix.
-            result: of the decoder.
-            image: [3, H, W] the view's colour, to lay a segmentation over.
+            name: name of the frame, without a suffix.
+            result: output of the decoder.
+            image: [3, H, W] colour of the view, below the overlay of a segmentation.
 
         Raises:
             ResourceError: if it cannot be written.
@@ -68,7 +70,7 @@ class TaskFolder:
         return shown
 
     def _write_soft_masks(self, folder: Path, scores: Tensor) -> None:
-        for stale in sorted(folder.glob("[0-9][0-9][0-9].png"))[len(scores) :]:  # of a task with more classes
+        for stale in sorted(folder.glob("[0-9][0-9][0-9].png"))[len(scores) :]:  # from a task with more classes
             stale.unlink(missing_ok=True)
         for index, score in enumerate(scores):
             self._later(_write_png, folder / f"{index:03d}.png", to_uint8(score.expand(3, -1, -1)))
@@ -78,7 +80,7 @@ class TaskFolder:
 
 
 def class_colors(names: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
-    """A colour for each class; black for the class `other`, which an overlay does not show."""
+    """Choose a colour for each class; black for the class `other`, which an overlay does not show."""
     colors, hue = [], 0.0
     for name in names:
         if name == "other":
@@ -90,7 +92,7 @@ def class_colors(names: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Tint a picture [H, W, 3] uint8 by classes [H, W]; black ones stay as they are."""
+    """Tint a picture [H, W, 3] uint8 by classes [H, W]; pixels of black classes are unchanged."""
     tint = colors[labels]
     mixed = (image.astype(np.uint16) + tint) // 2
     return np.where(tint.any(2, keepdims=True), mixed, image).astype(np.uint8)
@@ -109,13 +111,13 @@ def _index_png(labels: np.ndarray, colors: np.ndarray) -> bytes:
 
 
 def labels_and_colors(segmentation: Segmentation) -> tuple[np.ndarray, np.ndarray]:
-    """The class of each pixel [H, W] uint8, and the colour of each class [K, 3] uint8."""
+    """Return the class of each pixel [H, W] uint8, and the colour of each class [K, 3] uint8."""
     labels = segmentation.scores.argmax(0).to(torch.uint8).cpu().numpy()
     return labels, np.array(segmentation.colors or class_colors(segmentation.names), dtype=np.uint8)
 
 
 def write_features(path: Path, features: FeatureMap, kind: str) -> Path:
-    """Write a feature map as it is: `.npy` [C, h, w], or `.safetensors` with its grid in the metadata.
+    """Write a feature map as `.npy` [C, h, w], or as `.safetensors` with its grid in the metadata.
 
     Raises:
         ResourceError: if it cannot be written.
@@ -140,7 +142,7 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 
 
 def write_output(path: Path, data: bytes) -> None:
-    """Write a file that the user asked for, whole or not at all.
+    """Write a result file atomically.
 
     Raises:
         ResourceError: if it cannot be written.
@@ -153,7 +155,7 @@ def write_output(path: Path, data: bytes) -> None:
 
 @contextmanager
 def video_writer(path: Path | None, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Gives a function that appends a frame [H, W, 3] uint8; the file appears when all is written.
+    """Open a video and yield a function that appends a frame [H, W, 3] uint8; the file appears when it is complete.
 
     Raises:
         ResourceError: if it cannot be written.
@@ -166,7 +168,7 @@ def video_writer(path: Path | None, fps: float) -> Iterator[Callable[[np.ndarray
     temporary = path.with_name(f".{path.stem}-{os.getpid()}.tmp.mp4")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # yuv420p halves the chroma in both directions, so sides must be even; 8 is close to lossless to the eye.
+        # yuv420p halves the chroma in both directions, so sides must be even; quality 8 is visually close to lossless.
         writer = imageio.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=1)
         try:
             yield lambda image: writer.append_data(_even(image))
@@ -181,5 +183,5 @@ def video_writer(path: Path | None, fps: float) -> Iterator[Callable[[np.ndarray
 
 
 def _even(image: np.ndarray) -> np.ndarray:
-    """Repeat the last row and column of an image with odd sides."""
+    """Pad an image with odd sides by repeating its last row and column."""
     return np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")

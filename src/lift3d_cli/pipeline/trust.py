@@ -1,4 +1,4 @@
-"""How far a finished render can be believed: numbers of each frame, warnings, and the confidence as pictures."""
+"""How reliable a finished render is: coverage and confidence per frame, warnings, and the confidence as pictures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lift3d_cli.machine.background import BackgroundWriter
 from lift3d_cli.machine.png import encode_png
 from lift3d_cli.machine.progress import Progress, no_progress
 
-# Of 119 frames of real scenes, 30 and 52 are on the wrong side; all but one have less than 20 dB: docs/history.md.
-LEAST_COVERAGE = 0.9  # mean of the frame
-DOUBTFUL, MOST_DOUBTFUL = 0.25, 0.25  # a confidence; and how much of a frame may be below it
+# Of 119 frames of real scenes, 30 and 52 are on the wrong side; all but one of them are below 20 dB: docs/history.md.
+LEAST_COVERAGE = 0.9  # mean over the frame
+DOUBTFUL, MOST_DOUBTFUL = 0.25, 0.25  # a confidence; and the share of a frame that may be below it
 
 
 @dataclass(frozen=True)
 class Trust:
-    """What is known of a render's quality without knowing the truth.
+    """Quality of a render, estimated without ground truth.
 
     Args:
         coverage: mean of each frame, in [0, 1].
@@ -31,7 +31,7 @@ class Trust:
 
 
 def judge(render: Render) -> Trust:
-    """Look at the coverage and confidence of all frames of a finished render."""
+    """Compute the mean coverage and confidence of all frames of a finished render, with warnings."""
     coverage, confidence, doubtful, num_sources = [], [], [], []
     for index in range(render.num_frames):
         maps = render.read_maps(index)
@@ -43,7 +43,7 @@ def judge(render: Render) -> Trust:
     unseen = [i for i, share in enumerate(coverage) if share < LEAST_COVERAGE]
     if unseen:
         worst = min(unseen, key=coverage.__getitem__)
-        # Fewer were chosen where others would have added nothing.
+        # Fewer were chosen where more would have added nothing.
         is_bounded = any(num_sources[i] == render.views for i in unseen)
         warnings.append(
             f"the photos see less than {LEAST_COVERAGE:.0%} of {len(unseen)} of {total} frames, {coverage[worst]:.0%} "
@@ -62,7 +62,7 @@ def judge(render: Render) -> Trust:
 
 
 def write_confidence(render: Render, progress: Progress = no_progress) -> None:
-    """Write the confidence of each frame as a gray PNG, where it is not there yet.
+    """Write the confidence of each frame as a grey PNG, if it does not exist yet.
 
     Raises:
         ResourceError, CacheError: if the disk is full or the folder cannot be written.

@@ -1,4 +1,4 @@
-"""A scene as the stages need it: its photos identified, undistorted once, resized, a few kept in memory."""
+"""A scene as the pipeline works on it: photos identified, undistorted once and resized, a few kept in memory."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """The last `size` values made, by key: what is made for one pose is mostly used for the next one too.
+    """A cache of the last `size` values by key: most values made for one pose are used for the next one too.
 
-    Threads may share it; two that miss the same value at the same time both make it, and one is kept.
+    It may be shared by threads; if two miss the same value at the same time, both make it, and one is kept.
     """
 
     def __init__(self, size: int) -> None:
@@ -37,12 +37,12 @@ class Recent(Generic[T]):
         return key in self._values
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of `key`, made if it is not there."""
+        """Return the value of `key`, and make it first if it is missing."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
                 return self._values[key]
-        made = make()  # without the lock: who finds his value shall not wait for another's
+        made = make()  # outside the lock, so that hits do not wait for another thread's miss
         with self._lock:
             value = self._values.setdefault(key, made)
             if len(self._values) > self._size:
@@ -76,7 +76,7 @@ class Workspace:
         return self.scene.views[index].camera
 
     def record(self, index: int, size: tuple[int, int] | None = None) -> PhotoRecord:
-        """The identity of a photo, shrunk to `size` (width, height); reads the file's bytes the first time."""
+        """Identify a photo, shrunk to `size` (width, height); the file's bytes are read the first time."""
         view = self.scene.views[index]
         camera, distortion = view.camera, view.distortion
         if (index, size) not in self._records:
@@ -94,7 +94,7 @@ class Workspace:
         return self._records[index, size]
 
     def photo(self, index: int) -> Photo:
-        """A photo in full size, undistorted; if it was distorted, from the cache or into it."""
+        """Read a photo in full size, undistorted; if that changes it, the result is kept in the cache."""
         view = self.scene.views[index]
         if self.cache is None or view.distortion is None:
             return read_photo(view)
@@ -106,11 +106,11 @@ class Workspace:
         return photo
 
     def resized(self, index: int, width: int, height: int) -> Photo:
-        """A photo at another size."""
+        """Return a photo resampled to another size."""
         return self._recent.get((index, width, height), lambda: resize_photo(self.photo(index), width, height))
 
     def points(self, indices: list[int] | None = None) -> np.ndarray:
-        """[N, 3] points on surfaces, from the file or from the photos `indices` (all); kept in the cache."""
+        """Return [N, 3] surface points, from the file or the photos `indices` (all); kept in the cache."""
         views = self.scene.views if indices is None else [self.scene.views[i] for i in indices]
         if self.cache is None or self.scene.points is not None:
             return surface_points(self.scene, views=views)
@@ -126,14 +126,14 @@ class Workspace:
 
 
 class ResizedWorkspace(Workspace):
-    """A scene whose photos, with their cameras, are all resized to one height; nothing is kept on disk."""
+    """A scene with all photos and cameras resized to one height; nothing is kept on disk."""
 
     def __init__(self, scene: Scene, height: int, keep: int) -> None:
         super().__init__(_resized_scene(scene, height), None, keep)
         self._full = Workspace(scene, None)
 
     def resized(self, index: int, width: int, height: int) -> Photo:
-        """See `Workspace`; from the photo in full size, so that it is resampled once."""
+        """Resize a photo from its full size, so that it is resampled once; see `Workspace`."""
         return self._recent.get((index, width, height), lambda: resize_photo(self._full.photo(index), width, height))
 
     def points(self, indices: list[int] | None = None) -> np.ndarray:
@@ -154,6 +154,6 @@ def _resized_scene(scene: Scene, height: int) -> Scene:
 
 
 def shrunk_size(camera: Camera, max_size: int | None) -> tuple[int, int]:
-    """(width, height) of a camera's image with its longer side at most `max_size`."""
+    """Return (width, height) of a camera's image with its longer side at most `max_size`."""
     factor = 1.0 if max_size is None else min(1.0, max_size / max(camera.width, camera.height))
     return max(1, round(camera.width * factor)), max(1, round(camera.height * factor))

@@ -1,6 +1,6 @@
 """Random textured scenes with exact depth, rendered by casting rays: for training, tests and the example scene.
 
-This package needs torch; nothing that has to start fast imports it.
+This package needs torch, so modules that must start fast do not import it.
 """
 
 from lift3d_cli.procedural.library import TextureLibrary

@@ -26,7 +26,7 @@ from lift3d_cli.procedural.tabletop_cameras import tabletop_cameras
 
 # 4 samples per pixel, which together test 32 directions of the sun and 64 of the sky.
 _QUALITY = Quality(supersample=2, shadow_rays=8, sky_rays=16)
-# A quarter of what a phone does: seen as grain and a breath of exposure, and no bar to a first try.
+# A quarter of what a phone does: visible as grain and slight exposure changes, but no obstacle to a first try.
 _LENS_NOISE = 0.25
 _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -37,12 +37,12 @@ def write_scene(
     """Render the photos of one scene folder, with slight lens noise, and write them with their poses.
 
     Args:
-        scene: what to photograph.
-        cameras: all of one size and lens.
+        scene: the scene to photograph.
+        cameras: cameras, all of one size and lens.
         folder: gets `images/` and `transforms.json`.
-        quality: of the pictures.
+        quality: quality of the pictures.
         jpeg: JPEG quality, 0 to 100.
-        generator: of the noise.
+        generator: random numbers of the noise.
 
     Raises:
         SceneError: if a file cannot be written.
@@ -78,7 +78,7 @@ def write_scene(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m lift3d_cli.procedural", description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=1, help="textures and details (default: %(default)s)")

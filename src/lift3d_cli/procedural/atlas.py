@@ -1,11 +1,11 @@
-"""Square textures with mip levels in one table, looked up trilinearly for many points with different textures."""
+"""Square textures with mip levels in one table, sampled trilinearly for many points with different textures."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# Trilinear lookups blur by about half a level more than a pixel does; this keeps pictures crisp and hardly aliases.
+# Trilinear sampling blurs by about half a level more than a pixel does; this keeps pictures sharp with little aliasing.
 _LOD_BIAS = -0.3
 
 
@@ -13,14 +13,15 @@ class TextureAtlas:
     """T textures of S x S texels, S a power of two.
 
     Args:
-        textures: [T, 3, S, S] sRGB in [0, 1]; stored as linear light, because that is what averages correctly.
+        textures: [T, 3, S, S] sRGB in [0, 1]; stored as linear light, which averages correctly.
     """
 
     def __init__(self, textures: Tensor) -> None:
         count, _, size, width = textures.shape
         if size != width or size & (size - 1):
             raise ValueError(f"textures are {size}x{width}, need a square with a power of two as side")
-        self.size, self.count = size, count
+        self.size = size
+        self.count = count
         level, levels = textures.clamp(0, 1) ** 2.2, []
         while True:
             levels.append(level.permute(0, 2, 3, 1).reshape(-1, 3))
@@ -32,7 +33,7 @@ class TextureAtlas:
         self._starts = starts.cumsum(0)
 
     def replace(self, index: int, texture: Tensor) -> None:
-        """Put another texture [3, S, S] in the place of one."""
+        """Replace one texture by another one [3, S, S]."""
         single = TextureAtlas(texture[None])
         for level, (ours, theirs) in enumerate(zip(self._starts.tolist(), single._starts.tolist(), strict=True)):
             texels = (self.size >> level) ** 2

@@ -1,4 +1,4 @@
-"""Putting a scene together solid by solid, with plain numbers; turned into tensors once at the end."""
+"""Build a scene solid by solid, with plain numbers; they are converted to tensors at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 @dataclass(frozen=True)
 class Material:
-    """What a surface looks like; the fields are those of `Solids`, for one solid."""
+    """A surface's appearance; the fields are those of `Solids`, for one solid."""
 
     texture: int = 0
     tile: float = 0.5
@@ -32,31 +32,31 @@ class Material:
 
 
 def plain(r: float, g: float, b: float, gloss: float = 0.0, shine: float = 40.0) -> Material:
-    """A surface of one sRGB colour without any texture."""
+    """Return a material of one sRGB colour without texture."""
     return Material(tint=np.zeros((3, 3)), base=(r**2.2, g**2.2, b**2.2), gloss=gloss, shine=shine)
 
 
 def turn_z(angle: float) -> np.ndarray:
-    """[3, 3] rotation around the vertical."""
+    """Return a rotation [3, 3] around the vertical axis."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
 
 
 def turn_x(angle: float) -> np.ndarray:
-    """[3, 3] rotation around x, from y to z."""
+    """Return a rotation [3, 3] around x, from y to z."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[1.0, 0, 0], [0, c, -s], [0, s, c]])
 
 
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
-    """[3, 3] any rotation, all alike probable."""
+    """Return a uniformly random rotation [3, 3]."""
     q, r = np.linalg.qr(rng.normal(size=(3, 3)))
     q *= np.sign(np.diag(r))
     return q * np.linalg.det(q)
 
 
 def vertical_reach(kind: int, half: np.ndarray, axes: np.ndarray) -> float:
-    """How far a solid reaches above and below its centre."""
+    """Return how far a solid reaches above and below its centre."""
     row = np.abs(axes[2])
     if kind == BOX:
         return float(row @ half)
@@ -65,8 +65,8 @@ def vertical_reach(kind: int, half: np.ndarray, axes: np.ndarray) -> float:
     return float(np.linalg.norm(row[:2] * half[:2]) + row[2] * half[2])
 
 
-class SceneBuilder:
-    """Collects solids."""
+class SolidsBuilder:
+    """Collects the solids of a scene."""
 
     def __init__(self) -> None:
         self._rows: list[dict] = []
@@ -101,13 +101,13 @@ class SceneBuilder:
         axes: np.ndarray | None = None,
         taper: float = 1.0,
     ) -> float:
-        """Add a solid that stands on the height `ground`; returns the height of its top."""
+        """Add a solid that stands at height `ground`; return the height of its top."""
         reach = vertical_reach(kind, np.asarray(half), np.eye(3) if axes is None else axes)
         self.add(kind, (*xy, ground + reach), half, material, axes, taper)
         return ground + 2 * reach
 
     def build(self, device: torch.device | str) -> Solids:
-        """All solids as tensors on a device."""
+        """Convert all solids to tensors on a device."""
         tensors = {}
         for name in self._rows[0]:
             kind = np.int64 if name in ("kind", "texture") else bool if name in _FLAGS else np.float32
@@ -116,12 +116,12 @@ class SceneBuilder:
 
 
 def random_material(rng: np.random.Generator, library: TextureLibrary, scale: float = 1.0) -> Material:
-    """A surface with any texture but a sky, or none, in its own or other colours.
+    """Choose a material with any texture except a sky, or none, in its own or other colours.
 
     Args:
         rng: random numbers.
-        library: the stock of textures.
-        scale: size of the solid, which the size of the pattern follows loosely.
+        library: the textures.
+        scale: size of the solid, which roughly determines the size of the pattern.
     """
     if rng.random() < 0.12:
         value, tone = rng.uniform(0.05, 0.9), rng.uniform(0.8, 1.2, 3)
@@ -141,13 +141,13 @@ def random_material(rng: np.random.Generator, library: TextureLibrary, scale: fl
 
 
 def _random_gloss(rng: np.random.Generator) -> float:
-    """Most things are matt, some lacquered, a few like a mirror."""
+    """Choose a gloss: most things are matt, some lacquered, a few like a mirror."""
     kind = rng.random()
     return 0.0 if kind < 0.65 else float(rng.uniform(0.1, 1.0)) if kind < 0.95 else float(rng.uniform(2.0, 10.0))
 
 
 def _random_tint(rng: np.random.Generator) -> np.ndarray:
-    """[3, 3] linear change of colour: brighter or darker, recoloured from its luminance, or with turned hues."""
+    """Choose a linear change of colour [3, 3]: brighter or darker, recoloured by luminance, or with rotated hues."""
     kind = rng.random()
     if kind < 0.7:
         return np.diag(rng.uniform(0.6, 1.5) * rng.uniform(0.85, 1.15, 3))

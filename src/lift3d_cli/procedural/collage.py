@@ -13,7 +13,7 @@ _TEXELS_AT_ONCE = 1 << 20  # texels of all shapes drawn in one batch, which boun
 
 
 def dead_leaves(size: int, generator: Generator, foliage: bool = False) -> Tensor:
-    """Shapes of all sizes that hide each other: the simplest picture with the edges and the spectrum of photographs.
+    """Draw shapes of all sizes that occlude each other: the simplest image with edges and a spectrum like photographs'.
 
     Args:
         size: S.
@@ -34,7 +34,7 @@ def dead_leaves(size: int, generator: Generator, foliage: bool = False) -> Tenso
 
 
 def pebbles(size: int, generator: Generator) -> Tensor:
-    """Cells around random points with dark gaps between them, like stones, scales or cracked earth."""
+    """Draw cells around random points with dark gaps between them, like stones, scales or cracked earth."""
     count = integer(generator, 12, 120)
     points = uniform(generator, count, 2)
     x, y = plane(size, generator)
@@ -53,7 +53,7 @@ def pebbles(size: int, generator: Generator) -> Tensor:
 
 
 def letters(size: int, generator: Generator) -> Tensor:
-    """A page or a label: rows of signs made of a few strokes between the points of a 3 x 4 lattice."""
+    """Draw a page or a label: rows of characters made of a few strokes between the points of a 3 x 4 lattice."""
     rows = integer(generator, 3, 13)
     x, y = plane(size, generator)
     cell = ((y * rows).long() * rows + (x * rows).long()).clamp(max=rows * rows - 1)
@@ -74,7 +74,7 @@ def letters(size: int, generator: Generator) -> Tensor:
 
 
 def sign(size: int, generator: Generator) -> Tensor:
-    """A poster or a logo: a few large flat shapes in strong colours."""
+    """Draw a poster or a logo: a few large flat shapes in strong colours."""
     x, y = plane(size, generator)
     picture = colour(generator, 0.75)[:, None, None].expand(3, size, size)
     for _ in range(integer(generator, 2, 7)):
@@ -100,14 +100,14 @@ def sign(size: int, generator: Generator) -> Tensor:
 
 
 def _topmost(size: int, generator: Generator, radius: Tensor, slim: Tensor, round_share: float) -> Tensor:
-    """[S, S] int64: index of the uppermost shape at each texel; shape 0 lies everywhere below."""
+    """Return the index of the topmost shape at each texel, [S, S] int64; shape 0 is everywhere below."""
     count, device = len(radius), generator.device
     centre, turn = uniform(generator, count, 2), uniform(generator, count, high=math.pi)
     is_round = uniform(generator, count) < round_share
     reach = radius * torch.where(is_round, 1.0, 2**0.5) * size + 1
     top = torch.zeros(size * size, dtype=torch.int64, device=device)
     smaller = 0
-    for window in (size // 16, size // 4, size):  # each shape is drawn in a window that just holds it
+    for window in (size // 16, size // 4, size):  # each shape is drawn in the smallest window that holds it
         chosen = ((2 * reach > smaller) & ((2 * reach <= window) | (window == size))).nonzero()[:, 0]
         smaller = window
         for part in chosen.split(max(1, _TEXELS_AT_ONCE // window**2)):
@@ -126,7 +126,7 @@ def _topmost(size: int, generator: Generator, radius: Tensor, slim: Tensor, roun
 
 
 def _palette(generator: Generator, count: int, foliage: bool) -> Tensor:
-    """[count, 3] colours of the shapes."""
+    """Choose colours [count, 3] of the shapes."""
     if not foliage:
         few = torch.stack([colour(generator, 0.7) for _ in range(24)])
         which = torch.randint(0, len(few), (count,), generator=generator, device=generator.device)
@@ -137,5 +137,5 @@ def _palette(generator: Generator, count: int, foliage: bool) -> Tensor:
 
 
 def _wrapped(difference: Tensor) -> Tensor:
-    """A difference of positions in repeats, by the shortest way around: in [-0.5, 0.5)."""
+    """Wrap a difference of positions in repeats to the shortest one: in [-0.5, 0.5)."""
     return (difference + 0.5).remainder(1) - 0.5

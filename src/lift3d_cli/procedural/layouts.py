@@ -1,7 +1,7 @@
 """Random arrangements of solids: on a table, in a room, outdoors, on a facade, in the air, along a corridor.
 
-The region of interest is about 1 in radius around the origin, z is up, and everything is enclosed by something hollow
-at a finite distance, so that every ray hits.
+The region of interest has a radius of about 1 around the origin, z is up, and a hollow solid at a finite distance
+encloses everything, so that every ray hits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from lift3d_cli.procedural.builder import (
     Material,
-    SceneBuilder,
+    SolidsBuilder,
     plain,
     random_material,
     random_rotation,
@@ -26,14 +26,14 @@ RIGS = ("forward", "arc", "walk")
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What a camera rig has to know about an arrangement.
+class Arrangement:
+    """What a camera rig needs to know about an arrangement of solids.
 
     Args:
-        focus: [3] middle of the content.
-        room: [2, 3] lowest and highest corner of where cameras may be.
+        focus: [3] centre of the content.
+        room: [2, 3] lowest and highest corner of the space for cameras.
         azimuths: (middle, half width) in radians of the directions from which the content may be seen.
-        indoors: whether light comes from lamps above.
+        indoors: whether the light comes from lamps above.
     """
 
     focus: np.ndarray
@@ -43,30 +43,30 @@ class Stage:
 
 
 def random_arrangement(
-    builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, rig: str, num_objects: tuple[int, int]
-) -> Stage:
+    builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, rig: str, num_objects: tuple[int, int]
+) -> Arrangement:
     """Fill `builder` with a random arrangement that suits the rig."""
     count = int(rng.integers(num_objects[0], num_objects[1] + 1))
     if rig == "walk":
         return _corridor(builder, rng, library, count)
-    layout: Callable[..., Stage] = (_table, _floor, _outdoors, _facade, _floating)[
+    layout: Callable[..., Arrangement] = (_table, _floor, _outdoors, _facade, _floating)[
         int(rng.choice(5, p=[0.3, 0.2, 0.2, 0.15, 0.15]))
     ]
     return layout(builder, rng, library, count)
 
 
-def add_room(builder: SceneBuilder, half: tuple[float, float, float], floor: float, material: Material) -> np.ndarray:
-    """Enclose everything in walls, ceiling and floor; returns the corners [2, 3] of the space inside.
+def add_room(builder: SolidsBuilder, half: tuple[float, float, float], floor: float, material: Material) -> np.ndarray:
+    """Enclose everything in walls, ceiling and floor; return the corners [2, 3] of the space inside.
 
-    Its own floor lies a little below `floor`, so that it does not coincide with a ground that has a surface there.
+    Its own floor is slightly below `floor`, so that it does not coincide with a ground at that height.
     """
     middle = floor + half[2] - 0.02
     builder.add(BOX, (0, 0, middle), half, material, hollow=True)
     return np.array([[-half[0], -half[1], floor], [half[0], half[1], floor + 2 * half[2]]])
 
 
-def add_sky(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, radius: float) -> None:
-    """Enclose everything in a dome with a sky, or now and then with any picture."""
+def add_sky(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, radius: float) -> None:
+    """Enclose everything in a dome with a sky, or occasionally with any picture."""
     places = library.indices("panorama") if rng.random() < 0.8 else []
     texture = int(rng.choice(places or len(library.kinds)))
     tint = np.diag(rng.uniform(0.7, 1.2) * rng.uniform(0.9, 1.1, 3))
@@ -75,9 +75,14 @@ def add_sky(builder: SceneBuilder, rng: np.random.Generator, library: TextureLib
 
 
 def _random_object(
-    builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, xy: np.ndarray, ground: float, size: float
+    builder: SolidsBuilder,
+    rng: np.random.Generator,
+    library: TextureLibrary,
+    xy: np.ndarray,
+    ground: float,
+    size: float,
 ) -> float:
-    """One object that stands on `ground`, lying, upright or tumbled; returns the height of its top."""
+    """Add one object that stands on `ground`, lying, upright or tumbled; return the height of its top."""
     kind = rng.choice(
         ["box", "slab", "ball", "ellipsoid", "can", "cone", "rod"], p=[0.24, 0.1, 0.1, 0.16, 0.2, 0.1, 0.1]
     )
@@ -100,10 +105,10 @@ def _random_object(
 
 
 def _scatter(
-    builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int,
+    builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int,
     extent: tuple[float, float], ground: float = 0.0,
 ) -> None:  # fmt: skip
-    """Clutter on a surface: few large things, many small ones, some on top of others, seldom through each other."""
+    """Scatter objects on a surface: few large ones, many small ones, some on top of others, seldom intersecting."""
     placed: list[tuple[np.ndarray, float, float]] = []
     for number in range(count):
         size = float(np.exp(rng.uniform(np.log(0.04), np.log(0.12)) if number > 6 else rng.uniform(-2.0, -1.0)))
@@ -119,21 +124,21 @@ def _scatter(
         placed.append((xy, size, top))
 
 
-def _table(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
+def _table(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Arrangement:
     half = np.array([rng.uniform(1.0, 1.6), rng.uniform(0.8, 1.3), rng.uniform(0.02, 0.06)])
     builder.add(BOX, (0, 0, -half[2]), half, random_material(rng, library, 0.5), turn_z(rng.uniform(-0.4, 0.4)))
     _scatter(builder, rng, library, count, (0.85 * half[0], 0.85 * half[1]))
     return _indoors(builder, rng, library, floor=-rng.uniform(0.7, 1.2))
 
 
-def _floor(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
+def _floor(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Arrangement:
     builder.add(BOX, (0, 0, -0.1), (12, 12, 0.1), random_material(rng, library, 0.7))
     _scatter(builder, rng, library, count, (1.3, 1.3))
     return _indoors(builder, rng, library, floor=0.0)
 
 
-def _indoors(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, floor: float) -> Stage:
-    """A room around, with furniture along its walls and pictures on them."""
+def _indoors(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, floor: float) -> Arrangement:
+    """Add a room around, with furniture along its walls and pictures on them."""
     half = (rng.uniform(3.5, 7), rng.uniform(3.5, 7), rng.uniform(1.6, 3.0))
     corners = add_room(builder, half, floor, replace(random_material(rng, library, 1.5), gloss=0.0))
     for _ in range(int(rng.integers(3, 9))):
@@ -146,10 +151,10 @@ def _indoors(builder: SceneBuilder, rng: np.random.Generator, library: TextureLi
         xy[wall] = sign * (half[wall] - size[wall])
         height = floor + half[2] * rng.uniform(0.7, 1.3) if picture else floor + size[2]
         builder.add(BOX, (*xy, height), size, random_material(rng, library, 0.6))
-    return Stage(np.array([0, 0, 0.15]), corners, (rng.uniform(-np.pi, np.pi), np.pi), indoors=True)
+    return Arrangement(np.array([0, 0, 0.15]), corners, (rng.uniform(-np.pi, np.pi), np.pi), indoors=True)
 
 
-def _outdoors(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
+def _outdoors(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Arrangement:
     builder.add(BOX, (0, 0, -0.1), (60, 60, 0.1), random_material(rng, library, 1.0))
     add_sky(builder, rng, library, rng.uniform(12, 40))
     _scatter(builder, rng, library, count, (1.3, 1.3))
@@ -158,11 +163,11 @@ def _outdoors(builder: SceneBuilder, rng: np.random.Generator, library: TextureL
         xy = away * np.array([np.cos(angle), np.sin(angle)])
         _random_object(builder, rng, library, xy, 0.0, rng.uniform(0.3, 1.5))
     room = np.array([[-4, -4, 0.0], [4, 4, 6]])
-    return Stage(np.array([0, 0, 0.2]), room, (rng.uniform(-np.pi, np.pi), np.pi), indoors=False)
+    return Arrangement(np.array([0, 0, 0.2]), room, (rng.uniform(-np.pi, np.pi), np.pi), indoors=False)
 
 
-def _facade(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
-    """A wall with things in relief on it, seen from the side of -y."""
+def _facade(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Arrangement:
+    """Add a wall with things in relief on it, seen from the side of -y."""
     builder.add(BOX, (0, 0.7, 1.0), (rng.uniform(2, 5), 0.2, rng.uniform(1.5, 3)), random_material(rng, library, 0.6))
     builder.add(BOX, (0, 0, -0.1), (60, 60, 0.1), random_material(rng, library, 1.0))
     add_sky(builder, rng, library, rng.uniform(12, 40))
@@ -173,11 +178,11 @@ def _facade(builder: SceneBuilder, rng: np.random.Generator, library: TextureLib
         builder.add(kind, at, half, random_material(rng, library, 0.3), taper=rng.uniform(0.3, 1))
     _scatter(builder, rng, library, count - count // 2, (1.6, 0.4))
     room = np.array([[-4, -6, 0.0], [4, -0.4, 4]])
-    return Stage(np.array([0, 0.3, 0.6]), room, (-np.pi / 2, 0.5), indoors=False)
+    return Arrangement(np.array([0, 0.3, 0.6]), room, (-np.pi / 2, 0.5), indoors=False)
 
 
-def _floating(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
-    """Solids at any place in a ball: no ground plane to lean on, and much hiding of one by another."""
+def _floating(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Arrangement:
+    """Add solids at any place in a ball: no ground plane, and much occlusion."""
     if rng.random() < 0.5:
         add_sky(builder, rng, library, rng.uniform(5, 40))
         room = np.array([[-4.0, -4, -4], [4, 4, 4]])
@@ -189,11 +194,11 @@ def _floating(builder: SceneBuilder, rng: np.random.Generator, library: TextureL
         at = rng.normal(size=3)
         at *= rng.random() ** (1 / 3) / np.linalg.norm(at)
         _random_object(builder, rng, library, at[:2], at[2] - size / 2, size)
-    return Stage(np.zeros(3), room, (rng.uniform(-np.pi, np.pi), np.pi), indoors=False)
+    return Arrangement(np.zeros(3), room, (rng.uniform(-np.pi, np.pi), np.pi), indoors=False)
 
 
-def _corridor(builder: SceneBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Stage:
-    """Things to the left and right of a way along +y that cameras walk."""
+def _corridor(builder: SolidsBuilder, rng: np.random.Generator, library: TextureLibrary, count: int) -> Arrangement:
+    """Add things to the left and right of a path along +y that cameras follow."""
     builder.add(BOX, (0, 0, -0.1), (60, 60, 0.1), random_material(rng, library, 0.8))
     width, length = rng.uniform(0.4, 0.9), rng.uniform(5, 9)
     for _ in range(count):
@@ -211,4 +216,4 @@ def _corridor(builder: SceneBuilder, rng: np.random.Generator, library: TextureL
         add_sky(builder, rng, library, rng.uniform(15, 40))
         room = np.array([[-2, -2, 0.0], [2, length, 2]])
     room[:, 0] = [-width, width]
-    return Stage(np.array([0, 1.5, 0.4]), room, (-np.pi / 2, 0.0), indoors=indoors)
+    return Arrangement(np.array([0, 1.5, 0.4]), room, (-np.pi / 2, 0.0), indoors=indoors)

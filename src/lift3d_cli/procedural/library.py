@@ -1,4 +1,4 @@
-"""The textures that scenes are made with: a stock of patterns and photos, renewed bit by bit."""
+"""The textures of scenes: a set of patterns and photos that is renewed one by one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _foliage(size: int, generator: Generator) -> Tensor:
     return collage.dead_leaves(size, generator, foliage=True)
 
 
-# How often each pattern is in the stock.
+# Relative number of textures of each pattern.
 _PATTERNS: dict[str, tuple[Callable[[int, Generator], Tensor], float]] = {
     "fractal": (patterns.fractal_colour, 4),
     "leaves": (collage.dead_leaves, 5),
@@ -35,17 +35,18 @@ _PATTERNS: dict[str, tuple[Callable[[int, Generator], Tensor], float]] = {
 
 
 class TextureLibrary:
-    """A stock of square textures.
+    """A set of square textures.
 
     Args:
         count: number of textures; at least one of each kind is made if there is room.
         size: side in texels, a power of two.
         generator: random numbers; its device is the library's.
-        photos: pictures [3, h, w] in [0, 1], of any size; half of the stock is cut from them.
+        photos: pictures [3, h, w] in [0, 1], of any size; half of the textures are cut from them.
     """
 
     def __init__(self, count: int, size: int, generator: Generator, photos: Sequence[Tensor] = ()) -> None:
-        self._generator, self._photos = generator, list(photos)
+        self._generator = generator
+        self._photos = list(photos)
         share = torch.tensor([float(weight) for _, weight in _PATTERNS.values()])
         names = list(_PATTERNS)
         drawn = torch.multinomial(share.to(generator.device), max(count, 1), replacement=True, generator=generator)
@@ -57,7 +58,7 @@ class TextureLibrary:
 
     @classmethod
     def of(cls, pictures: dict[str, Tensor]) -> TextureLibrary:
-        """A stock of just these pictures [3, S, S] in [0, 1], with their names as kinds."""
+        """Make a set of just these pictures [3, S, S] in [0, 1], with their names as kinds."""
         library = cls.__new__(cls)
         first = next(iter(pictures.values()))
         library._generator, library._photos = torch.Generator(first.device), list(pictures.values())
@@ -66,7 +67,7 @@ class TextureLibrary:
         return library
 
     def indices(self, *kinds: str) -> list[int]:
-        """Places of the textures of these kinds."""
+        """Return the indices of the textures of these kinds."""
         return [index for index, kind in enumerate(self.kinds) if kind in kinds]
 
     def refresh(self) -> None:

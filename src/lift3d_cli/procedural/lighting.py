@@ -1,4 +1,4 @@
-"""Light and how surfaces answer it: one soft key light with shadows, a sky, a bounce from below, and gloss."""
+"""Light and shading: one soft key light with shadows, a sky, a bounce from below, and gloss."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Light:
         direction: [3] unit vector towards the key light.
         key, sky, ground: [3] colours of the key light, of the sky above (+z) and of the bounce from below.
         softness: radius of the key light in radians, as seen from the scene.
-        ripple: [3] wave vector of a slow change of brightness through space, as lamps make it indoors; 0 for none.
+        ripple: [3] wave vector of a slow variation of brightness through space, as from lamps indoors; 0 for none.
         ripple_strength: its amplitude, 0 to 1.
     """
 
@@ -43,7 +43,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Quality:
-    """How much work a picture is worth.
+    """The effort for a picture.
 
     Args:
         supersample: samples per pixel along each side.
@@ -60,7 +60,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Surface:
-    """P points where rays met solids.
+    """P points where rays hit solids.
 
     Args:
         index: [P] int64 solid.
@@ -80,7 +80,7 @@ class Surface:
 def radiance(
     solids: Solids, atlas: TextureAtlas, light: Light, surface: Surface, quality: Quality, subset: tuple[int, int]
 ) -> Tensor:
-    """Linear colour [P, 3] of the points as the camera sees them.
+    """Return the linear colour [P, 3] of the points as seen by the camera.
 
     Args:
         solids, atlas, light: the scene.
@@ -109,7 +109,7 @@ def radiance(
 def _illumination(
     solids: Solids, light: Light, surface: Surface, normals: Tensor, quality: Quality, subset: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Light that arrives at the points [P, 3], and the key light's highlight [P, 3]."""
+    """Return the light that arrives at the points [P, 3], and the key light's highlight [P, 3]."""
     off_surface = surface.xyz + 1e-3 * normals
     count = quality.shadow_rays * subset[1]
     directions = _disc_directions(light.direction, light.softness, count)[subset[0] :: subset[1]]
@@ -135,7 +135,7 @@ def _illumination(
 
 
 def _unblocked(solids: Solids, points: Tensor, own: Tensor, cosine: Tensor, direction: Tensor) -> Tensor:
-    """[P] 1 where light from `direction` arrives, 0 where something is in the way or the surface faces away."""
+    """Return 1 where light from `direction` arrives, 0 where it is blocked or the surface faces away: [P]."""
     free = torch.zeros_like(cosine)
     facing = (cosine > 0).nonzero()[:, 0]
     free[facing] = (~is_shadowed(solids, points[facing], own[facing], direction)).to(free)
@@ -143,7 +143,7 @@ def _unblocked(solids: Solids, points: Tensor, own: Tensor, cosine: Tensor, dire
 
 
 def _openness(solids: Solids, xyz: Tensor, normals: Tensor) -> Tensor:
-    """[P] share of the sky that is not hidden, taking each solid as a sphere (Quilez, "sphere ambient occlusion")."""
+    """Return the unoccluded share of the sky [P], with each solid as a sphere (Quilez, "sphere ambient occlusion")."""
     near = (~solids.hollow) & (solids.bound < _LARGEST_OCCLUDER)
     # The radius of a sphere of about the same volume.
     centres, radii = solids.centre[near], solids.half[near].prod(1) ** (1 / 3)
@@ -157,7 +157,7 @@ def _openness(solids: Solids, xyz: Tensor, normals: Tensor) -> Tensor:
 def _albedo(
     solids: Solids, atlas: TextureAtlas, surface: Surface, unit: Tensor, faces: Tensor, facing: Tensor
 ) -> Tensor:
-    """Linear colour [P, 3] of the material at the points; a function of the place on the surface alone, up to mips."""
+    """Return the linear colour [P, 3] of the material, which depends only on the place on the surface, up to mips."""
     index = surface.index
     half, tile = solids.half[index], solids.tile[index]
     metric = unit * half
@@ -185,7 +185,7 @@ def _albedo(
 
 
 def _disc_directions(direction: Tensor, radius: float, count: int) -> Tensor:
-    """[count, 3] unit vectors evenly over a disc around `direction` (sunflower); the middle alone for one."""
+    """Return unit vectors [count, 3] evenly over a disc around `direction` (sunflower); its centre for one."""
     if count == 1:
         return direction[None]
     index = torch.arange(count, dtype=direction.dtype, device=direction.device)
@@ -199,7 +199,7 @@ def _disc_directions(direction: Tensor, radius: float, count: int) -> Tensor:
 
 
 def _dome_directions(count: int, like: Tensor) -> Tensor:
-    """[count, 3] unit vectors evenly over the upper hemisphere (Fibonacci spiral)."""
+    """Return unit vectors [count, 3] evenly over the upper hemisphere (Fibonacci spiral)."""
     index = torch.arange(count, dtype=like.dtype, device=like.device)
     z = (index + 0.5) / count
     r = (1 - z * z).sqrt()

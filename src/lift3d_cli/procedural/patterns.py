@@ -1,4 +1,4 @@
-"""Textures made of numbers: noise with the spectrum of photographs, wood, stone, tiles, leaves, letters.
+"""Procedural textures: noise with the spectrum of photographs, wood, stone, tiles, leaves, letters.
 
 Each function returns one picture [3, S, S], sRGB in [0, 1], that tiles without a seam. Random numbers come from the
 generator given, on its device.
@@ -13,26 +13,26 @@ from torch import Generator, Tensor
 
 
 def uniform(generator: Generator, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """Uniform random numbers of this shape on the generator's device."""
+    """Draw uniform random numbers of this shape on the generator's device."""
     return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
 
 
 def number(generator: Generator, low: float = 0.0, high: float = 1.0) -> float:
-    """One uniform random number."""
+    """Draw one uniform random number."""
     return float(uniform(generator, 1, low=low, high=high))
 
 
 def integer(generator: Generator, low: int, high: int) -> int:
-    """One of low, ..., high - 1."""
+    """Draw one of low, ..., high - 1."""
     return int(torch.randint(low, high, (1,), generator=generator, device=generator.device))
 
 
 def fractal(
     size: int, generator: Generator, slope: float = 1.1, stretch: tuple[float, float] = (1.0, 1.0), channels: int = 1
 ) -> Tensor:
-    """Noise [channels, S, S] with an amplitude spectrum 1 / f^slope, mean 0, deviation 1; photographs have slope ~1.
+    """Make noise [channels, S, S] with amplitude spectrum 1 / f^slope (photographs: about 1), mean 0, deviation 1.
 
-    `stretch` (x, y) above 1 draws the grain out along that axis.
+    `stretch` (x, y) above 1 stretches the grain along that axis.
     """
     device = generator.device
     fy = torch.fft.fftfreq(size, 1 / size, device=device)[:, None] * stretch[1]
@@ -45,14 +45,14 @@ def fractal(
 
 
 def plane(size: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """x and y [S, S] of the texel centres, in repeats."""
+    """Return x and y [S, S] of the texel centres, in repeats."""
     at = (torch.arange(size, device=generator.device) + 0.5) / size
     y, x = torch.meshgrid(at, at, indexing="ij")
     return x, y
 
 
 def colour(generator: Generator, saturation: float = 0.5) -> Tensor:
-    """A random colour [3]: hues of things more often than of a rainbow (earth, leaf, sky), `saturation` at most."""
+    """Draw a random colour [3], `saturation` at most: mostly hues of things (earth, leaf, sky)."""
     family = integer(generator, 0, 4)
     hue = [number(generator, 0.02, 0.13), number(generator, 0.18, 0.38), number(generator, 0.52, 0.64)]
     hue = [*hue, number(generator)][family]
@@ -62,13 +62,13 @@ def colour(generator: Generator, saturation: float = 0.5) -> Tensor:
 
 
 def hsv(hue: float, saturation: float, value: float, device: torch.device) -> Tensor:
-    """[3] sRGB of a hue, saturation and value in [0, 1]."""
+    """Convert hue, saturation and value in [0, 1] to sRGB [3]."""
     k = (torch.tensor([5.0, 3.0, 1.0], device=device) + hue * 6).remainder(6)
     return value * (1 - saturation * torch.minimum(k, 4 - k).clamp(0, 1))
 
 
 def ramp(field: Tensor, colours: list[Tensor]) -> Tensor:
-    """Colour [3, S, S] along a list of colours by a field [S, S] in [0, 1]."""
+    """Map a field [S, S] in [0, 1] to colours [3, S, S] along a list of colours."""
     position = field.clamp(0, 1) * (len(colours) - 1)
     low = position.floor().long().clamp(max=len(colours) - 2)
     table = torch.stack(colours)
@@ -76,7 +76,7 @@ def ramp(field: Tensor, colours: list[Tensor]) -> Tensor:
 
 
 def fractal_colour(size: int, generator: Generator) -> Tensor:
-    """Clouds of two or three colours with a little coloured noise, like plaster, earth, cloth or sky."""
+    """Make clouds of two or three colours with a little coloured noise, like plaster, earth, cloth or sky."""
     slope = number(generator, 0.8, 1.5)
     light = fractal(size, generator, slope)[0]
     chroma = fractal(size, generator, slope + 0.2, channels=3)
@@ -85,7 +85,7 @@ def fractal_colour(size: int, generator: Generator) -> Tensor:
 
 
 def grain(size: int, generator: Generator) -> Tensor:
-    """Wood: growth rings cut lengthwise, bent by slow noise, with fibres along x."""
+    """Make wood: growth rings cut lengthwise, bent by slow noise, with fibres along x."""
     _, y = plane(size, generator)
     bend = fractal(size, generator, 2.2, (3.0, 1.0))[0]
     fibre = fractal(size, generator, 0.9, (25.0, 1.0))[0]
@@ -98,7 +98,7 @@ def grain(size: int, generator: Generator) -> Tensor:
 
 
 def marble(size: int, generator: Generator) -> Tensor:
-    """Veins: a sine over a plane that noise has warped."""
+    """Make marble veins: a sine over a plane warped by noise."""
     x, y = plane(size, generator)
     warp = fractal(size, generator, 1.4)[0]
     fx, fy = integer(generator, 0, 3), integer(generator, 1, 4)
@@ -108,14 +108,14 @@ def marble(size: int, generator: Generator) -> Tensor:
 
 
 def tiles(size: int, generator: Generator) -> Tensor:
-    """Checks, tiles or bricks: cells of one or several shades, with or without joints, slightly soiled."""
+    """Make checks, tiles or bricks: cells of one or several shades, with or without joints, slightly soiled."""
     x, y = plane(size, generator)
     rows = integer(generator, 2, 9)
     columns = max(1, round(rows / (1 if integer(generator, 0, 2) else 2)))
     row = (y * rows).floor()
     shifted = x * columns + (0.5 * row.remainder(2) if rows % 2 == 0 and integer(generator, 0, 2) else 0)
     cell = (shifted.floor().remainder(columns) + columns * row).long()
-    if integer(generator, 0, 2):  # two colours in turn
+    if integer(generator, 0, 2):  # two alternating colours
         shade = ((shifted.floor().remainder(columns) + row).remainder(2)).float()
     else:
         shade = uniform(generator, rows * columns)[cell]
@@ -127,7 +127,7 @@ def tiles(size: int, generator: Generator) -> Tensor:
 
 
 def stripes(size: int, generator: Generator) -> Tensor:
-    """Stripes or plaid of uneven widths, straight or waved by noise, like cloth."""
+    """Make stripes or plaid of uneven widths, straight or waved by noise, like cloth."""
     x, y = plane(size, generator)
     wave = number(generator, 0, 0.05) * integer(generator, 0, 2) * fractal(size, generator, 2.0)[0]
     palette = torch.stack([colour(generator, 0.8) for _ in range(integer(generator, 2, 5))])
@@ -146,7 +146,7 @@ def stripes(size: int, generator: Generator) -> Tensor:
 
 
 def speckle(size: int, generator: Generator) -> Tensor:
-    """Grains on a ground, like granite, sand or terrazzo: noise of a middle frequency, cut at levels."""
+    """Make grains on a ground, like granite, sand or terrazzo: noise of a middle frequency, cut at levels."""
     ground = ramp(0.5 + fractal(size, generator, 1.3)[0] / 5, [colour(generator, 0.4), colour(generator, 0.4)])
     for _ in range(integer(generator, 1, 4)):
         field = fractal(size, generator, number(generator, 0.2, 0.9))[0]
@@ -156,7 +156,7 @@ def speckle(size: int, generator: Generator) -> Tensor:
 
 
 def panorama(size: int, generator: Generator) -> Tensor:
-    """A sky above a horizon of hills or roofs, to wrap around a scene: v = 0.5 is the horizon."""
+    """Make a sky above a horizon of hills or roofs, to wrap around a scene: v = 0.5 is the horizon."""
     height = 1 - plane(size, generator)[1]
     clouds = (fractal(size, generator, 1.3, (2.0, 1.0))[0] * 0.5 + number(generator, -0.3, 0.6)).clamp(0, 1)
     blue = hsv(
@@ -176,6 +176,6 @@ def panorama(size: int, generator: Generator) -> Tensor:
 
 
 def _to_edge(position: Tensor) -> Tensor:
-    """Distance to the nearest whole number."""
+    """Return the distance to the nearest whole number."""
     fraction = position.remainder(1)
     return torch.minimum(fraction, 1 - fraction)

@@ -1,7 +1,7 @@
-"""Casting rays at solids: first a sphere around each solid, then the exact shape for the pairs that are left.
+"""Cast rays at solids: first at a sphere around each solid, then at the exact shape for the remaining pairs.
 
-Working on lists of (ray, solid) pairs makes the cost follow what is really hit, and needs no loop over solids, so the
-same code is fast on CPU and CUDA.
+With lists of (ray, solid) pairs, the cost follows the number of hits, and there is no loop over solids, so the same
+code is fast on CPU and CUDA.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from lift3d_cli.procedural.solids import Solids, unit_intervals
 
-# Ray-solid tests held at once: keeps the working set near a CPU's cache, and bounds the memory.
+# Ray-solid tests at a time: keeps the working set near a CPU's cache, and bounds the memory.
 _PAIRS_AT_ONCE = 4_000_000
-# Points on a CPU that are tested for shadow together: few enough to lie close together, enough to be worth a call.
+# Points on a CPU that are tested for shadow together: few enough to be close together, enough to be worth a call.
 _POINTS_AT_ONCE = 4096
-# Spheres are inflated by this share of their distance, for the rounding of the float32 test.
+# Spheres are enlarged by this share of their distance, for the rounding of the float32 test.
 _SPHERE_SLACK = 2e-3
 # A shadow starts this far from the surface (world units; scenes are about 1 in size).
 _SHADOW_START = 1e-3
@@ -25,7 +25,7 @@ _SHADOW_START = 1e-3
 
 @dataclass(frozen=True)
 class Hits:
-    """What R rays hit first.
+    """The first hits of R rays.
 
     Args:
         t: [R] ray parameter; infinite where nothing is hit.
@@ -37,7 +37,7 @@ class Hits:
 
 
 def first_hits(solids: Solids, origin: Tensor, directions: Tensor) -> Hits:
-    """Cast rays that start at one point.
+    """Cast rays from one point.
 
     Args:
         solids: N solids.
@@ -62,12 +62,12 @@ def first_hits(solids: Solids, origin: Tensor, directions: Tensor) -> Hits:
 
 
 def is_shadowed(solids: Solids, points: Tensor, own: Tensor, direction: Tensor) -> Tensor:
-    """Whether light from one direction is blocked before it reaches the points.
+    """Tell whether light from one direction is blocked before it reaches the points.
 
     Args:
         solids: N solids; hollow ones are ignored.
         points: [P, 3] world, on surfaces that face the light.
-        own: [P] int64 solid that each point lies on: being convex, it does not shadow its lit side.
+        own: [P] int64 solid that each point is on: being convex, it does not shadow its lit side.
         direction: [3] unit vector towards the light.
 
     Returns:
@@ -83,10 +83,10 @@ def is_shadowed(solids: Solids, points: Tensor, own: Tensor, direction: Tensor) 
     for start in range(0, len(points), step):
         part = points[start : start + step]
         flat, along = part @ across.T, part @ direction
-        # Neighbouring points share a small box across the light, which most solids are outside of.
+        # Neighbouring points share a small box across the light, and most solids are outside of it.
         apart = torch.maximum(flat.amin(0) - centres, centres - flat.amax(0)).amax(1)
         near = ((apart <= reach) & (ends > along.min()) & ~solids.hollow).nonzero()[:, 0]
-        # Two explicit squares: the expanded form would lose the small spheres to rounding.
+        # Two explicit squares: the expanded form would lose small spheres to rounding.
         x, y = (centres[near, axis, None] - flat[None, :, axis] for axis in (0, 1))
         meets = (x * x + y * y <= reach[near, None] ** 2) & (ends[near, None] > along[None])
         index, point = meets.nonzero().unbind(1)
@@ -101,7 +101,7 @@ def is_shadowed(solids: Solids, points: Tensor, own: Tensor, direction: Tensor) 
 
 
 def _nearest(solids: Solids, index: Tensor, ray: Tensor, origin: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest t and its solid per ray, of the pairs (index, ray)."""
+    """Return the smallest t and its solid per ray, from the pairs (index, ray)."""
     t_in, t_out = _pair_intervals(solids, index, origin, directions[ray])
     hollow = solids.hollow[index]
     t = torch.where(hollow, t_out, t_in)
@@ -114,10 +114,10 @@ def _nearest(solids: Solids, index: Tensor, ray: Tensor, origin: Tensor, directi
 
 
 def _pair_intervals(solids: Solids, index: Tensor, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Interval of t for P pairs of a solid and a ray.
+    """Return the interval of t for P pairs of a solid and a ray.
 
-    The ray is first moved to its point nearest the solid's centre: there the quadratic of a far thin rod keeps its
-    digits in float32.
+    The ray is first moved to its point nearest to the solid's centre, where the quadratic of a far thin rod keeps its
+    precision in float32.
     """
     offset = origins - solids.centre[index]
     moved = -(offset * directions).sum(1) / (directions * directions).sum(1)
@@ -129,7 +129,7 @@ def _pair_intervals(solids: Solids, index: Tensor, origins: Tensor, directions: 
 
 
 def _plane_across(direction: Tensor) -> Tensor:
-    """[2, 3] two unit vectors at right angles to a unit vector [3] and to each other."""
+    """Return two unit vectors [2, 3] at right angles to a unit vector [3] and to each other."""
     helper = torch.zeros_like(direction)
     helper[int(direction.abs().argmin())] = 1.0
     first = torch.nn.functional.normalize(torch.linalg.cross(direction, helper), dim=0)

@@ -12,28 +12,29 @@ from torch.nn import functional as F
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.procedural import layouts, viewpoints
-from lift3d_cli.procedural.builder import SceneBuilder
+from lift3d_cli.procedural.builder import SolidsBuilder
 from lift3d_cli.procedural.library import TextureLibrary
 from lift3d_cli.procedural.lighting import Light, Quality, Surface, radiance
 from lift3d_cli.procedural.raycast import Hits, first_hits
 from lift3d_cli.procedural.solids import Solids
 
-# Rays shaded at once, which bounds the memory (about 1 KiB per ray).
+# Rays shaded at a time, which bounds the memory (about 1 KiB per ray).
 _RAYS_AT_ONCE = 1 << 18
-# Linear brightness of a medium picture, and from which a highlight would alias (it is cut there before averaging).
+# Mean linear brightness of a picture, and the brightness at which highlights are clipped before averaging: brighter
+# ones would alias.
 _MEDIUM, _CLIP = 0.25, 1.5
-# Brightness from which highlights are compressed instead of cut off.
+# Brightness from which highlights are compressed instead of clipped.
 _KNEE = 0.75
 
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """What a random scene is made of.
+    """The contents of a random scene.
 
     Args:
         rig: "forward", "arc" or "walk"; the arrangement suits it.
-        num_objects: least and most objects, besides ground, walls and far background.
-        num_textures, texture_size: the stock of textures made for the scene where none is passed in.
+        num_objects: smallest and largest number of objects, besides ground, walls and far background.
+        num_textures, texture_size: the textures to make for the scene if none are passed in.
     """
 
     rig: str = "arc"
@@ -43,12 +44,16 @@ class SceneSpec:
 
 
 class ProceduralScene:
-    """Solids, textures and light, with a stage for camera rigs. World: z up, content about 1 in radius."""
+    """Solids, textures and light, arranged for camera rigs. World: z up, content with a radius of about 1."""
 
     def __init__(
-        self, solids: Solids, library: TextureLibrary, light: Light, stage: layouts.Stage, rig: str = "arc"
+        self, solids: Solids, library: TextureLibrary, light: Light, arrangement: layouts.Arrangement, rig: str = "arc"
     ) -> None:
-        self.solids, self.library, self.light, self.stage, self.rig_kind = solids, library, light, stage, rig
+        self.solids = solids
+        self.library = library
+        self.light = light
+        self.arrangement = arrangement
+        self.rig_kind = rig
         self.exposure = 1.0
 
     @classmethod
@@ -60,14 +65,14 @@ class ProceduralScene:
         spec: SceneSpec | None = None,
         textures: Sequence[Tensor] | TextureLibrary = (),
     ) -> ProceduralScene:
-        """A random scene; the same for the same arguments on the same kind of device.
+        """Make a random scene; deterministic for the same arguments on the same kind of device.
 
         Args:
-            seed: of everything random in it.
+            seed: seed of all random numbers.
             rig: overrides the rig of `spec`.
-            device: where to render.
-            spec: what it is made of.
-            textures: photos [3, h, w] in [0, 1] to cut textures from, or a ready stock on the same device.
+            device: device to render on.
+            spec: contents of the scene.
+            textures: photos [3, h, w] in [0, 1] to cut textures from, or a texture library on the same device.
         """
         spec = spec or SceneSpec()
         rig = rig or spec.rig
@@ -77,14 +82,14 @@ class ProceduralScene:
             generator = torch.Generator(device).manual_seed(seed)
             textures = TextureLibrary(spec.num_textures, spec.texture_size, generator, textures)
         rng = np.random.default_rng(seed)
-        builder = SceneBuilder()
-        stage = layouts.random_arrangement(builder, rng, textures, rig, spec.num_objects)
-        scene = cls(builder.build(device), textures, _random_light(rng, stage.indoors, device), stage, rig)
+        builder = SolidsBuilder()
+        arrangement = layouts.random_arrangement(builder, rng, textures, rig, spec.num_objects)
+        scene = cls(builder.build(device), textures, _random_light(rng, arrangement.indoors, device), arrangement, rig)
         scene.exposure = scene._auto_exposure()
         return scene
 
     def rig(self, num_views: int, width: int, height: int, generator: np.random.Generator | int = 0) -> list[Camera]:
-        """Random cameras in the way of the scene's rig.
+        """Make random cameras for the scene's kind of rig.
 
         Args:
             num_views: number of cameras.
@@ -94,7 +99,7 @@ class ProceduralScene:
         rng = np.random.default_rng(generator)
         solid = self.solids.select(~self.solids.hollow)
         boxes = tuple(part.double().cpu().numpy() for part in (solid.centre, solid.axes, solid.half))
-        return viewpoints.random_rig(self.rig_kind, self.stage, boxes, (num_views, width, height), rng)
+        return viewpoints.random_rig(self.rig_kind, self.arrangement, boxes, (num_views, width, height), rng)
 
     def render(self, camera: Camera, quality: Quality | None = None) -> tuple[Tensor, Tensor]:
         """Render one picture: image [3, H, W] sRGB in [0, 1], depth [H, W] z-depth at the pixel centres."""
@@ -108,7 +113,7 @@ class ProceduralScene:
         return images.permute(0, 3, 1, 2).contiguous(), torch.stack([depth for _, depth in pictures])
 
     def _picture(self, camera: Camera, quality: Quality) -> tuple[Tensor, Tensor]:
-        """Linear colours [H, W, 3] and z-depth [H, W] of one view."""
+        """Return linear colours [H, W, 3] and z-depth [H, W] of one view."""
         height, width, s = camera.height, camera.width, quality.supersample
         v, u = np.meshgrid(np.arange(height) + 0.5, np.arange(width) + 0.5, indexing="ij")
         centres = np.stack([u, v], -1).reshape(-1, 2)
@@ -125,7 +130,7 @@ class ProceduralScene:
         return colours.reshape(height, width, 3), depth.reshape(height, width)
 
     def _antialiased(self, camera: Camera, centres: np.ndarray, quality: Quality) -> Tensor:
-        """Mean colours [R, 3] of s x s samples in the pixels around `centres` [R, 2]."""
+        """Return mean colours [R, 3] of s x s samples in the pixels around `centres` [R, 2]."""
         s = quality.supersample
         total = torch.zeros(len(centres), 3, device=self.solids.centre.device)
         for number in range(s * s):
@@ -135,8 +140,8 @@ class ProceduralScene:
         return total
 
     def _cast(self, camera: Camera, uv: np.ndarray) -> tuple[Tensor, Hits]:
-        """Directions [R, 3] of unit camera-z in the world through the pixels `uv` [R, 2], and what the rays hit."""
-        # In float64 up to here: the camera's rotation times K^-1 loses digits otherwise.
+        """Return world directions [R, 3] with unit camera-z through the pixels `uv` [R, 2], and what the rays hit."""
+        # In float64 up to here: otherwise the camera's rotation times K^-1 loses precision.
         rays = np.concatenate([uv, np.ones((len(uv), 1))], 1) @ np.linalg.inv(camera.K).T @ camera.w2c[:3, :3]
         directions = torch.from_numpy(rays.astype(np.float32)).to(self.solids.centre.device)
         return directions, first_hits(self.solids, self._position(camera), directions)
@@ -145,7 +150,7 @@ class ProceduralScene:
         return torch.from_numpy(camera.position.astype(np.float32)).to(self.solids.centre.device)
 
     def _sample(self, camera: Camera, uv: np.ndarray, quality: Quality, subset: tuple[int, int]) -> tuple[Tensor, Hits]:
-        """Linear colours [R, 3] and hits of one ray through each of the pixels `uv` [R, 2]."""
+        """Return linear colours [R, 3] and hits of one ray through each of the pixels `uv` [R, 2]."""
         directions, hits = self._cast(camera, uv)
         xyz = self._position(camera) + hits.t[:, None] * directions
         viewdirs = F.normalize(directions, dim=1)
@@ -157,14 +162,14 @@ class ProceduralScene:
         return colours, hits
 
     def _auto_exposure(self) -> float:
-        """The factor that brings a few small pictures to a medium brightness, as a camera would once per capture."""
+        """Return the factor that brings a few small pictures to medium brightness, as a camera does per capture."""
         quality = Quality(smooth_edges=False)
         mean = [self._picture(camera, quality)[0].mean() for camera in self.rig(3, 32, 24)]
         return float(np.clip(_MEDIUM / max(float(torch.stack(mean).mean()), 1e-3), 0.5, 3.0))
 
 
 def _outlines(solid: Tensor) -> Tensor:
-    """[H, W] bool: pixels of which a neighbour to the right, left, below or above shows another solid."""
+    """Return True for pixels with another solid at the pixel to the right, left, below or above: [H, W] bool."""
     across, down = solid[:, 1:] != solid[:, :-1], solid[1:] != solid[:-1]
     edge = torch.zeros_like(solid, dtype=torch.bool)
     edge[:, 1:] |= across
@@ -175,7 +180,7 @@ def _outlines(solid: Tensor) -> Tensor:
 
 
 def tone_map(linear: Tensor) -> Tensor:
-    """sRGB in [0, 1] from linear light, highlights compressed the way cameras do."""
+    """Convert linear light to sRGB in [0, 1], with highlights compressed as cameras do."""
     over = (linear - _KNEE).clamp_min(0)
     room = 1 - _KNEE
     soft = torch.where(linear > _KNEE, _KNEE + room * (1 - torch.exp(-over / room)), linear)
@@ -183,7 +188,7 @@ def tone_map(linear: Tensor) -> Tensor:
 
 
 def _random_light(rng: np.random.Generator, indoors: bool, device: torch.device | str) -> Light:
-    """Sun and sky, an overcast day, or lamps."""
+    """Choose sun and sky, an overcast day, or lamps."""
 
     def tensor(values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(device)

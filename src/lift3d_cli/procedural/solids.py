@@ -1,6 +1,6 @@
-"""Solids that rays can be cast at: boxes, ellipsoids and frustums (cylinders, cones), many at once.
+"""Solids for ray casting: boxes, ellipsoids and frustums (cylinders, cones), many at once.
 
-Every solid is a unit shape under an affine map, so a ray keeps its parameter t when it is moved into the unit space:
+Every solid is a unit shape under an affine map, so a ray keeps its parameter t in the unit space:
 
 - box: [-1, 1]^3
 - ellipsoid: the unit ball
@@ -78,7 +78,7 @@ class Solids:
         return torch.where(self.kind == ELLIPSOID, self.half.amax(1), (corner + self.half[:, 2] ** 2).sqrt())
 
     def select(self, mask: Tensor) -> Solids:
-        """The solids where `mask` [N] is True."""
+        """Select the solids where `mask` [N] is True."""
         return Solids(**{field.name: getattr(self, field.name)[mask] for field in fields(self)})
 
 
@@ -88,7 +88,7 @@ def unit_intervals(
     origins: Tensor,  # [P, 3] unit space
     directions: Tensor,  # [P, 3] unit space, any length
 ) -> tuple[Tensor, Tensor]:  # t_in, t_out [P]
-    """Interval of t during which each ray is inside its unit shape; t_in > t_out where it misses."""
+    """Return the interval of t during which each ray is inside its unit shape; t_in > t_out where it misses."""
     t_in = torch.empty_like(taper)
     t_out = torch.empty_like(taper)
     for value, interval in ((BOX, _box), (ELLIPSOID, _ball), (FRUSTUM, _frustum)):
@@ -99,7 +99,7 @@ def unit_intervals(
 
 
 def unit_normals(kind: Tensor, taper: Tensor, xyz: Tensor) -> tuple[Tensor, Tensor]:
-    """Outward normals in unit space and the face that points on the surface belong to.
+    """Return the outward normals in unit space, and the faces of points on the surface.
 
     Args:
         kind: [P] int64.
@@ -128,7 +128,7 @@ def unit_normals(kind: Tensor, taper: Tensor, xyz: Tensor) -> tuple[Tensor, Tens
 
 
 def _slab(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Interval during which |origin + t direction| <= 1."""
+    """Return the interval during which |origin + t direction| <= 1."""
     safe = torch.where(direction.abs() < _TINY, torch.full_like(direction, _TINY), direction)
     a, b = (-1 - origin) / safe, (1 - origin) / safe
     return torch.minimum(a, b), torch.maximum(a, b)
@@ -148,7 +148,7 @@ def _ball(o: Tensor, d: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _frustum(o: Tensor, d: Tensor, taper: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the ray is between the caps and inside the cone x^2 + y^2 = r(z)^2, r(z) = m + s z."""
+    """Return the interval between the caps and inside the cone x^2 + y^2 = r(z)^2, r(z) = m + s z."""
     near, far = _slab(o[:, 2], d[:, 2])
     s = (taper - 1) / 2
     r, dr = (1 + taper) / 2 + s * o[:, 2], s * d[:, 2]
@@ -160,8 +160,8 @@ def _frustum(o: Tensor, d: Tensor, taper: Tensor) -> tuple[Tensor, Tensor]:
     root = root_squared.clamp_min(0).sqrt()
     first, second = (-b - root) / a, (-b + root) / a
     first, second = torch.minimum(first, second), torch.maximum(first, second)
-    # Steeper than the cone (a < 0), the ray is inside before the first or after the second crossing, one in each
-    # nappe; the caps leave only one of the two.
+    # Steeper than the cone (a < 0), the ray is inside before the first or after the second crossing, one in each nappe;
+    # the caps leave only one of the two.
     before = torch.minimum(far, first) - near > far - torch.maximum(near, second)
     shallow = a > 0
     t_in = torch.where(shallow, torch.maximum(near, first), torch.where(before, near, torch.maximum(near, second)))

@@ -17,15 +17,15 @@ from lift3d_cli.procedural.scene import ProceduralScene, SceneSpec
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """What a stream yields.
+    """Sizes and contents of a stream.
 
     Args:
-        num_views, width, height: of each example, in pixels.
-        rigs: drawn in turn, all alike often.
-        num_objects: least and most objects of a scene.
-        photo_variation: 0 for ideal pictures, 1 for what a phone changes from photo to photo (see `vary_photos`).
-        num_textures, texture_size: the stock that all scenes share; one texture is renewed per scene.
-        quality: how pictures are rendered.
+        num_views, width, height: number of views per example, and their size in pixels.
+        rigs: kinds of rigs, drawn with equal probability.
+        num_objects: smallest and largest number of objects in a scene.
+        photo_variation: 0 for ideal pictures, 1 for a phone's variation from photo to photo (see `vary_photos`).
+        num_textures, texture_size: the textures that all scenes share; one texture is renewed per scene.
+        quality: quality of the pictures.
     """
 
     num_views: int = 5
@@ -45,17 +45,17 @@ def stream(
     device: torch.device | str = "cpu",
     textures: Sequence[Tensor] = (),
 ) -> Iterator[dict[str, Tensor]]:
-    """Render random scenes for ever; the same ones for the same arguments on the same kind of device.
+    """Render random scenes endlessly; deterministic for the same arguments on the same kind of device.
 
     Args:
-        seed: of everything random.
+        seed: seed of all random numbers.
         spec: sizes and variety.
-        device: where to render, and where the tensors are.
-        textures: photos [3, h, w] in [0, 1] to cut half of the textures from.
+        device: device to render on, and of the tensors.
+        textures: photos [3, h, w] in [0, 1] that half of the textures are cut from.
 
     Yields:
         images [V, 3, H, W] sRGB in [0, 1], depth [V, H, W] z-depth, K [V, 3, 3] pixels, w2c [V, 4, 4], and
-        depth_range [2], the least and the largest depth of all views; float32. The order of the views is random.
+            depth_range [2], the smallest and largest depth of all views; float32. The order of the views is random.
     """
     spec = spec or StreamSpec()
     generator = torch.Generator(device).manual_seed(seed)
@@ -81,7 +81,7 @@ def stream(
 
 
 def vary_photos(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
-    """Change exposure, white balance, vignetting and noise from photo to photo, as a camera on automatic does.
+    """Change exposure, white balance, vignetting and noise from photo to photo, as an automatic camera does.
 
     Args:
         images: [V, 3, H, W] sRGB in [0, 1].

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lift3d_cli.procedural.builder import Material, SceneBuilder, plain, turn_x, turn_z
-from lift3d_cli.procedural.layouts import Stage
+from lift3d_cli.procedural.builder import Material, SolidsBuilder, plain, turn_x, turn_z
+from lift3d_cli.procedural.layouts import Arrangement
 from lift3d_cli.procedural.library import TextureLibrary
 from lift3d_cli.procedural.lighting import Light
 from lift3d_cli.procedural.scene import ProceduralScene
@@ -22,10 +22,12 @@ def _xyz(x: float, y: float, z: float) -> np.ndarray:
 
 
 class _Garden:
-    """Builds the scene; every method adds one thing where it stands."""
+    """Builds the scene; every method adds one thing at its place."""
 
     def __init__(self, rng: np.random.Generator, library: TextureLibrary) -> None:
-        self.rng, self.library, self.builder = rng, library, SceneBuilder()
+        self.rng = rng
+        self.library = library
+        self.builder = SolidsBuilder()
 
     def skin(
         self,
@@ -36,7 +38,7 @@ class _Garden:
         wrapped: bool = False,
         centred: bool = False,
     ) -> Material:
-        """A named texture with a random place on it (or centred on each face), a little brighter or darker."""
+        """Return a named texture, at a random offset (or centred on each face), slightly brighter or darker."""
         shift = (0.5, 0.5) if centred else tuple(self.rng.uniform(0, 1, 2))
         tint = np.diag(np.full(3, light) * self.rng.uniform(0.94, 1.06, 3))
         return Material(
@@ -51,7 +53,7 @@ class _Garden:
         )
 
     def table(self) -> None:
-        """Five planks with gaps."""
+        """Add five planks with gaps."""
         for row in range(5):
             light = self.rng.uniform(0.88, 1.1)
             at = (self.rng.normal(0, 0.01), -0.72 + 0.4 * row, -0.03)
@@ -60,7 +62,7 @@ class _Garden:
             self.builder.add(BOX, (x, y, -0.5), (0.05, 0.05, 0.44), self.skin("oak", 0.9))
 
     def house(self, at: np.ndarray, turn: float) -> None:
-        """Plastered walls, a gable, a tiled roof, a chimney, windows and a door."""
+        """Add plastered walls, a gable, a tiled roof, a chimney, windows and a door."""
         axes, walls = turn_z(turn), self.skin("plaster", 0.5)
         half = np.array([0.25, 0.18, 0.14])
 
@@ -85,7 +87,7 @@ class _Garden:
         put(BOX, (0, -half[1] - 0.03, 0.012), (0.07, 0.035, 0.012), self.skin("stone", 0.3))
 
     def tree(self, at: np.ndarray, height: float, leaves: str = "leaves") -> None:
-        """A trunk and a crown of overlapping balls."""
+        """Add a trunk and a crown of overlapping balls."""
         trunk = 0.07 * height
         self.builder.rest(
             FRUSTUM, tuple(at[:2]), at[2], (trunk, trunk, 0.28 * height), self.skin("bark", 0.3), taper=0.6
@@ -98,7 +100,7 @@ class _Garden:
             self.builder.add(ELLIPSOID, at + np.array(spot), (size, size, 0.85 * size), material, turn_z(angle))
 
     def conifer(self, at: np.ndarray, height: float) -> None:
-        """A trunk and stacked cones."""
+        """Add a trunk and stacked cones."""
         self.builder.rest(FRUSTUM, tuple(at[:2]), at[2], (0.03, 0.03, 0.1 * height), self.skin("bark", 0.2))
         for level in range(4):
             radius, low = height * (0.27 - 0.05 * level), height * (0.14 + 0.2 * level)
@@ -106,7 +108,7 @@ class _Garden:
             self.builder.rest(FRUSTUM, tuple(at[:2]), at[2] + low, half, self.skin("needles", 0.35), taper=0.08)
 
     def pot(self, at: np.ndarray) -> None:
-        """A clay pot with a leafy plant: thin stems, flat leaves."""
+        """Add a clay pot with a leafy plant: thin stems, flat leaves."""
         upside_down = turn_x(np.pi)
         self.builder.rest(FRUSTUM, tuple(at[:2]), at[2], (0.115, 0.115, 0.1), self.skin("clay", 0.5), upside_down, 0.7)
         self.builder.rest(FRUSTUM, tuple(at[:2]), at[2] + 0.17, (0.13, 0.13, 0.025), self.skin("clay", 0.5))
@@ -123,7 +125,7 @@ class _Garden:
             self.builder.add(ELLIPSOID, foot + axes[:, 2] * 2 * length + tip[:, 2] * half[2] * 0.8, half, leaf, tip)
 
     def blocks(self, at: np.ndarray) -> None:
-        """Toy blocks that spell LIFT, two more on top."""
+        """Add toy blocks that spell LIFT, two more on top."""
         for number, letter in enumerate("LIFT"):
             spot = at + np.array([0.175 * number, self.rng.normal(0, 0.015), 0.075])
             self._block(letter, spot, self.rng.uniform(-0.18, 0.18))
@@ -136,7 +138,7 @@ class _Garden:
         )
 
     def fruit(self, name: str, at: np.ndarray, radius: float) -> None:
-        """An apple or an orange with a stem."""
+        """Add an apple or an orange with a stem."""
         half = (radius, radius, 0.88 * radius)
         top = self.builder.rest(
             ELLIPSOID, tuple(at[:2]), at[2], half, self.skin(name, 4 * radius, gloss=0.7, wrapped=True)
@@ -146,7 +148,7 @@ class _Garden:
         self.builder.add(FRUSTUM, (*at[:2], top + length / 2), (0.006, 0.006, length), self.skin("bark", 0.1), stem)
 
     def mug(self, at: np.ndarray) -> None:
-        """A striped mug with a handle bent from short rods."""
+        """Add a striped mug with a handle bent from short rods."""
         enamel = self.skin("cloth", 0.35, gloss=1.0)
         top = self.builder.rest(FRUSTUM, tuple(at[:2]), at[2], (0.095, 0.095, 0.105), enamel)
         self.builder.rest(FRUSTUM, tuple(at[:2]), top - 0.002, (0.084, 0.084, 0.002), plain(0.2, 0.11, 0.06, gloss=2))
@@ -156,7 +158,7 @@ class _Garden:
             self.builder.add(FRUSTUM, spot, (0.013, 0.013, 0.018), enamel, lean)
 
     def books(self, at: np.ndarray) -> None:
-        """Three books on top of each other."""
+        """Add three books on top of each other."""
         height = at[2]
         for colour, turn, half in (
             ((0.30, 0.36, 0.30), 0.15, (0.21, 0.15, 0.03)),
@@ -170,14 +172,14 @@ class _Garden:
             spine = np.array([*at[:2], height + half[2]]) - axes[:, 0] * (half[0] - 0.004)
             self.builder.add(BOX, spine, (0.004, half[1], half[2]), plain(*colour, gloss=0.3), axes)
             pages = self.skin("pages", 0.2)
-            turned = axes @ np.array([[0, 0, -1.0], [0, 1, 0], [1, 0, 0]])  # the texture's stripes lie flat
+            turned = axes @ np.array([[0, 0, -1.0], [0, 1, 0], [1, 0, 0]])  # the texture's stripes are horizontal
             self.builder.add(
                 BOX, (*at[:2], height + half[2]), (size[2] - 0.006, size[1] - 0.006, size[0] - 0.006), pages, turned
             )
             height += 2 * half[2]
 
     def fence(self, start: np.ndarray, end: np.ndarray) -> None:
-        """White pickets on two rails."""
+        """Add white pickets on two rails."""
         along = end - start
         axes = turn_z(np.arctan2(along[1], along[0]))
         length = float(np.linalg.norm(along))
@@ -189,7 +191,7 @@ class _Garden:
             self.builder.add(BOX, at, (length / 2, 0.005, 0.008), self.skin("plaster", 0.4), axes)
 
     def garden(self) -> None:
-        """The lawn with all that stands on it."""
+        """Add the lawn and everything on it."""
         self.builder.add(FRUSTUM, (0, 0.3, 0.015), (0.92, 0.56, 0.015), self.skin("grass", 0.6))
         lawn = np.array([0.0, 0.3, 0.03])
         self.house(lawn + _xyz(-0.08, 0.1, 0), 0.22)
@@ -214,7 +216,7 @@ class _Garden:
             self.builder.add(ELLIPSOID, at + _xyz(0, 0, 0.075), (0.022, 0.022, 0.014), plain(*colour))
 
     def surroundings(self) -> None:
-        """A paved terrace, a lawn, hedges, a wall, large trees and the landscape beyond."""
+        """Add a paved terrace, a lawn, hedges, a wall, large trees and the landscape beyond."""
         floor = -0.95
         self.builder.add(BOX, (0, 0, floor - 0.1), (3.6, 3.2, 0.1), self.skin("paving", 2.4))
         self.builder.add(BOX, (0, 0, floor - 0.2), (60, 60, 0.1), self.skin("grass", 3.0))
@@ -237,7 +239,7 @@ class _Garden:
 
 
 def tabletop(seed: int, device: torch.device | str = "cpu") -> ProceduralScene:
-    """The example scene; the seed changes textures, turns and details, not what there is."""
+    """Build the example scene; the seed changes textures, rotations and details, not the objects."""
     rng = np.random.default_rng(seed)
     library = TextureLibrary.of(tabletop_textures(torch.Generator(device).manual_seed(seed)))
     garden = _Garden(rng, library)
@@ -254,8 +256,10 @@ def tabletop(seed: int, device: torch.device | str = "cpu") -> ProceduralScene:
     garden.builder.rest(
         ELLIPSOID, (1.05, 0.55), 0.0, (0.16, 0.16, 0.16), garden.skin("ball", 0.5, gloss=0.6, wrapped=True), turn_x(0.5)
     )
-    stage = Stage(FOCUS, np.array([[-3.0, -3.0, 0.1], [3.0, 3.0, 3.0]]), (-np.pi / 2, ARC / 2), indoors=False)
-    scene = ProceduralScene(garden.builder.build(device), library, _afternoon(device), stage)
+    arrangement = Arrangement(
+        FOCUS, np.array([[-3.0, -3.0, 0.1], [3.0, 3.0, 3.0]]), (-np.pi / 2, ARC / 2), indoors=False
+    )
+    scene = ProceduralScene(garden.builder.build(device), library, _afternoon(device), arrangement)
     scene.exposure = 1.1
     return scene
 

@@ -1,4 +1,4 @@
-"""Where the photos of the example scene are taken from."""
+"""The cameras of the example scene's photos."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ FOCUS = np.array([0.0, 0.12, 0.25])
 
 
 def tabletop_cameras(num_views: int, width: int, height: int, seed: int, held_out: bool = False) -> list[Camera]:
-    """Hand-held cameras on an arc of 120 degrees around the table, 9 degrees apart for 14 views.
+    """Place hand-held cameras on an arc of 120 degrees around the table, 9 degrees apart for 14 views.
 
     Args:
         num_views: number of cameras.
-        width, height: of their pictures, in pixels.
-        seed: of the hand's unsteadiness.
-        held_out: cameras well inside of the arc instead of from end to end.
+        width, height: size of their pictures, in pixels.
+        seed: seed of the hand's unsteadiness.
+        held_out: cameras well inside the arc instead of from end to end.
     """
     rng = np.random.default_rng((seed, int(held_out)))
     share = np.linspace(-0.5, 0.5, num_views) if not held_out else (np.arange(num_views) + 0.5) / num_views - 0.5
@@ -27,7 +27,7 @@ def tabletop_cameras(num_views: int, width: int, height: int, seed: int, held_ou
     cameras = []
     for number, along in enumerate(share):
         azimuth = -np.pi / 2 + along * ARC
-        # Two heights in turn give the vertical parallax that one row of photos lacks.
+        # Two alternating heights give the vertical parallax that one row of photos lacks.
         elevation = np.radians(14 + (0 if held_out else 4 * (-1) ** number)) + rng.normal(0, 0.015)
         radius = 2.55 + rng.normal(0, 0.04)
         level = radius * np.cos(elevation)

@@ -1,4 +1,4 @@
-"""The textures of the example scene: the patterns of the random scenes, in chosen colours and with a few more."""
+"""The textures of the example scene: the patterns of the random scenes in chosen colours, and a few more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE = 512
 
 
 def tabletop_textures(generator: Generator) -> dict[str, Tensor]:
-    """Named pictures [3, SIZE, SIZE] sRGB in [0, 1]."""
+    """Make named pictures [3, SIZE, SIZE] sRGB in [0, 1]."""
     device = generator.device
 
     def shade(hue: float, saturation: float, value: float) -> Tensor:
@@ -77,7 +77,7 @@ def _grass(generator: Generator) -> Tensor:
 
 def _leaves(generator: Generator, first: float, second: float, value: float) -> Tensor:
     picture = collage.dead_leaves(SIZE, generator, foliage=True)
-    # Keep the shapes, give them the wanted greens: from deep shadow to sunlit.
+    # Keep the shapes, and colour them green: from deep shadow to sunlit.
     light = picture.mean(0)
     light = (light - light.mean()) / light.std()
     device = light.device
@@ -93,7 +93,7 @@ def _needles(generator: Generator) -> Tensor:
 
 
 def _masonry(generator: Generator, rows: int, columns: int, colours: list[Tensor], joint: Tensor) -> Tensor:
-    """Rows of stones, each row shifted by half a stone, every stone a shade of its own."""
+    """Draw rows of stones, each row shifted by half a stone, every stone in a shade of its own."""
     x, y = plane(SIZE, generator)
     row = (y * rows).long()
     along = x * columns + 0.5 * row.remainder(2)
@@ -125,7 +125,7 @@ def _bands(colours: list[Tensor]) -> Tensor:
 
 
 def _letter(letter: str, wood: Tensor, ink: Tensor) -> Tensor:
-    """A wooden toy block's side: a letter in a frame."""
+    """Draw a wooden toy block's side: a letter in a frame."""
     mask = np.zeros((SIZE, SIZE), np.uint8)
     cv2.rectangle(mask, (38, 38), (SIZE - 39, SIZE - 39), 255, 18, cv2.LINE_AA)
     (width, height), _ = cv2.getTextSize(letter, cv2.FONT_HERSHEY_DUPLEX, 11.0, 46)
@@ -137,7 +137,7 @@ def _letter(letter: str, wood: Tensor, ink: Tensor) -> Tensor:
 
 
 def _landscape(generator: Generator) -> Tensor:
-    """A calm summer sky over wooded hills; the horizon is at half the height."""
+    """Draw a calm summer sky over wooded hills; the horizon is at half the height."""
     _, y = plane(SIZE, generator)
     height, device = 1 - y, generator.device
     sky = ramp(((height - 0.5) * 2).clamp(0, 1), [hsv(0.57, 0.18, 0.93, device), hsv(0.585, 0.55, 0.78, device)])

@@ -1,4 +1,4 @@
-"""Random camera rigs for procedural scenes, like the ones of real captures: hand-held, never quite regular."""
+"""Random camera rigs for procedural scenes, as irregular as those of real hand-held captures."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import numpy as np
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.rigs import look_at
-from lift3d_cli.procedural.layouts import Stage
+from lift3d_cli.procedural.layouts import Arrangement
 
 _UP = np.array([0.0, 0.0, 1.0])
-# No camera comes closer to a solid than this, world units.
+# The smallest distance of a camera from a solid, world units.
 _CLEARANCE = 0.25
 _ATTEMPTS = 30
 
 
 def random_rig(
     rig: str,
-    stage: Stage,
+    arrangement: Arrangement,
     boxes: tuple[np.ndarray, np.ndarray, np.ndarray],
     size: tuple[int, int, int],
     rng: np.random.Generator,
 ) -> list[Camera]:
-    """Cameras that look at a scene's content, none inside or right before a solid.
+    """Place cameras that look at a scene's content, none inside or right in front of a solid.
 
     Args:
         rig: "forward" (one main direction), "arc" (around the content) or "walk" (ahead along +y).
-        stage: where the content is and where cameras may be.
+        arrangement: where the content is and where cameras may be.
         boxes: centre [N, 3], axes [N, 3, 3] and half [N, 3] of the solids to keep clear of.
         size: number of views, width, height.
         rng: random numbers.
@@ -34,8 +34,8 @@ def random_rig(
     place = {"forward": _forward, "arc": _arc, "walk": _walk}[rig]
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for _ in range(_ATTEMPTS):
-        positions, targets = place(stage, num_views, rng)
-        positions = np.clip(positions, stage.room[0] + _CLEARANCE, stage.room[1] - _CLEARANCE)
+        positions, targets = place(arrangement, num_views, rng)
+        positions = np.clip(positions, arrangement.room[0] + _CLEARANCE, arrangement.room[1] - _CLEARANCE)
         clearance = float(_distances(positions, *boxes).min(initial=np.inf))
         if best is None or clearance > best[0]:
             best = (clearance, positions, targets)
@@ -51,14 +51,14 @@ def random_rig(
 
 
 def _direction(azimuth: np.ndarray | float, elevation: np.ndarray | float) -> np.ndarray:
-    """[..., 3] unit vectors."""
+    """Return unit vectors [..., 3]."""
     level = np.cos(elevation)
     return np.stack([level * np.cos(azimuth), level * np.sin(azimuth), np.sin(elevation) + 0 * np.asarray(azimuth)], -1)
 
 
-def _forward(stage: Stage, num_views: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in a disc across the viewing direction, a tenth to a third of the distance wide."""
-    middle, spread = stage.azimuths
+def _forward(arrangement: Arrangement, num_views: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Place cameras in a disc across the viewing direction, a tenth to a third of the distance wide."""
+    middle, spread = arrangement.azimuths
     away = _direction(middle + rng.uniform(-spread, spread), rng.uniform(0.1, 0.8))
     distance = rng.uniform(1.5, 3.2)
     right = np.cross(_UP, away)
@@ -68,15 +68,15 @@ def _forward(stage: Stage, num_views: int, rng: np.random.Generator) -> tuple[np
     phase = rng.permutation(num_views) / num_views * 2 * np.pi + rng.uniform(0, 2 * np.pi)
     reach = radius * np.sqrt(rng.uniform(0.1, 1, num_views))
     offsets = np.stack([reach * np.cos(phase), reach * np.sin(phase), 0.3 * rng.normal(0, radius, num_views)], 1)
-    positions = stage.focus + distance * away + offsets @ axes
+    positions = arrangement.focus + distance * away + offsets @ axes
     turning = rng.uniform(0, 1)  # 0: axes parallel, 1: all look at one point
-    targets = stage.focus + (1 - turning) * offsets @ axes + rng.normal(0, 0.08, (num_views, 3))
+    targets = arrangement.focus + (1 - turning) * offsets @ axes + rng.normal(0, 0.08, (num_views, 3))
     return positions, targets
 
 
-def _arc(stage: Stage, num_views: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions around the content, 4 to 14 degrees apart."""
-    middle, spread = stage.azimuths
+def _arc(arrangement: Arrangement, num_views: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Place cameras around the content, 4 to 14 degrees apart."""
+    middle, spread = arrangement.azimuths
     step = np.radians(rng.uniform(4, 14))
     step = min(step, 2 * max(spread, 0.3) / max(num_views - 1, 1))
     along = (np.arange(num_views) - (num_views - 1) / 2) * step
@@ -84,12 +84,12 @@ def _arc(stage: Stage, num_views: int, rng: np.random.Generator) -> tuple[np.nda
     azimuths = middle + start + along + rng.normal(0, step / 6, num_views)
     elevations = rng.uniform(0.12, 0.9) + rng.normal(0, 0.05, num_views)
     radii = rng.uniform(1.5, 3.2) * np.exp(rng.normal(0, 0.04, num_views))
-    positions = stage.focus + radii[:, None] * _direction(azimuths, elevations)
-    return positions, stage.focus + rng.normal(0, 0.08, (num_views, 3))
+    positions = arrangement.focus + radii[:, None] * _direction(azimuths, elevations)
+    return positions, arrangement.focus + rng.normal(0, 0.08, (num_views, 3))
 
 
-def _walk(stage: Stage, num_views: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions along +y, each looking ahead."""
+def _walk(arrangement: Arrangement, num_views: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Place cameras along +y, each looking ahead."""
     step = rng.uniform(0.08, 0.3)
     count = np.arange(num_views)
     positions = np.stack([np.zeros(num_views), -1.2 + step * count, np.full(num_views, rng.uniform(0.3, 0.9))], 1)
@@ -101,6 +101,6 @@ def _walk(stage: Stage, num_views: int, rng: np.random.Generator) -> tuple[np.nd
 
 
 def _distances(points: np.ndarray, centre: np.ndarray, axes: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """[P, N] distance of points to the boxes around the solids; 0 inside."""
+    """Return the distances [P, N] of points to the boxes around the solids; 0 inside."""
     local = np.einsum("pnj,njk->pnk", points[:, None] - centre[None], axes)
     return np.linalg.norm(np.maximum(np.abs(local) - half[None], 0), axis=2)

@@ -1,4 +1,4 @@
-"""What a render, its scene and its decoded results say of themselves; nothing is computed by a network here."""
+"""The data of a report: a render, its scene and its decoded results; no network runs here."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _MAX_JSON_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Task:
+class DecodedTask:
     """The decoded frames of one task.
 
     Args:
-        name: of the task.
-        folder: of the pictures that are shown; those of a segmentation are laid over the colour.
+        name: name of the task.
+        folder: folder of the pictures to show; segmentations are shown as overlays.
         legend: (name, CSS colour) of each class of a segmentation.
-        models: those of the render that can do the task; which one did is not recorded.
+        models: models of the render that can do the task; the one used is not recorded.
     """
 
     name: str
@@ -45,17 +45,17 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A rendered frame as it is stored.
+class StoredFrame:
+    """A stored frame of the render.
 
     Args:
-        index: in the path.
-        name: of the pose.
+        index: index in the path.
+        name: name of the pose.
         image: [H, W, 3] uint8.
         depth: [H, W] z-depth.
         coverage: [H, W] in [0, 1].
-        confidence: [H, W] in [0, 1], or None in renders that are older than it.
-        sources: indices of the photos that it was made from.
+        confidence: [H, W] in [0, 1], or None in renders of earlier versions.
+        sources: indices of the photos that it was rendered from.
     """
 
     index: int
@@ -67,21 +67,23 @@ class Frame:
     sources: Sequence[int]
 
 
-class Run:
-    """A finished render with all that belongs to it.
+class ReportedRender:
+    """A finished render with its scene and decoded results.
 
     Args:
-        folder: of the render.
-        workspace: its scene, with the cache.
+        folder: folder of the render.
+        workspace: the scene, with the cache.
         decoded: folder of the results of `decode`.
-        max_frames: show so many frames of the path at most, evenly spread.
+        max_frames: the most frames to show, evenly spread over the path.
 
     Raises:
         CacheError: if the render is missing, damaged or unfinished.
     """
 
     def __init__(self, folder: Path, workspace: Workspace, decoded: Path, max_frames: int) -> None:
-        self.render, self.workspace, self.decoded = Render.open(folder), workspace, decoded
+        self.render = Render.open(folder)
+        self.workspace = workspace
+        self.decoded = decoded
         if missing := self.render.missing():
             raise CacheError(
                 f"{folder}: {len(missing)} of {self.render.num_frames} frames are not rendered yet. "
@@ -93,34 +95,34 @@ class Run:
 
     @property
     def fps(self) -> float:
-        """Of a video of the shown frames, which takes as long as one of all."""
+        """Frames per second of a video of the shown frames, as long as one of all frames."""
         return self.render.fps / self.step
 
     @cached_property
     def lifted(self) -> dict[str, FeatureRender]:
-        """By model, its features that were rendered last."""
+        """The last rendered features, by model."""
         return {r.model: r for r in self.render.feature_renders() if not r.missing()}
 
     @cached_property
     def encoders(self) -> dict[str, EncoderRecord]:
-        """By model, what encoded the photos; without those that are gone from the cache."""
+        """The encoders of the photos, by model; without those that are no longer in the cache."""
         by_key = {encoder.key: encoder for encoder in self.workspace.cache.encoders()}
         keys = {name: lifted.encoder for name, lifted in self.lifted.items()}
         return {name: by_key[key] for name, key in keys.items() if key in by_key}
 
     @cached_property
-    def frames(self) -> list[Frame]:
-        """Those that are shown."""
+    def frames(self) -> list[StoredFrame]:
+        """The frames to show."""
         return [self._frame(index) for index in self.shown]
 
-    def _frame(self, index: int) -> Frame:
+    def _frame(self, index: int) -> StoredFrame:
         maps, image = self.render.read_maps(index), read_png(self.render.color_path(index))
         confidence = None if maps.confidence is None else maps.confidence.float() / 255
         name, coverage = self.render.names[index], maps.coverage.float() / 255
-        return Frame(index, name, image, maps.depth, coverage, confidence, maps.sources)
+        return StoredFrame(index, name, image, maps.depth, coverage, confidence, maps.sources)
 
     @cached_property
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> list[DecodedTask]:
         """The tasks that all shown frames are decoded to."""
         names = [self.render.names[index] for index in self.shown]
         able = {model: _tasks(lifted.ref) for model, lifted in self.lifted.items()}
@@ -130,15 +132,15 @@ class Run:
             folder = self.decoded / (f"{task}-overlay" if legend.is_file() else task)
             if all((folder / f"{name}.png").is_file() for name in names):
                 classes = _classes(legend) if legend.is_file() else []
-                found.append(Task(task, folder, classes, [m for m, tasks in able.items() if task in tasks]))
+                found.append(DecodedTask(task, folder, classes, [m for m, tasks in able.items() if task in tasks]))
         return found
 
-    def decoded_frames(self, task: Task) -> list[np.ndarray]:
-        """The pictures [H, W, 3] uint8 of the shown frames."""
+    def decoded_frames(self, task: DecodedTask) -> list[np.ndarray]:
+        """Read the task's pictures [H, W, 3] uint8 of the shown frames."""
         return [read_png(task.folder / f"{self.render.names[index]}.png") for index in self.shown]
 
     def commands(self) -> list[str]:
-        """The command lines that lead to the results, as far as these record them."""
+        """Return the command lines that give these results, as far as they are recorded."""
         scene, render = short(self.workspace.scene.root), short(self.render.root)
         lines = [f"lift3d encode {scene} {_encode_options(e)}" for e in self.encoders.values()]
         made = {key: getattr(self.render, key) for key in ("views", "samples", "planes", "precision")}
@@ -154,7 +156,7 @@ class Run:
         return lines
 
     def versions(self) -> dict[str, str]:
-        """What made the results, and this report."""
+        """Return the versions of what made the results and this report."""
         made = {"rendered by": f"lift3d {self.render.version}", "render": self.render.key[:16]}
         weights = self.render.weights
         made["rendering network"] = f"sha256 {weights[:16]}" if weights else "none, training-free"
@@ -168,7 +170,7 @@ class Run:
 
 
 def _encode_options(encoder: EncoderRecord) -> str:
-    """The options of `encode` that are not the defaults."""
+    """Return the options of `encode` that differ from the defaults."""
     defaults = EncodeConfig()
     options = ["--model", shlex.quote(encoder.ref)]
     if encoder.max_size != encoder.spec.get("max_size"):
@@ -181,21 +183,21 @@ def _encode_options(encoder: EncoderRecord) -> str:
 
 
 def default_results(render: Path) -> Path:
-    """Where `decode` writes unless told otherwise."""
+    """Return the folder that `decode` writes to by default."""
     return Path("lift3d-out") / render.name
 
 
 def short(path: Path) -> str:
-    """A path as one would type it: relative where it lies in the current folder."""
+    """Shorten a path: relative if it is inside the current folder."""
     absolute = path.resolve()
     return shlex.quote(str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path))
 
 
 def _tasks(ref: str) -> tuple[str, ...]:
-    """What a model can do; nothing if it is gone."""
+    """List a model's tasks; none if it is missing."""
     try:
         found = find_model(ref)
-        # What a model can do may depend on its checkpoint.
+        # A model's tasks may depend on its checkpoint.
         return (found.load().spec if found.settings else found.spec()).tasks
     except Lift3dError:
         return ()
@@ -209,7 +211,7 @@ def _classes(legend: Path) -> list[tuple[str, str]]:
 
 
 def read_json(path: Path) -> object:
-    """A JSON document that the user names.
+    """Read a JSON document that the user named.
 
     Raises:
         SceneError: if it cannot be read.
@@ -223,5 +225,5 @@ def read_json(path: Path) -> object:
 
 
 def read_metrics(config: ReportConfig) -> Mapping[str, object]:
-    """By file, the results of `eval --json`."""
+    """Read the results of `eval --json`, by file name."""
     return {path.with_suffix("").as_posix(): read_json(path) for path in config.metrics}

@@ -1,4 +1,4 @@
-"""What is computed for a report: the 2D model on each rendered frame, how steady both are, what the corrector did."""
+"""Comparisons for a report: the 2D model on each rendered frame, the consistency of both, the corrector's effect."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.results import labels_and_colors, overlay
 from lift3d_cli.pipeline.workspace import shrunk_size
-from lift3d_cli.report.collect import Frame, Run, Task
+from lift3d_cli.report.collect import DecodedTask, ReportedRender, StoredFrame
 
-# Mean difference, of 255, up to which two decodings are the same: GPUs and processors round differently.
+# Mean difference, out of 255, up to which two decodings count as the same: GPUs and processors round differently.
 _SAME = 2.0
 # The methods whose frames are compared.
 LIFTED, ALONE, COLOUR = "lifted", "2D per frame", "rendered-colour"
@@ -46,14 +46,14 @@ LIFTED, ALONE, COLOUR = "lifted", "2D per frame", "rendered-colour"
 
 @dataclass(frozen=True)
 class Comparison:
-    """A task by the 2D model on each rendered frame, beside the lifted one.
+    """The 2D model's result on each rendered frame, to compare with the lifted one.
 
     Args:
-        model: its name.
+        model: name of the model.
         images: [H, W, 3] uint8 of each shown frame.
-        contradictions: by method, "near" and "far": RMS difference of two frames over the surface that both show, in
-            parts of "contrast", the RMS deviation of the method's pixels from their mean; NaN if no two share any.
-            So a method that says less does not contradict itself less.
+        contradictions: by method, "near" and "far": RMS difference of two frames over the surface that both show,
+                relative to "contrast", the RMS deviation of the method's pixels from their mean, so that a method with
+                less contrast does not seem more consistent; NaN if no two frames share a surface.
     """
 
     model: str
@@ -62,18 +62,20 @@ class Comparison:
 
 
 @torch.inference_mode()
-def run_2d(run: Run, task: Task, lifted: Sequence[np.ndarray], config: ReportConfig, progress: Progress) -> Comparison:
-    """Run the 2D model on each shown frame's rendered colour, and decode as the lifted features were.
+def run_2d(
+    run: ReportedRender, task: DecodedTask, lifted: Sequence[np.ndarray], config: ReportConfig, progress: Progress
+) -> Comparison:
+    """Run the 2D model on each shown frame's rendered colour, and decode its features as the lifted ones were.
 
     Args:
-        run: the render.
+        task: one of the render's tasks.
         task: one of its tasks.
         lifted: the task's pictures of the shown frames.
         config: settings.
         progress: see `Progress`.
 
     Raises:
-        ModelError: if that cannot be done, with the reason.
+        ModelError: if that is impossible, with the reason.
     """
     device = resolve_device(config.device)
     model, decoder = _decoder(run, task, lifted[0], device)
@@ -88,8 +90,8 @@ def run_2d(run: Run, task: Task, lifted: Sequence[np.ndarray], config: ReportCon
     return Comparison(model.spec.name, images, found)
 
 
-def _decoder(run: Run, task: Task, first: np.ndarray, device: torch.device) -> tuple[Model, Decoder]:
-    """The model of a task's pictures and its decoder: of those that can do the task, the one that made the first."""
+def _decoder(run: ReportedRender, task: DecodedTask, first: np.ndarray, device: torch.device) -> tuple[Model, Decoder]:
+    """Find the model and decoder of a task's pictures: the one, of several possible, that reproduces the first."""
     reason = "none of the render's models can do it"
     for name in task.models:
         lifted = run.lifted[name]
@@ -116,7 +118,7 @@ def _no_photo(name: str) -> tuple[FeatureMap, Tensor]:
     raise ModelError("it was decoded by a photo, which is not recorded")
 
 
-def _view(frame: Frame, device: torch.device) -> RenderedView:
+def _view(frame: StoredFrame, device: torch.device) -> RenderedView:
     return RenderedView(_tensor(frame.image).to(device), frame.coverage.to(device))
 
 
@@ -124,8 +126,8 @@ def _tensor(image: np.ndarray) -> Tensor:  # [H, W, 3] uint8 to [3, H, W] in [0,
     return torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
-def _encode(model: Model, image: Tensor, run: Run) -> FeatureMap:
-    """A rendered frame's own features: as photos are encoded, shrunk to the same longest side."""
+def _encode(model: Model, image: Tensor, run: ReportedRender) -> FeatureMap:
+    """Encode a rendered frame as the photos were, shrunk to the same longest side."""
     height, width = image.shape[1:]
     size = shrunk_size(run.cameras[0].resized(width, height), run.lifted[model.spec.name].max_size)
     if size != (width, height):
@@ -134,15 +136,15 @@ def _encode(model: Model, image: Tensor, run: Run) -> FeatureMap:
     return FeatureMap(features.data.float(), features.grid.rescaled(width / size[0], height / size[1]))
 
 
-def _shown(result: Tensor | Segmentation, frame: Frame) -> np.ndarray:
-    """What `decode` shows of a result."""
+def _shown(result: Tensor | Segmentation, frame: StoredFrame) -> np.ndarray:
+    """Convert a result to the picture that `decode` shows."""
     if isinstance(result, Tensor):
         return to_uint8(result)
     return overlay(frame.image, *labels_and_colors(result))
 
 
-def _contradictions(run: Run, images: Sequence[np.ndarray], is_chroma: bool) -> dict[str, float]:
-    """See `Comparison`: of neighbours, and of frames a quarter of the path apart."""
+def _contradictions(run: ReportedRender, images: Sequence[np.ndarray], is_chroma: bool) -> dict[str, float]:
+    """Measure contradictions of neighbouring frames, and of frames a quarter of the path apart; see `Comparison`."""
     frames = [_comparable(image, frame, is_chroma) for image, frame in zip(images, run.frames, strict=True)]
     pixels = torch.cat([frame.flatten(1) for frame in frames], 1)
     contrast = max(float((pixels - pixels.mean(1, keepdim=True)).square().mean().sqrt()), 1e-6)
@@ -150,8 +152,8 @@ def _contradictions(run: Run, images: Sequence[np.ndarray], is_chroma: bool) -> 
     return {pair: _difference(run, frames, n) / contrast for pair, n in steps.items()} | {"contrast": contrast}
 
 
-def _difference(run: Run, frames: Sequence[Tensor], step: int) -> float:
-    """Mean over the pairs of frames `step` apart."""
+def _difference(run: ReportedRender, frames: Sequence[Tensor], step: int) -> float:
+    """Average the difference over the pairs of frames `step` apart."""
     found = []
     for here, there, a, b in zip(frames, frames[step:], run.frames, run.frames[step:], strict=False):
         cameras, coverage = (run.cameras[a.index], run.cameras[b.index]), (a.coverage, b.coverage)
@@ -162,22 +164,22 @@ def _difference(run: Run, frames: Sequence[Tensor], step: int) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
-def _comparable(image: np.ndarray, frame: Frame, is_chroma: bool) -> Tensor:  # [c, H, W]
-    """What is compared: sRGB, or Lab's a and b, which are all that a colorizer adds; in the size of the frame."""
+def _comparable(image: np.ndarray, frame: StoredFrame, is_chroma: bool) -> Tensor:  # [c, H, W]
+    """Return what to compare: sRGB, or Lab's a and b, which are all that a colorizer adds; at the frame's size."""
     size = frame.depth.shape
     pixels = F.interpolate(_tensor(image)[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
     return lab_from_rgb(pixels)[1:] if is_chroma else pixels
 
 
 def corrections(
-    run: Run, chosen: Sequence[int], config: ReportConfig, progress: Progress
+    run: ReportedRender, chosen: Sequence[int], config: ReportConfig, progress: Progress
 ) -> dict[str, list[np.ndarray]]:
-    """By model, how far the corrector moved each cell of the frames `chosen`: [h, w] of |R| over the features' RMS.
+    """Measure, by model, how far the corrector moved each cell of the frames `chosen`: [h, w] |R| over features' RMS.
 
     The features of each frame are rendered again without correction.
 
     Raises:
-        ModelError, CacheError: if that cannot be done, with the reason.
+        ModelError, CacheError: if that is impossible, with the reason.
     """
     render, device = run.render, resolve_device(config.device)
     made = RenderConfig(
@@ -203,6 +205,6 @@ def corrections(
         blended, _ = lifter.lift_features(plan, _tensor(frame.image))
         for name, maps in found.items():
             without, (stored, _, _) = blended[name].float().cpu(), run.lifted[name].read_frame(frame.index)
-            norm = without.square().sum(0).mean().sqrt().clamp(min=1e-12)  # of the whole frame: no cell has none
+            norm = without.square().sum(0).mean().sqrt().clamp(min=1e-12)  # of the frame, as cells may be 0
             maps.append(((stored.float() - without).norm(dim=0) / norm).numpy())
     return found

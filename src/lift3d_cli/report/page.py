@@ -1,4 +1,4 @@
-"""The report: one HTML file with everything in it. Says what was left out so that it stays small."""
+"""The report: one self-contained HTML file, which states what was left out to keep it small."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from lift3d_cli.config import ReportConfig
 from lift3d_cli.errors import Lift3dError, ResourceError
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.report import sections
-from lift3d_cli.report.cameras import plot_data
-from lift3d_cli.report.collect import Run, read_metrics
+from lift3d_cli.report.collect import ReportedRender, read_metrics
 from lift3d_cli.report.compare import corrections, run_2d
+from lift3d_cli.report.plot import plot_data
 from lift3d_cli.report.sections import Shown, Size
 from lift3d_cli.report.tables import metrics_html
 
 MAX_BYTES = 20_000_000
-# Frames whose correction is shown: each costs a rendering.
+# Number of frames whose correction is shown: each is rendered again.
 _CORRECTED = 3
 
 
-# The first that fits is taken.
+# Sizes to try; the first that fits is used.
 SIZES = (
     Size(720, 16, 480, 23, 200, 4000),
     Size(560, 10, 400, 26, 140, 3000),
@@ -33,8 +33,8 @@ SIZES = (
 )
 
 
-def make_report(run: Run, config: ReportConfig, progress: Progress = no_progress) -> str:
-    """The page's HTML, of less than 20 MB.
+def make_report(run: ReportedRender, config: ReportConfig, progress: Progress = no_progress) -> str:
+    """Make the page's HTML, smaller than 20 MB.
 
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.
@@ -76,7 +76,7 @@ def _page(shown: Shown, size: Size) -> str:
         "warnings": sections.warnings(run),
         "pairs": sections.left_out(shown, stills) if pairs else "",
         "videos": videos,
-        "inside": sections.inside(shown, size),
+        "inside": sections.frame_maps(shown, size),
         "metrics": "".join(metrics_html(name, document) for name, document in shown.metrics.items()),
         "made": sections.made(run),
         "footer": "One file, nothing is loaded from anywhere. Made by <code>lift3d report</code>.",

@@ -1,4 +1,4 @@
-"""Pictures and videos as text that stands in the page itself: data URIs; and numbers as colours."""
+"""Pictures and videos embedded in the page as data URIs; and colour maps for numbers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-# Which colours stand for what; the same for the pictures and for the legends below them.
+# The colour map of each quantity, for the pictures and for the legends below them.
 DEPTH, CONFIDENCE, CORRECTION = cv2.COLORMAP_TURBO, cv2.COLORMAP_VIRIDIS, cv2.COLORMAP_INFERNO
 UNSEEN = (240, 70, 40)
 
 
 def shrunk(image: np.ndarray, side: int) -> np.ndarray:
-    """A picture [H, W, 3] uint8 with its longer side at most `side` pixels, and both sides even, as videos want it."""
+    """Shrink a picture [H, W, 3] uint8 to at most `side` pixels along the longer side, both sides even for videos."""
     factor = min(1.0, side / max(image.shape[:2]))
     height, width = (max(2, round(n * factor / 2) * 2) for n in image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def jpeg(image: np.ndarray, side: int, quality: int = 82) -> str:
-    """A picture [H, W, 3] uint8 as a data URI."""
+    """Encode a picture [H, W, 3] uint8 as a data URI."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -33,7 +33,7 @@ def jpeg(image: np.ndarray, side: int, quality: int = 82) -> str:
 
 
 def mp4(images: Sequence[np.ndarray], side: int, fps: float, crf: int) -> str:
-    """Frames [H, W, 3] uint8 of one size as an H.264 video, in base64. Every eighth can be jumped to at once."""
+    """Encode frames [H, W, 3] uint8 of one size as an H.264 video, in base64, with every eighth frame a keyframe."""
     import imageio.v2 as imageio
 
     with tempfile.TemporaryDirectory() as folder:
@@ -48,17 +48,17 @@ def mp4(images: Sequence[np.ndarray], side: int, fps: float, crf: int) -> str:
 
 
 def colored(values: np.ndarray, colors: int) -> np.ndarray:
-    """[h, w] in [0, 1] as a picture [h, w, 3] uint8."""
+    """Colour [h, w] in [0, 1] by a colour map: [h, w, 3] uint8."""
     gray = (np.clip(values, 0, 1) * 255).round().astype(np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(gray, colors), cv2.COLOR_BGR2RGB)
 
 
 def enlarged(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A picture of cells, each cell a block."""
+    """Enlarge a picture of cells; each cell becomes a block."""
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
 def gradient(colors: int) -> str:
-    """A colour map from 0 to 1, left to right, in CSS."""
+    """Return a colour map from 0 to 1, left to right, in CSS."""
     stops = colored(np.linspace(0, 1, 9)[None], colors)[0]
     return f"linear-gradient(90deg, {', '.join('rgb({} {} {})'.format(*stop) for stop in stops)})"

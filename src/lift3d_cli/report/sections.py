@@ -1,4 +1,4 @@
-"""The sections of a report as HTML: text, pictures and tables of what is shown, in a given size."""
+"""The sections of a report as HTML: text, pictures and tables, at a given size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lift3d_cli.pipeline.trust import judge
-from lift3d_cli.report.collect import Frame, Run, Task
+from lift3d_cli.report.collect import DecodedTask, ReportedRender, StoredFrame
 from lift3d_cli.report.compare import ALONE, LIFTED, Comparison
 from lift3d_cli.report.pictures import CONFIDENCE, CORRECTION, DEPTH, UNSEEN, colored, enlarged, gradient, jpeg, mp4
 from lift3d_cli.report.tables import table
@@ -21,7 +21,7 @@ from lift3d_cli.scene.paths import write_path
 
 @dataclass(frozen=True)
 class Size:
-    """How large pictures are: sides in pixels, number of frames to choose from, quality of videos (less is better)."""
+    """Sizes of pictures: sides in pixels, number of frames to choose from, quality of videos (lower is better)."""
 
     picture: int
     stills: int
@@ -33,19 +33,19 @@ class Size:
 
 @dataclass
 class Shown:
-    """What a report shows, in full size.
+    """The data to show, at full size.
 
     Args:
         run: the render.
         decoded: by task, the pictures of the shown frames.
-        compared: by task, the 2D model's.
+        compared: by task, the 2D model's results.
         corrected: by model, |R| of the frames `chosen`.
-        chosen: places in `run.frames`.
-        notes: why something is not shown, by what.
+        chosen: indices in `run.frames`.
+        notes: why something is not shown, by its name.
         metrics: results of `eval --json`, by name.
     """
 
-    run: Run
+    run: ReportedRender
     decoded: Mapping[str, Sequence[np.ndarray]]
     chosen: Sequence[int]
     compared: dict[str, Comparison] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Shown:
 
 
 def lead(shown: Shown) -> str:
-    """What was done, in a sentence."""
+    """Describe the render in a sentence."""
     run = shown.run
     photos, frames = run.workspace.num_photos, len(run.cameras)
     done = (
@@ -68,7 +68,7 @@ def lead(shown: Shown) -> str:
 
 
 def story(shown: Shown, size: Size) -> str:
-    """The same in three pictures."""
+    """Show the method in three pictures."""
     run, middle = shown.run, len(shown.run.frames) // 2
     frame, side = run.frames[middle], min(size.picture, 480)
     photos = "".join(
@@ -91,7 +91,7 @@ def story(shown: Shown, size: Size) -> str:
 
 
 def cards(shown: Shown) -> str:
-    """How good it is, in a few figures."""
+    """Show the quality in a few figures."""
     run = shown.run
     coverage = float(np.mean([float(frame.coverage.mean()) for frame in run.frames]))
     facts = [
@@ -110,28 +110,28 @@ def cards(shown: Shown) -> str:
     return "".join(f"<div><dt>{t}</dt><dd>{v}<small>{s}</small></dd></div>" for t, v, s in facts)
 
 
-def warnings(run: Run) -> str:
-    """What `render` warns of."""
+def warnings(run: ReportedRender) -> str:
+    """Show the warnings of `render`."""
     if not run.render.has_confidence:
         return ""
     return "".join(f'<p class="warning">{escape(text)}</p>' for text in judge(run.render).warnings)
 
 
 def _times(comparison: Comparison, pair: str) -> str:
-    """By how much lifted frames contradict each other less than the 2D model's, in words; "" if that is unknown."""
+    """Say how many times less lifted frames contradict each other than the 2D model's; "" if that is unknown."""
     ours, theirs = (comparison.contradictions[method][pair] for method in (LIFTED, ALONE))
     if not (ours > 0 and theirs > 0):
         return ""
     return f"{theirs / ours:.1f}× less" if ours <= theirs else f"{ours / theirs:.1f}× more"
 
 
-def _size(run: Run) -> str:
+def _size(run: ReportedRender) -> str:
     sizes = sorted({(camera.width, camera.height) for camera in run.cameras})
     return ", ".join(f"{w} × {h}" for w, h in sizes[:2]) + " pixels" + (" and others" if len(sizes) > 2 else "")
 
 
-def pairs(shown: Shown, task: Task, stills: Sequence[int], size: Size) -> list[dict[str, object]]:
-    """What the slider compares: rendered colour and decoded, and the 2D model's result and decoded."""
+def pairs(shown: Shown, task: DecodedTask, stills: Sequence[int], size: Size) -> list[dict[str, object]]:
+    """Return the pictures for the slider: rendered colour and decoded, and the 2D model's result and decoded."""
     frames, decoded = shown.run.frames, shown.decoded[task.name]
     right = [jpeg(decoded[i], size.picture) for i in stills]
     pictures = [frames[i].image for i in stills]
@@ -159,20 +159,20 @@ def _grey(image: np.ndarray) -> np.ndarray:
     return (image @ [0.299, 0.587, 0.114]).round().astype(np.uint8)[..., None].repeat(3, 2)
 
 
-def _uncovered(frame: Frame) -> np.ndarray:
-    """The picture in grey, tinted where no photo sees."""
+def _uncovered(frame: StoredFrame) -> np.ndarray:
+    """Return the picture in grey, tinted where no photo sees anything."""
     hidden = 1 - frame.coverage.numpy()[..., None]
     return (_grey(frame.image) * (1 - hidden) + hidden * UNSEEN).astype(np.uint8)
 
 
 def left_out(shown: Shown, stills: Sequence[int]) -> str:
-    """What the slider shows of the path."""
+    """Say which frames the slider shows."""
     shown_of_all = f"{len(stills)} of {len(shown.run.cameras)} viewpoints"
     return f"{shown_of_all}, so that the file stays small." if len(stills) < len(shown.run.cameras) else shown_of_all
 
 
 def videos(shown: Shown, size: Size) -> tuple[list[list[dict[str, object]]], str]:
-    """The clips of each row, and the rows."""
+    """Return the clips of each row, and the rows."""
     run, rows, html = shown.run, [], ""
     if len({frame.image.shape for frame in run.frames}) > 1 or len(run.frames) < 2:
         return [], ""
@@ -212,8 +212,8 @@ def _steadiness(comparison: Comparison, task: str) -> str:
     )
 
 
-def inside(shown: Shown, size: Size) -> str:
-    """Depth, coverage and correction of a few frames."""
+def frame_maps(shown: Shown, size: Size) -> str:
+    """Show depth, coverage and correction of a few frames."""
     html, side = "", min(size.picture, 480)
     unseen = "linear-gradient(90deg, #888, rgb({} {} {}))".format(*UNSEEN)
     for n, place in enumerate(shown.chosen):
@@ -253,8 +253,8 @@ def _key(colors: int, low: str, high: str) -> str:
     return f'<div class="key">{low}<i style="background:{gradient(colors)}"></i>{high}</div>'
 
 
-def made(run: Run) -> str:
-    """Commands, the poses to download, versions."""
+def made(run: ReportedRender) -> str:
+    """Show commands, the poses to download, versions."""
     with tempfile.TemporaryDirectory() as folder:
         file = write_path(Path(folder) / "path.json", run.cameras, run.render.fps, run.render.names)
         poses = base64.b64encode(file.read_bytes()).decode()

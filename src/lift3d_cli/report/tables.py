@@ -1,4 +1,4 @@
-"""Results of `eval --json` as HTML tables, whatever they hold: a bar behind each number, the best method in bold."""
+"""Results of `eval --json` as HTML tables: a bar behind each number, the best method in bold."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-# Which way a metric is better, by the words in its name; others are shown without a judgement.
+# Whether higher or lower is better, by the words in a metric's name; others are shown without a judgement.
 _MORE = {"psnr", "ssim", "iou", "miou", "accuracy", "map", "coverage", "similarity", "clip"}
 _LESS = {"lpips", "mse", "rmse", "error", "chroma", "relative"}
-# Rows that bound the others or are the mean of them; they are never "the best".
+# Rows that are bounds or means of the others, and never "the best".
 _NO_RIVALS = {"mean", "rendered-colour", "oracle", "crossed-oracle"}
 
 
 def metrics_html(name: str, document: object) -> str:
-    """All tables of one document, under its name."""
+    """Format all tables of one document, under its name."""
     return f"<h3>{escape(name)}</h3>" + "".join(_blocks("", document))
 
 
@@ -49,12 +49,12 @@ def _numbers(row: Mapping[str, object]) -> dict[str, float]:
 
 
 def table(title: str, rows: Mapping[str, Mapping[str, object]], is_comparison: bool) -> str:
-    """A table of rows of numbers.
+    """Format a table of rows of numbers.
 
     Args:
-        title: above it, or "".
-        rows: by name; what is no number in them is left out.
-        is_comparison: rows are rivals, the best of which is marked.
+        title: heading, or "".
+        rows: rows by name; what is not a number is left out.
+        is_comparison: rows are methods, the best of which is marked.
     """
     numbers = {name: _numbers(row) for name, row in rows.items()}
     columns = list(dict.fromkeys(key for row in numbers.values() for key in row))

@@ -1,4 +1,4 @@
-"""What every loader does with a pose and a photo: find the file, fit K to it, make the view, make the scene."""
+"""Shared by all scene readers: find a photo's file, fit K to it, convert its pose, collect the views of a scene."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from lift3d_cli.scene.scene import Distortion, Scene, View
 
 # Columns of c2w: OpenGL looks along -Z with +Y up, OpenCV along +Z with +Y down.
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0])
-# How far a rotation in a file may be from a scaled rotation. Printed digits cost 1e-4, a wrong matrix 1e-1.
+# Largest deviation of a rotation in a file from a scaled rotation. Rounded digits cost 1e-4, a wrong matrix 1e-1.
 _RIGID_TOLERANCE = 1e-3
-# Resizing to whole pixels changes the aspect ratio by 1 pixel in 50 at worst; cropping changes it by more.
+# Resizing to whole pixels changes the aspect ratio by at most 1 pixel in 50; cropping changes it by more.
 _ASPECT_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """Numbers of one calibrated camera, for a photo of `width` x `height` (not necessarily the one on disk)."""
+    """Intrinsics of one calibrated camera, for a photo of `width` x `height` (not necessarily the size on disk)."""
 
     fx: float
     fy: float
@@ -35,14 +35,14 @@ class Intrinsics:
     distortion: Distortion | None = None
 
     def matrix(self, photo_width: int, photo_height: int) -> np.ndarray:
-        """[3, 3] K for a photo that was resized to this size."""
+        """Return K [3, 3] for a photo resized to this size."""
         sx, sy = photo_width / self.width, photo_height / self.height
         return np.array([[self.fx * sx, 0, self.cx * sx], [0, self.fy * sy, self.cy * sy], [0, 0, 1.0]])
 
 
 @dataclass
 class SceneBuilder:
-    """Collects the views of one scene file. `source` is the file that error lines name."""
+    """Collects the views of one scene file. `source` is the file that error messages name."""
 
     root: Path
     source: Path
@@ -54,16 +54,16 @@ class SceneBuilder:
     def add(
         self,
         listed_path: str,
-        photo: Path | None,  # None: the photo is not there
+        photo: Path | None,  # None: the photo is missing
         intrinsics: Intrinsics | None,
         w2c: np.ndarray | None,
         mask_path: Path | None = None,
         depth_range: tuple[float, float] | None = None,
     ) -> None:
-        """Add one view, or note that its photo is absent.
+        """Add a view, or count its photo as missing.
 
         Raises:
-            SceneError: if the name is there already or the camera is impossible.
+            SceneError: if the name exists already or the camera is impossible.
         """
         if photo is None or intrinsics is None or w2c is None:
             self.missing.append(listed_path)
@@ -85,7 +85,7 @@ class SceneBuilder:
         self.views[name] = View(name, photo, camera, intrinsics.distortion, mask_path, depth_range)
 
     def scene(self, points: np.ndarray | None = None) -> Scene:
-        """Finish: views sorted by name.
+        """Make the scene, with views sorted by name.
 
         Raises:
             SceneError: if no view has a photo.
@@ -114,17 +114,17 @@ class SceneBuilder:
 
 
 def w2c_from_c2w(c2w: np.ndarray, where: str) -> np.ndarray:
-    """Invert a pose [3 or 4, 4] (OpenCV axes) to a rigid w2c [4, 4]; a uniform scale of the axes is taken out.
+    """Invert a pose [3 or 4, 4] (OpenCV axes) to a rigid w2c [4, 4]; a uniform scale of the axes is removed.
 
-    `where` names the file and view for the error.
+    `where` names the file and view for the error message.
 
     Raises:
-        SceneError: if it is not finite, or no scaled rotation.
+        SceneError: if the pose is not finite, or not a scaled rotation.
     """
     if not np.isfinite(c2w).all():
         raise SceneError(f"{where}: the pose has a NaN or infinite number")
     axes = c2w[:3, :3]
-    with np.errstate(all="ignore"):  # absurd numbers overflow, and are then not rigid
+    with np.errstate(all="ignore"):  # huge numbers overflow, and are then rejected as not rigid
         det = np.linalg.det(axes)
         unscaled = axes @ axes.T / np.cbrt(det) ** 2
     if not (det > 0 and np.abs(unscaled - np.eye(3)).max() <= _RIGID_TOLERANCE):
@@ -142,7 +142,7 @@ def w2c_from_c2w(c2w: np.ndarray, where: str) -> np.ndarray:
 
 
 def find_photo(root: Path, listed_path: str) -> Path | None:
-    """Find the photo that a scene file lists, also if it is written without its extension or with backslashes."""
+    """Find the photo that a scene file lists, even if listed without its extension or with backslashes."""
     path = root / listed_path.replace("\\", "/")
     if path.is_file():
         return path
@@ -155,14 +155,14 @@ def find_photo(root: Path, listed_path: str) -> Path | None:
 
 
 def list_photos(folder: Path) -> list[Path]:
-    """All photos directly in a folder, sorted by name; none if it is not there."""
+    """List all photos directly in a folder, sorted by name; none if the folder does not exist."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith("."))
 
 
 def view_name(root: Path, photo: Path) -> str:
-    """The photo's path relative to the scene, with slashes. Steps out of the scene are cut, so it stays inside."""
+    """Return the photo's path relative to the scene, with slashes; steps out of the scene are dropped."""
     relative = PurePosixPath(Path(os.path.relpath(photo, root)).as_posix())
     return "/".join(part for part in relative.parts if part not in ("..", "/"))
 
@@ -171,7 +171,7 @@ def read_json(path: Path) -> dict:
     """Read a JSON object.
 
     Raises:
-        SceneError: with the line of the mistake.
+        SceneError: with the line of the syntax error.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

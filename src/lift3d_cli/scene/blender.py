@@ -13,10 +13,10 @@ SPLIT_FILES = ("transforms_train.json", "transforms_val.json", "transforms_test.
 
 
 def load_blender(root: Path) -> Scene:
-    """Read all splits that are there. Their photos are all views, whatever the split.
+    """Read all existing splits; the photos of all of them are views.
 
     Raises:
-        SceneError: if a file or frame is broken, or no photo is there.
+        SceneError: if a file or frame is broken, or no photo exists.
     """
     paths = [root / name for name in SPLIT_FILES if (root / name).is_file()]
     if not paths:

@@ -1,4 +1,4 @@
-"""Near and far: which depths a target camera has to search, from points on the scene's surfaces."""
+"""Near and far: the depth range that a target camera has to search, from surface points."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from lift3d_cli.scene.triangulation import triangulate_views
 # The nearest and farthest half percent are mostly wrong matches.
 _PERCENTILES = (0.5, 99.5)
 # Surfaces without texture have no points: the ground in front of the camera, blurred things behind the last point.
-# In front a fifth of the depth is added. Behind, depth is cheap, as samples are spread over inverse depth: a quarter
+# In front, a fifth of the depth is added. Behind, range is cheap, as samples are spread over inverse depth: a quarter
 # of the inverse range is added, at least a quarter of the depth and at most as much again.
 _NEAR_MARGIN = 0.8
 _FAR_INVERSE_MARGIN, _FAR_MIN_MARGIN, _FAR_MAX_MARGIN = 0.25, 1.25, 2.0
-# Fewer points than this say little about a view; a wider set is taken instead.
+# Fewer points than this say little about a view; a larger set is used instead.
 _MIN_POINTS = 20
-# Points right in front of a camera that moves through them must not draw near to 0: the samples are spread over
+# Points right in front of a camera that moves among them must not pull near towards 0: the samples are spread over
 # inverse depth, and most would be wasted there.
 _MAX_FAR_OVER_NEAR = 1000.0
-# Depth range around the place that the cameras look at, when there are no points: as parts of its distance.
+# Without points, the depth range around the place that the cameras look at, as factors of its distance.
 _LOOK_AT_NEAR, _LOOK_AT_FAR = 0.25, 4.0
-# When they look at no common place, parts of the camera path's size: outward views of a room, or a far landscape.
+# Without a common place, factors of the camera path's extent: outward views of a room, or a far landscape.
 _SPREAD_NEAR, _SPREAD_FAR = 0.5, 50.0
 
 
 def surface_points(
     scene: Scene, *, views: Sequence[View] | None = None, max_points: int = 100_000
 ) -> np.ndarray:  # [N, 3] world
-    """Points on the scene's surfaces: those of its file, else triangulated from the photos (seconds, not cached).
+    """Return surface points: those of the scene's file, else triangulated from the photos (seconds, not cached).
 
     Args:
         scene: the scene.
-        views: triangulate from these only, so that held-out photos are not looked at; None for all of them.
-            Points that the file brings are used whatever the views, like its poses.
-        max_points: more are thinned out evenly.
+        views: triangulate from these only, so that held-out photos are not used; None for all of them. Points from the
+                scene's file are used whatever the views, like its poses.
+        max_points: the most points; more are thinned out evenly.
 
     Returns:
-        [N, 3]; N is 0 if the photos share nothing.
+        [N, 3]; N is 0 if the photos have nothing in common.
 
     Raises:
         SceneError: if a photo cannot be read.
@@ -54,8 +54,8 @@ def surface_points(
 def depth_range(camera: Camera, points: np.ndarray | None, views: Sequence[View]) -> tuple[float, float]:
     """Find the z-depths (near, far) between which a camera sees surfaces, with 0 < near < far, both finite.
 
-    The first of these that has enough to say: points in the image, points in an image three times as wide and high,
-    all points in front; the depth ranges of the nearest views' files; the place that the views look at.
+    Uses the first of these with enough data: points in the image, points in an image three times as wide and high, all
+    points in front; the depth ranges that the files give for the nearest views; the place that the views look at.
 
     Args:
         camera: any camera, not necessarily one of the scene.
@@ -77,7 +77,7 @@ def depth_range(camera: Camera, points: np.ndarray | None, views: Sequence[View]
 
 
 def _is_inside(uv: np.ndarray, z: np.ndarray, camera: Camera, widening: float) -> np.ndarray:  # [N] bool
-    """True for points in front that project into the image, widened on each side by this many image sizes."""
+    """Return True for points in front that project into the image, widened on each side by this many image sizes."""
     inside = z > 0
     if np.isfinite(widening):
         for place, size in zip(uv.T, (camera.width, camera.height), strict=True):
@@ -87,7 +87,7 @@ def _is_inside(uv: np.ndarray, z: np.ndarray, camera: Camera, widening: float) -
 
 
 def _with_margins(low: float, high: float) -> tuple[float, float]:
-    """Widen the range [low, high] of depths with surfaces, and keep it in order and away from 0."""
+    """Widen the range [low, high] of surface depths, keeping it ordered and away from 0."""
     inverse_far = 1 / high - _FAR_INVERSE_MARGIN * (1 / low - 1 / high)
     far = max(high * _FAR_MIN_MARGIN, 1 / max(inverse_far, 1 / (high * _FAR_MAX_MARGIN)))
     near = max(low * _NEAR_MARGIN, far / _MAX_FAR_OVER_NEAR)
@@ -95,7 +95,7 @@ def _with_margins(low: float, high: float) -> tuple[float, float]:
 
 
 def _range_from_cameras(camera: Camera, cameras: Sequence[Camera]) -> tuple[float, float]:
-    """Guess a range from where the cameras stand and look: wide, but it contains what they were pointed at."""
+    """Guess a range from the cameras' positions and directions: wide, but including what they were pointed at."""
     positions = np.stack([c.position for c in cameras] or [camera.position])
     forwards = np.stack([c.forward for c in cameras] or [camera.forward])
     spread = float(np.linalg.norm(positions - positions.mean(axis=0), axis=1).max())
@@ -104,7 +104,7 @@ def _range_from_cameras(camera: Camera, cameras: Sequence[Camera]) -> tuple[floa
     normal = across.sum(axis=0)
     if np.linalg.cond(normal) < 1e4:
         target = np.linalg.solve(normal, np.einsum("nij,nj->i", across, positions))
-        # In a room that is photographed outwards, the axes meet among the cameras, behind half of them.
+        # In a room photographed outwards, the axes meet among the cameras, behind half of them.
         depths = ((target - positions) * forwards).sum(axis=1)
         depth = float(camera.project(target[None])[1][0])
         if depths.min() > 0 and depth > 0.1 * spread and depth > 1e-9:

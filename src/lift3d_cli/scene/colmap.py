@@ -14,7 +14,7 @@ from lift3d_cli.scene.scene import Scene
 
 MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0")
 PHOTO_FOLDERS = ("images", "images_2", "images_4", "images_8")
-# A point seen by two photos only is often a wrong match, and one that is off by pixels is not on a surface.
+# A point seen by only two photos is often a wrong match, and one that is off by pixels is not on a surface.
 _MIN_TRACK_LENGTH = 3
 _MAX_ERROR_PX = 3.0
 # The filter is for dense models. With fewer points than this, doubtful ones are better than none.
@@ -22,7 +22,7 @@ _ENOUGH_POINTS = 500
 
 
 def find_colmap_model(root: Path) -> Path | None:
-    """The folder of the COLMAP model inside a scene, or None."""
+    """Find the folder of the COLMAP model inside a scene; None without one."""
     for folder in MODEL_FOLDERS:
         if any((root / folder / f"images{suffix}").is_file() for suffix in (".bin", ".txt")):
             return root / folder
@@ -30,10 +30,10 @@ def find_colmap_model(root: Path) -> Path | None:
 
 
 def load_colmap(root: Path) -> Scene:
-    """Read a COLMAP scene. Photos of another size than their camera are taken as resized: K is scaled.
+    """Read a COLMAP scene. Photos of another size than their camera count as resized: K is scaled.
 
     Raises:
-        SceneError: if a file is broken, a camera model unknown, or no photo is there.
+        SceneError: if a file is broken, a camera model unknown, or no photo exists.
     """
     model = find_colmap_model(root)
     if model is None:
@@ -47,7 +47,7 @@ def load_colmap(root: Path) -> Scene:
         photo = folder / image.name
         intrinsics = _intrinsics(cameras[image.camera_id])
         builder.add(image.name, photo if photo.is_file() else None, intrinsics, image.w2c)
-    return builder.scene(_surface_points(read_points(model)))
+    return builder.scene(_reliable_points(read_points(model)))
 
 
 def _photo_folder(root: Path) -> Path:
@@ -71,8 +71,8 @@ def _intrinsics(camera: ColmapCamera) -> Intrinsics:
     )
 
 
-def _surface_points(points: ColmapPoints) -> np.ndarray | None:
-    """[N, 3] points that are likely on a surface, or None."""
+def _reliable_points(points: ColmapPoints) -> np.ndarray | None:
+    """Return the points [N, 3] that are probably on a surface, or None."""
     finite = np.isfinite(points.xyz).all(axis=1)
     good = finite & (points.track_lengths >= _MIN_TRACK_LENGTH) & (points.errors <= _MAX_ERROR_PX)
     if good.sum() < _ENOUGH_POINTS:

@@ -16,7 +16,8 @@ import numpy as np
 from lift3d_cli.errors import SceneError
 from lift3d_cli.scene.distortion import CAMERA_MODELS, check_camera_model
 
-# Index = the model's number in the binary format. Those not in CAMERA_MODELS are here to be named in the error.
+# Index = the model's number in the binary format. Those not in CAMERA_MODELS are listed so that the error can name
+# them.
 _MODEL_NUMBERS = (
     "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV", "FOV",
     "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE",
@@ -25,7 +26,7 @@ _MODEL_NUMBERS = (
 
 @dataclass(frozen=True)
 class ColmapCamera:
-    """Intrinsics: `params` are named as in `CAMERA_MODELS`, in pixels with the image's corner at (0, 0)."""
+    """Intrinsics; `params` are named as in `CAMERA_MODELS`, in pixels with the image's corner at (0, 0)."""
 
     model: str
     width: int
@@ -35,7 +36,7 @@ class ColmapCamera:
 
 @dataclass(frozen=True)
 class ColmapImage:
-    """A posed image. `uv` [M, 2] are its keypoints and `point_ids` [M] the points they show, -1 for none."""
+    """A posed image. `uv` [M, 2] are its keypoints, and `point_ids` [M] their 3D points, -1 for none."""
 
     name: str
     camera_id: int
@@ -108,7 +109,7 @@ def read_images(folder: Path) -> list[ColmapImage]:
 
 
 def read_points(folder: Path) -> ColmapPoints:
-    """Read points3D.bin or points3D.txt of a model folder; no points if neither is there."""
+    """Read points3D.bin or points3D.txt of a model folder; no points if neither exists."""
     rows = []
     if not any((folder / f"points3D{suffix}").is_file() for suffix in (".bin", ".txt")):
         path = folder
@@ -129,7 +130,7 @@ def read_points(folder: Path) -> ColmapPoints:
 
 
 class _Reader:
-    """Little-endian values from a file in order; running out of bytes is a `SceneError` that names the file."""
+    """Reads little-endian values from a file in order; a file that ends early is a `SceneError` that names it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -168,10 +169,11 @@ class _Reader:
 
 
 class _line:
-    """Turns a mistake in one line of a text file into a `SceneError` with file and line number."""
+    """Context that turns an error in one line of a text file into a `SceneError` with file and line number."""
 
     def __init__(self, path: Path, number: int) -> None:
-        self.path, self.number = path, number
+        self.path = path
+        self.number = number
 
     def __enter__(self) -> None:
         pass
@@ -190,7 +192,7 @@ def _model_file(folder: Path, stem: str) -> Path:
 
 
 def _text_rows(path: Path, keep_empty: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Each line's number and words, without comments."""
+    """Yield each line's number and words, without comments."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
@@ -209,7 +211,7 @@ def _checked_model(model: str, path: Path) -> str:
 
 
 def _w2c(qvec: tuple | list, tvec: tuple | list, where: str) -> np.ndarray:
-    """[4, 4] from a quaternion (w, x, y, z) and a translation, both world to camera."""
+    """Build w2c [4, 4] from a quaternion (w, x, y, z) and a translation, both world to camera."""
     q = np.array(qvec, dtype=np.float64)
     norm = np.linalg.norm(q)
     if not np.isfinite(q).all() or not np.isfinite(tvec).all() or norm < 1e-6:

@@ -1,6 +1,6 @@
-"""Lens distortion: the COLMAP/nerfstudio camera models, their formulas, and the map that undoes them. Needs no cv2.
+"""Lens distortion: the camera models of COLMAP and nerfstudio, and the map that undoes their distortion. Needs no cv2.
 
-All models are written in OpenCV's two: "opencv" (polynomial or rational, tangential) and "opencv_fisheye".
+All models are expressed in OpenCV's two: "opencv" (polynomial or rational, tangential) and "opencv_fisheye".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FISHEYE_ORDER = ("k1", "k2", "k3", "k4")
 
 
 def check_camera_model(model: str) -> str:
-    """Give the model's name back, or raise `SceneError` naming it and the ones that can be read."""
+    """Return the model's name, or raise `SceneError` with it and the supported ones."""
     if model not in CAMERA_MODELS:
         raise SceneError(f"camera model {model} cannot be read. hint: use one of {', '.join(CAMERA_MODELS)}")
     return model
@@ -54,11 +54,11 @@ def distort(
     x: np.ndarray,  # any shapes that broadcast to one, on the pinhole image plane z = 1
     y: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Apply the lens: where a pinhole ray (x, y, 1) lands on the plane z = 1 before K. Same formulas as OpenCV's."""
+    """Apply the distortion: map a pinhole ray (x, y, 1) to the plane z = 1 before K. Same formulas as OpenCV's."""
     r2 = x * x + y * y
     if distortion.model == "opencv_fisheye":
         r = np.sqrt(r2)
-        # theta / r -> 1 on the axis; the guard keeps 0 / 0 out.
+        # theta / r -> 1 on the axis; the guard avoids 0 / 0.
         scale = np.where(r > 1e-8, _fisheye_radius(distortion.coeffs, r) / np.maximum(r, 1e-8), 1.0)
         return x * scale, y * scale
     p1, p2 = distortion.coeffs[2:4]
@@ -70,7 +70,7 @@ def distort(
 
 
 def undistortion_map(camera: Camera, distortion: Distortion) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find, for each pixel of the pinhole image, where the distorted photo shows it. Cached by the camera's values.
+    """Find, for each pixel of the pinhole image, its position in the distorted photo. Cached by the camera's values.
 
     Returns:
         source_x, source_y: [H, W] float32, positions in the photo in OpenCV pixels (first centre at 0), for cv2.remap.
@@ -101,17 +101,17 @@ def _undistortion_map(
     source_y = opencv_from_corner_pixels(source_v).astype(np.float32)
     maps = (source_x, source_y, has_source)
     for array in maps:
-        array.setflags(write=False)  # shared by all who ask for this camera
+        array.setflags(write=False)  # shared by all callers with this camera
     return maps
 
 
 def opencv_from_corner_pixels(uv: np.ndarray) -> np.ndarray:
-    """Convert pixels: ours have the image's corner at (0, 0), OpenCV's the first pixel's centre."""
+    """Convert our pixels, with the image's corner at (0, 0), to OpenCV's, with the first pixel's centre there."""
     return uv - 0.5
 
 
 def corner_from_opencv_pixels(uv: np.ndarray) -> np.ndarray:
-    """Convert pixels: OpenCV's have the first pixel's centre at (0, 0), ours the image's corner."""
+    """Convert OpenCV's pixels, with the first pixel's centre at (0, 0), to ours, with the image's corner there."""
     return uv + 0.5
 
 
@@ -132,9 +132,9 @@ def _fisheye_radius(coeffs: tuple[float, ...], r: np.ndarray) -> np.ndarray:
 
 
 def _fold_radius(distortion: Distortion, r_max: float) -> float:
-    """The radius on the plane z = 1 from which the polynomial runs backwards, or infinity.
+    """Return the radius on the plane z = 1 from which the polynomial decreases, or infinity.
 
-    Beyond the angles it was fitted on, a polynomial may turn round and show parts of the photo a second time.
+    Beyond the angles that it was fitted to, a polynomial may decrease and show parts of the photo twice.
     """
     r = np.linspace(0.0, max(r_max, 1e-6), 2049)
     if distortion.model == "opencv_fisheye":

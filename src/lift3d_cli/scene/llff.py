@@ -14,7 +14,7 @@ POSES_FILE = "poses_bounds.npy"
 
 
 def load_llff(root: Path) -> Scene:
-    """Read an LLFF scene: poses are in the order of the photos' names.
+    """Read an LLFF scene; poses are in the order of the photos' names.
 
     Raises:
         SceneError: if the file is broken or no folder has as many photos as it has poses.
@@ -42,7 +42,7 @@ def load_llff(root: Path) -> Scene:
 def _read_table(path: Path) -> np.ndarray:  # [V, 17]: 3x5 [R | t | height, width, focal] and near, far
     try:
         table = np.load(path, allow_pickle=False)
-    except Exception as e:  # numpy parses the header as Python source and lets out whatever that raises
+    except Exception as e:  # numpy parses the header as Python source and passes on any error of that
         raise SceneError(f"{path}: cannot be read as a numpy array ({e})") from e
     if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] != 17 or not len(table):
         shape = getattr(table, "shape", None)
@@ -54,7 +54,7 @@ def _read_table(path: Path) -> np.ndarray:  # [V, 17]: 3x5 [R | t | height, widt
 
 
 def _matching_photos(root: Path, count: int) -> list[Path]:
-    """The photos of the least reduced folder (images, images_2, ...) that has one per pose."""
+    """List the photos of the least reduced folder (images, images_2, ...) that has one per pose."""
     reduced = [folder for folder in root.glob("images_*") if folder.name[7:].isdigit()]
     folders = [root / "images", *sorted(reduced, key=lambda folder: int(folder.name[7:]))]
     found = []

@@ -1,4 +1,4 @@
-"""`load_scene`: find out which format a folder of posed photos is in, and read it."""
+"""`load_scene`: detect the format of a folder of posed photos, and read it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TRANSFORMS_FILE = "transforms.json"
 def load_scene(path: str | Path) -> Scene:
     """Read a scene: a folder, or a transforms file in it.
 
-    If a folder holds several formats, the first of this order is read: `transforms.json` (someone chose to make it),
-    COLMAP (knows the lens distortion and has points), LLFF, Blender.
+    If a folder holds several formats, the first of this order is read: `transforms.json` (made on purpose), COLMAP (has
+    the lens distortion and points), LLFF, Blender.
 
     Raises:
         SceneError: if there is no scene, or it is broken.

@@ -1,6 +1,6 @@
 """Reader of `transforms.json` as nerfstudio and instant-ngp write it.
 
-Poses are camera-to-world with OpenGL axes. `applied_transform` is not undone: poses and points agree as they are.
+Poses are camera-to-world with OpenGL axes. `applied_transform` is not undone: poses and points agree without that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def load_nerfstudio(path: Path) -> Scene:
     """Read a `transforms.json`; photos are found relative to its folder.
 
     Raises:
-        SceneError: if the file or a frame is broken, or no photo is there.
+        SceneError: if the file or a frame is broken, or no photo exists.
     """
     data = read_json(path)
     root = path.parent
@@ -50,7 +50,7 @@ def load_nerfstudio(path: Path) -> Scene:
 
 
 def frames_of(data: dict, path: Path) -> list[dict]:
-    """The frames of a transforms file, checked to be a list of objects with at least one.
+    """Return the frames of a transforms file, checked to be a list of objects with at least one.
 
     Raises:
         SceneError: otherwise.
@@ -64,10 +64,10 @@ def frames_of(data: dict, path: Path) -> list[dict]:
 
 
 def frame_pose(frame: dict, where: str) -> tuple[str, np.ndarray]:
-    """A frame's file_path and transform_matrix [4, 4] (c2w, OpenGL axes), as they are in the file.
+    """Return a frame's file_path and transform_matrix [4, 4] (c2w, OpenGL axes), as in the file.
 
     Raises:
-        SceneError: if one is absent or no matrix.
+        SceneError: if one is missing or not a matrix.
     """
     listed = frame.get("file_path")
     if not isinstance(listed, str) or not listed:
@@ -93,7 +93,7 @@ def w2c_from_opengl_c2w(c2w: np.ndarray, where: str) -> np.ndarray:
 
 
 def frame_intrinsics(values: dict, photo: Path, where: str) -> Intrinsics:
-    """Intrinsics of one frame; `values` are the file's, overridden by the frame's."""
+    """Read one frame's intrinsics; `values` are the file's, overridden by the frame's."""
     width, height = _number(values, "w", where), _number(values, "h", where)
     if width is None or height is None:
         width, height = photo_size(photo)
@@ -106,7 +106,7 @@ def frame_intrinsics(values: dict, photo: Path, where: str) -> Intrinsics:
         raise SceneError(f'{where}: no focal length. hint: the file needs "fl_x" or "camera_angle_x"')
     cx, cy = _number(values, "cx", where), _number(values, "cy", where)
     coeffs = {name: _number(values, name, where) or 0.0 for name in _COEFFS}
-    fisheye = "OPENCV_FISHEYE" if values.get("is_fisheye") else "OPENCV"  # instant-ngp files name no model
+    fisheye = "OPENCV_FISHEYE" if values.get("is_fisheye") else "OPENCV"  # instant-ngp files have no model name
     model = str(values.get("camera_model") or fisheye)
     try:
         check_camera_model(model)
@@ -150,7 +150,7 @@ def _mask_path(root: Path, frame: dict, where: str) -> Path | None:
 
 
 def _points(root: Path, data: dict) -> np.ndarray | None:
-    """[N, 3] points of the point cloud that the file names; it is optional, so an absent one is no error."""
+    """Read the points [N, 3] of the point cloud that the file names; it is optional, so a missing one is no error."""
     listed = data.get("ply_file_path")
     if not isinstance(listed, str) or not (root / listed).is_file():
         return None

@@ -17,17 +17,17 @@ from lift3d_cli.scene.pose_formats import PoseFileError, check_names, read_lift3
 FORMAT = "lift3d-path"
 VERSION = 1
 DEFAULT_FPS = 24.0
-# A pose takes about 700 bytes; the limit keeps a mistaken file (a video, a mesh) from filling the memory.
+# A pose takes about 700 bytes; the limit keeps a file given by mistake (a video, a mesh) from filling the memory.
 _MAX_BYTES = 256 * 1024**2
 
 
 @dataclass(frozen=True)
 class CameraPath:
-    """Target cameras in the order to render them.
+    """Target cameras, in rendering order.
 
     Args:
         cameras: at least one.
-        names: one per camera, unique, usable as a relative file name without its ending.
+        names: one per camera, unique, usable as a relative file name without a suffix.
         fps: frames per second of a video of the path.
     """
 
@@ -42,16 +42,16 @@ class CameraPath:
 def write_path(
     file: Path, cameras: Sequence[Camera], fps: float = DEFAULT_FPS, names: Sequence[str] | None = None
 ) -> Path:
-    """Write cameras as `path.json`, whole or not at all; returns the file.
+    """Write cameras as `path.json` atomically; return the file.
 
     Args:
-        file: where to; its folder is made.
+        file: file to write; its folder is created.
         cameras: at least one, in the scene's world.
         fps: frames per second.
-        names: one per camera, or None to leave them out (readers then number the poses).
+        names: one per camera, or None to omit them (readers then number the poses).
 
     Raises:
-        SceneError: if the file cannot be written, there is nothing to write, or a name could not be read back.
+        SceneError: if the file cannot be written, there is no camera, or a name could not be read back.
     """
     if not cameras or (names is not None and len(names) != len(cameras)):
         raise SceneError(f"{file}: {len(cameras)} cameras and {0 if names is None else len(names)} names make no path")
@@ -75,10 +75,10 @@ def read_poses(file: Path, default_size: tuple[int, int] | None = None) -> Camer
 
     Args:
         file: `path.json`, a nerfstudio camera path, or a `transforms.json` (its photos need not exist).
-        default_size: (width, height) in pixels for a file that states none.
+        default_size: (width, height) in pixels for a file that gives none.
 
     Raises:
-        SceneError: naming the file, the pose and what is wrong with it.
+        SceneError: names the file, the pose and what is wrong with it.
     """
     try:
         if os.path.getsize(file) > _MAX_BYTES:
@@ -93,7 +93,7 @@ def read_poses(file: Path, default_size: tuple[int, int] | None = None) -> Camer
 
 
 def read_poses_stdin(text: str, default_size: tuple[int, int] | None = None) -> CameraPath:
-    """Read a camera path from the text of standard input: the JSON itself, or one line that is the path of a file.
+    """Read a camera path from the text of standard input: the JSON itself, or a line with the path of a file.
 
     `lift3d path` prints the path of the file that it wrote, so that it can be piped into `lift3d render --poses -`.
     """

@@ -1,4 +1,4 @@
-"""Photos: read one, undistort it, resize it. Pixels only; which photo belongs to which camera is the loaders' work."""
+"""Read, undistort and resize photos. Pixels only: which camera belongs to a photo is up to the scene readers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lift3d_cli.scene.scene import Photo, View
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _EXIF_ORIENTATION = 0x0112
-# EXIF orientations that turn the photo by a quarter, so that its width and height change places.
+# EXIF orientations that turn the photo by 90 degrees, which swaps width and height.
 _QUARTER_TURNS = (5, 6, 7, 8)
 
 
 def photo_size(path: Path, width: float | None = None, height: float | None = None) -> tuple[int, int]:
-    """Read a photo's (width, height) from its header, in the orientation that its camera was calibrated in.
+    """Read a photo's (width, height) from its header, in the orientation of its camera's calibration.
 
-    The stored orientation counts, as in COLMAP, and an EXIF rotation is ignored. Only if the EXIF rotation turns the
-    photo by a quarter, and the scene's `width` x `height` has the turned shape and not the stored one, the photo is
-    taken as turned; `read_photo` then turns the pixels.
+    That is the stored orientation, as in COLMAP; an EXIF rotation is ignored. The exception is an EXIF rotation by 90
+    degrees where the scene's `width` x `height` has the turned shape and not the stored one: then the photo counts as
+    turned, and `read_photo` turns the pixels.
 
     Raises:
         SceneError: if it is not an image.
@@ -43,7 +43,7 @@ def read_photo(view: View) -> Photo:
     """Read a view's photo as 8-bit sRGB, put transparent pixels on white, and undo the lens distortion.
 
     Raises:
-        SceneError: if the photo or its mask cannot be read, or the photo has not the size of its camera.
+        SceneError: if the photo or its mask cannot be read, or the photo's size is not its camera's.
     """
     size = (view.camera.width, view.camera.height)
     image, opaque = _read_pixels(view.image_path, size)
@@ -66,9 +66,9 @@ def read_photo(view: View) -> Photo:
 
 
 def resize_photo(photo: Photo, width: int, height: int) -> Photo:
-    """Resize to `width` x `height` pixels: each pixel is the mean of the area it covers, or bicubic if it grows.
+    """Resize to `width` x `height` pixels: each pixel is the mean of the area it covers, or bicubic when enlarging.
 
-    `valid` and `opaque` are True only where everything that went into the pixel was.
+    `valid` and `opaque` are True only where all of the pixels used are.
     """
     import cv2
 
@@ -96,7 +96,7 @@ def _read_pixels(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndar
 
     try:
         with Image.open(path) as file:
-            file.load()  # a truncated file fails here and not silently half-way down
+            file.load()  # a truncated file fails here, not silently half-way down
             photo: Image.Image = file
             if file.size != size and file.size == size[::-1] and _is_quarter_turned(file):
                 photo = ImageOps.exif_transpose(file)
@@ -106,13 +106,13 @@ def _read_pixels(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndar
 
 
 def _is_quarter_turned(image) -> bool:
-    # Asking a PNG for EXIF decodes all of it, and cameras do not write PNG.
+    # Reading EXIF from a PNG decodes all of it, and cameras do not write PNG.
     return image.format != "PNG" and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
 
 
 def _to_rgb(photo) -> tuple[np.ndarray, np.ndarray]:
-    """Any PIL image to [H, W, 3] uint8 on white, and opaque [H, W]: at least half of the pixel is covered."""
-    if photo.mode.startswith("I") or photo.mode == "F":  # gray of more than 8 bits
+    """Convert a PIL image to [H, W, 3] uint8 on white, and opaque [H, W]: at least half of the pixel is covered."""
+    if photo.mode.startswith("I") or photo.mode == "F":  # grey of more than 8 bits
         values = np.asarray(photo, dtype=np.float64)
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535 or photo.mode == "F":
             raise ValueError(f"pixels of kind {photo.mode!r} have no known range")
@@ -128,7 +128,7 @@ def _to_rgb(photo) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Read [H, W] bool at the photo's `size`: True where the mask is not 0. It may be stored in another size."""
+    """Read a mask as [H, W] bool at the photo's `size`, True where it is not 0; its file may have another size."""
     from PIL import Image
 
     try:
@@ -146,7 +146,7 @@ def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def _remap_mask(mask: np.ndarray, source_x: np.ndarray, source_y: np.ndarray) -> np.ndarray:
-    """Undistort [H, W] bool: True where all pixels that are interpolated are True."""
+    """Undistort [H, W] bool: True where all interpolated pixels are True."""
     import cv2
 
     if mask.all():

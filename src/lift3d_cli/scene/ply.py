@@ -1,4 +1,4 @@
-"""Reader of the points of a PLY file: ASCII or binary little-endian, of which only x, y, z are used."""
+"""Reader of the points of a PLY file, ASCII or binary little-endian; only x, y, z are used."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NUMPY_TYPES = {
 
 
 def read_ply_points(path: Path) -> np.ndarray:  # [N, 3]
-    """Read the vertices' positions; ones that are not finite are left out.
+    """Read the vertices' positions; those that are not finite are left out.
 
     Raises:
-        SceneError: if the file is not such a PLY, or cut off.
+        SceneError: if the file is not a PLY of this kind, or ends early.
     """
     data = path.read_bytes()
     end = data.find(b"end_header")
@@ -46,7 +46,7 @@ def read_ply_points(path: Path) -> np.ndarray:  # [N, 3]
 
 
 def _parse_header(header: str, path: Path) -> tuple[str, int, list[tuple[str, str]]]:
-    """Give back the format's name, the number of vertices and their (name, numpy type) fields."""
+    """Parse the format's name, the number of vertices and their (name, numpy type) fields."""
     kind, count, fields, element = "", -1, [], ""
     for line in header.splitlines():
         words = line.split()

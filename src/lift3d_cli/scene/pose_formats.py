@@ -1,6 +1,6 @@
-"""The three JSON layouts of a camera path, from parsed JSON to cameras. No files are opened here.
+"""The three JSON layouts of a camera path, converted from parsed JSON to cameras. No files are opened here.
 
-Each reader returns (cameras, names, fps) and raises `PoseFileError` with a message that lacks only the file's name.
+Each reader returns (cameras, names, fps) and raises `PoseFileError` with a message without the file's name.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ Parsed = tuple[tuple[Camera, ...], tuple[str, ...], float]
 Size = tuple[int, int]
 
 MAX_SIDE_PX = 16384
-# Poses printed with few digits are rotations up to rounding; `Camera` refuses what is farther off than this.
+# Poses printed with few digits are rotations up to rounding; `Camera` rejects what deviates more than this.
 _ROTATION_TOLERANCE = 1e-3
 # OpenGL cameras look along -Z with +Y up, ours along +Z with +Y down.
 _OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 class PoseFileError(SceneError):
-    """What is wrong with the content of a pose file, without the file's name."""
+    """An error in the content of a pose file; the message lacks the file's name."""
 
 
 def read_lift3d(data: dict[str, Any], version: int, default_fps: float) -> Parsed:
-    """Read our own format: OpenCV axes, everything stated per pose."""
+    """Read our own format: OpenCV axes, everything given per pose."""
     if data.get("version") != version:
         raise PoseFileError(f"has version {data.get('version')!r}, this lift3d reads {version}. hint: upgrade lift3d")
     cameras, names = [], []
@@ -69,7 +69,7 @@ def read_nerfstudio_path(data: dict[str, Any], default_size: Size | None, defaul
 def read_transforms(data: dict[str, Any], default_size: Size | None, default_fps: float) -> Parsed:
     """Read the poses of a `transforms.json` (nerfstudio, instant-ngp, Blender): OpenGL axes, lens for all or per frame.
 
-    Distortion is left out: a novel view is a pinhole picture.
+    Distortion is ignored: a novel view is a pinhole image.
     """
     cameras, names = [], []
     for index, frame in enumerate(_items(data, "frames")):
@@ -90,7 +90,7 @@ def read_transforms(data: dict[str, Any], default_size: Size | None, default_fps
 
 
 def _transforms_lens(frame: dict[str, Any], size: Size, where: str) -> tuple[float, float, float, float]:
-    """(fx, fy, cx, cy) in pixels from focal lengths or angles of view, as far as they are stated."""
+    """Return (fx, fy, cx, cy) in pixels from the focal lengths or angles of view that are given."""
     focals: list[float | None] = []
     for axis, side in zip("xy", size, strict=True):
         if f"fl_{axis}" in frame:
@@ -111,7 +111,7 @@ def _transforms_lens(frame: dict[str, Any], size: Size, where: str) -> tuple[flo
 
 
 def _items(data: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """The non-empty list of objects under `key`."""
+    """Return the non-empty list of objects under `key`."""
     items = data.get(key)
     if not isinstance(items, list):
         raise PoseFileError(f'needs a list "{key}"')
@@ -133,7 +133,7 @@ def _number(item: dict[str, Any], key: str, where: str) -> float:
 
 
 def _side(item: dict[str, Any], key: str, where: str) -> int:
-    """An image side in pixels; 640.0 is taken as 640 because instant-ngp writes sizes so."""
+    """Return an image side in pixels; 640.0 counts as 640, because instant-ngp writes sizes like this."""
     value = _number(item, key, where)
     if value < 1 or value != int(value):
         raise PoseFileError(f'{where}: "{key}" is {_short(item[key])}, needs a positive whole number of pixels')
@@ -143,7 +143,7 @@ def _side(item: dict[str, Any], key: str, where: str) -> int:
 
 
 def _matrix(item: dict[str, Any], key: str, where: str) -> np.ndarray:
-    """A camera-to-world matrix [4, 4] from nested lists or 16 (or 12) numbers, row by row."""
+    """Read a camera-to-world matrix [4, 4] from nested lists or 16 (or 12) numbers, row by row."""
     if key not in item:
         raise PoseFileError(f'{where}: lacks "{key}"')
     rows = item[key]
@@ -166,7 +166,7 @@ def _matrix(item: dict[str, Any], key: str, where: str) -> np.ndarray:
 
 
 def _camera(lens: tuple[float, float, float, float], c2w: np.ndarray, size: Size, where: str) -> Camera:
-    """A camera with an exactly rigid pose; poses rounded to a few digits are snapped to the nearest rotation."""
+    """Make a camera with an exactly rigid pose; poses rounded to a few digits are replaced by the nearest rotation."""
     fx, fy, cx, cy = lens
     rotation, position = c2w[:3, :3], c2w[:3, 3]
     error = np.abs(rotation @ rotation.T - np.eye(3)).max()
@@ -182,7 +182,7 @@ def _camera(lens: tuple[float, float, float, float], c2w: np.ndarray, size: Size
 
 
 def _stated_name(pose: dict[str, Any], index: int, where: str) -> str:
-    """The pose's name, or its number. A name becomes a file name, so it must not lead out of the folder."""
+    """Return the pose's name, or its number. A name becomes a file name, so it must not lead out of the folder."""
     if "name" not in pose:
         return _numbered(index + 1)[-1]
     name = pose["name"]
@@ -192,7 +192,7 @@ def _stated_name(pose: dict[str, Any], index: int, where: str) -> str:
 
 
 def _frame_name(frame: dict[str, Any]) -> str | None:
-    """The photo's name as the scene has it, or None where the frame names no usable one."""
+    """Return the photo's name as in the scene, or None where the frame has no usable one."""
     name = frame.get("file_path")
     if not isinstance(name, str):
         return None
@@ -212,7 +212,7 @@ def _is_safe_name(name: str) -> bool:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse names that a reader would refuse."""
+    """Reject names that a reader would reject."""
     for index, name in enumerate(names):
         _stated_name({"name": name}, index, f"pose {index}")
     _check_unique(names)

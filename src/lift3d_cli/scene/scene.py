@@ -1,4 +1,4 @@
-"""The scene: what every loader returns, whatever the format on disk. Needs no torch."""
+"""The scene that every reader returns, whatever the format on disk. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lift3d_cli.geometry.cameras import Camera
 
 @dataclass(frozen=True)
 class Distortion:
-    """How the photo on disk differs from the pinhole image of its `Camera`, which has the same K and size.
+    """Lens distortion from the pinhole image of a `Camera` to the photo on disk, of the same K and size.
 
     Args:
         model: "opencv" (coeffs k1 k2 p1 p2 [k3 k4 k5 k6]) or "opencv_fisheye" (k1 k2 k3 k4), as OpenCV defines them.
@@ -31,9 +31,9 @@ class View:
         name: the photo's path relative to the scene, with slashes; unique, and the order that views are sorted by.
         image_path: the photo.
         camera: the pinhole camera of the undistorted photo, in the photo's full size.
-        distortion: what `read_photo` has to undo, or None.
+        distortion: lens distortion, undone by `read_photo`; or None.
         mask_path: an image that is 0 where the photo must not be used, or None.
-        depth_range: (near, far) z-depth that the scene's file states for this view, or None.
+        depth_range: (near, far) z-depth that the scene's file gives for this view, or None.
     """
 
     name: str
@@ -64,11 +64,11 @@ class Scene:
     """Posed photos. Views are sorted by name.
 
     Args:
-        root: the folder.
+        root: folder of the scene.
         format: "nerfstudio", "blender", "colmap" or "llff".
         views: at least one.
-        points: [N, 3] world points on surfaces (COLMAP), or None where the format has none.
-        warnings: lines for the user, such as the number of photos that are listed but absent.
+        points: [N, 3] world surface points (COLMAP), or None where the format has none.
+        warnings: lines for the user, such as the number of photos that are listed but missing.
     """
 
     root: Path

@@ -1,6 +1,6 @@
 """Surface points from posed photos: SIFT matches between neighbours, checked against the known poses, triangulated.
 
-Only for scenes whose file has no points. Everything is deterministic: nothing is sampled at random.
+Only for scenes whose file has no points. Everything is deterministic: there is no random sampling.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from lift3d_cli.scene.distortion import corner_from_opencv_pixels
 from lift3d_cli.scene.photos import read_photo, resize_photo
 from lift3d_cli.scene.scene import View
 
-# 640 px keeps what SIFT matches over wide baselines and takes a tenth of the time of a full photo.
+# 640 px keeps what SIFT matches over wide baselines, and takes a tenth of the time of a full photo.
 _LONG_SIDE_PX = 640
 _MAX_FEATURES = 2000
 _NEIGHBOURS = 4
-# More views than this are thinned out evenly: the depth range is known long before.
+# More views than this are thinned out evenly: the depth range needs far fewer.
 _MAX_VIEWS = 120
-# Lowe's ratio, and how far a match may be from its epipolar line and from its point's reprojection, in small pixels.
+# Lowe's ratio, and the largest distance of a match from its epipolar line and from its point's reprojection, in pixels
+# of the shrunk photo.
 _RATIO = 0.8
 _MAX_EPIPOLAR_PX = 2.0
 _MAX_REPROJECTION_PX = 1.5
-# Rays that meet at less than this give a depth with an error of tens of percent.
+# Rays that meet at a smaller angle give a depth with an error of tens of percent.
 _MIN_ANGLE_DEG = 1.0
 
 
 @dataclass(frozen=True)
-class Features:
-    """SIFT of one shrunk photo: `uv` [M, 2] pixels of `P`'s image, unit `descriptors` [M, 128], `P` [3, 4] K w2c."""
+class SiftFeatures:
+    """SIFT features of one shrunk photo: `uv` [M, 2] pixels, unit `descriptors` [M, 128], `P` [3, 4] K w2c."""
 
     uv: np.ndarray
     descriptors: np.ndarray
@@ -39,10 +40,10 @@ class Features:
 
 
 def triangulate_views(views: Sequence[View]) -> np.ndarray:  # [N, 3] world
-    """Triangulate points on the surfaces that neighbouring photos both show.
+    """Triangulate surface points that neighbouring photos both show.
 
     Returns:
-        Points in a fixed order, the ones seen by most photos first; [0, 3] if the photos share nothing.
+        Points in a fixed order, those seen by most photos first; [0, 3] if the photos have nothing in common.
 
     Raises:
         SceneError: if a photo cannot be read.
@@ -62,7 +63,7 @@ def triangulate_views(views: Sequence[View]) -> np.ndarray:  # [N, 3] world
     return _triangulate(tracks, P, uv, centres)
 
 
-def detect_features(view: View) -> Features:
+def detect_features(view: View) -> SiftFeatures:
     """Find SIFT keypoints in a view's photo, undistorted and shrunk, where it is valid and opaque."""
     import cv2
 
@@ -75,24 +76,24 @@ def detect_features(view: View) -> Features:
     keypoints, descriptors = cv2.SIFT_create(nfeatures=_MAX_FEATURES).detectAndCompute(gray, mask)
     P = camera.K @ camera.w2c[:3]
     if descriptors is None or not len(keypoints):
-        return Features(np.zeros((0, 2)), np.zeros((0, 128), np.float32), P, camera.position)
+        return SiftFeatures(np.zeros((0, 2)), np.zeros((0, 128), np.float32), P, camera.position)
     uv = corner_from_opencv_pixels(np.array([k.pt for k in keypoints], dtype=np.float64))
-    # OpenCV finds keypoints in several threads; sorting makes their order, and so the result, always the same.
+    # OpenCV finds keypoints in several threads; sorting makes their order, and so the result, deterministic.
     order = np.lexsort(
         (descriptors[:, 0], [k.angle for k in keypoints], [k.size for k in keypoints], uv[:, 1], uv[:, 0])
     )
     root = np.sqrt(descriptors[order] / np.maximum(descriptors[order].sum(axis=1, keepdims=True), 1e-9))
-    return Features(uv[order], root.astype(np.float32), P, camera.position)
+    return SiftFeatures(uv[order], root.astype(np.float32), P, camera.position)
 
 
 def neighbour_pairs(views: Sequence[View]) -> list[tuple[int, int]]:
-    """Pairs of views that look at the same thing from places that differ enough to triangulate."""
+    """Choose pairs of views that look at the same place from positions different enough to triangulate."""
     positions = np.stack([view.camera.position for view in views])
     forwards = np.stack([view.camera.forward for view in views])
     distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
     cosines = np.clip(forwards @ forwards.T, -1, 1)
     reach = np.median(np.sort(distances, axis=1)[:, min(_NEIGHBOURS, len(views) - 1)])
-    # Turning by 30 degrees hides as much as moving by the usual distance to the 4th neighbour.
+    # A rotation by 30 degrees hides as much as a translation by the usual distance to the 4th neighbour.
     cost = distances / max(reach, 1e-12) + np.degrees(np.arccos(cosines)) / 30.0
     cost[distances <= 1e-6 * max(distances.max(), 1e-12)] = np.inf  # no baseline, and itself
     pairs = set()
@@ -103,8 +104,8 @@ def neighbour_pairs(views: Sequence[View]) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-def match_features(a: Features, b: Features) -> np.ndarray:  # [M, 2] indices of keypoints in a and b
-    """Mutual nearest neighbours that pass the ratio test both ways, whatever the poses."""
+def match_features(a: SiftFeatures, b: SiftFeatures) -> np.ndarray:  # [M, 2] indices of keypoints in a and b
+    """Find mutual nearest neighbours that pass the ratio test in both directions, regardless of the poses."""
     if min(len(a.uv), len(b.uv)) < 2:
         return np.zeros((0, 2), dtype=np.int64)
     similarity = a.descriptors @ b.descriptors.T
@@ -115,13 +116,13 @@ def match_features(a: Features, b: Features) -> np.ndarray:  # [M, 2] indices of
     return np.stack([index[mutual], best_b[mutual]], axis=1)
 
 
-def _match_along_epipolar_lines(a: Features, b: Features) -> np.ndarray:  # [M, 2]
+def _match_along_epipolar_lines(a: SiftFeatures, b: SiftFeatures) -> np.ndarray:  # [M, 2]
     pairs = match_features(a, b)
     return pairs[epipolar_distance(a.P, b.P, a.uv[pairs[:, 0]], b.uv[pairs[:, 1]]) < _MAX_EPIPOLAR_PX]
 
 
 def _nearest(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each row the most similar column, and whether it is clearly nearer than the second."""
+    """Return for each row the most similar column, and whether it is clearly nearer than the second."""
     best = similarity.argmax(axis=1)
     rows = np.arange(len(similarity))
     first = similarity[rows, best]
@@ -138,7 +139,7 @@ def epipolar_distance(
     uv_a: np.ndarray,  # [M, 2] pixels
     uv_b: np.ndarray,
 ) -> np.ndarray:  # [M] pixels
-    """The larger of the two distances between a keypoint and the epipolar line of its partner.
+    """Return the larger of the two distances between a keypoint and the epipolar line of its partner.
 
     Source: Hartley & Zisserman 2004, eq. 9.1, F = [e']x P' P+.
     """
@@ -155,7 +156,7 @@ def epipolar_distance(
 
 
 def _tracks(matches: list[tuple[int, int, np.ndarray]], counts: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Join matches that share a keypoint. Tracks with two keypoints in one photo are wrong somewhere and left out.
+    """Join matches that share a keypoint; tracks with two keypoints in one photo have an error, and are left out.
 
     Returns:
         track number, view and keypoint of each observation, sorted by track; three [M] arrays.
@@ -192,9 +193,9 @@ def _triangulate(
     uv: np.ndarray,  # [M, 2]
     centres: np.ndarray,  # [M, 3]
 ) -> np.ndarray:  # [N, 3]
-    """Linear triangulation of each track, keeping points that reproject well, in front, and from an angle."""
+    """Triangulate each track linearly; keep points that reproject well, in front, and with a large enough angle."""
     _, track, length = np.unique(track, return_inverse=True, return_counts=True)
-    # 1. Two equations per observation; dividing by the row's length makes all views count alike.
+    # 1. Two equations per observation; dividing by the row's length weighs all views equally.
     rows = uv[:, :, None] * P[:, 2:3, :] - P[:, :2, :]
     rows /= np.linalg.norm(rows[..., :3], axis=-1, keepdims=True)
     normal = np.zeros((len(length), 4, 4))
@@ -203,7 +204,7 @@ def _triangulate(
     homogeneous = np.linalg.eigh(normal)[1][..., 0]
     with np.errstate(divide="ignore", invalid="ignore"):
         xyz = homogeneous[:, :3] / homogeneous[:, 3:]
-    # 3. Check every observation of it.
+    # 3. Check every observation of the point.
     cam = np.einsum("mij,mj->mi", P[..., :3], xyz[track]) + P[..., 3]
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.linalg.norm(cam[:, :2] / cam[:, 2:] - uv, axis=1)

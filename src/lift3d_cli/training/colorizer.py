@@ -1,7 +1,7 @@
 """Train `tiny-colorizer` on a folder of photos: `python -m lift3d_cli.training.colorizer --photos PHOTOS`.
 
-A run is a folder with checkpoint and learning curves, see `loop`. The weights go to `--output` if they beat those that
-are there on the held-out photos.
+A run is a folder with checkpoint and learning curves, see `loop`. The weights are written to `--output` if they beat
+the existing ones on the held-out photos.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from lift3d_cli.config import TrainConfig
 from lift3d_cli.models.builtin.color_space import lab_from_rgb
 from lift3d_cli.models.builtin.tiny_colorizer import CHROMA_STRIDE, STRIDE, ColorizerNet, TinyColorizer, color_shares
 from lift3d_cli.training.command import command_of, learn, parse
-from lift3d_cli.training.loop import Task, set_training
-from lift3d_cli.training.photos import PhotoSet, moved, random_crop, to_tensor
+from lift3d_cli.training.loop import TrainingTask, set_training
+from lift3d_cli.training.photo_set import PhotoSet, moved, random_crop, to_tensor
 from lift3d_cli.training.publish import publish_if_better
 
 _BATCH, _CROP_PX = 8, 192
-# Part of the steps whose features are read between cells, as lifting reads them.
+# Share of the steps that sample features between cells, as lifting does.
 _MOVED_SHARE = 0.5
 
 
 def to_lab(photo: np.ndarray) -> Tensor:
-    """Lab [3, H, W] of an sRGB uint8 image [H, W, 3]."""
+    """Convert an sRGB uint8 image [H, W, 3] to Lab [3, H, W]."""
     return lab_from_rgb(to_tensor(photo))
 
 
@@ -42,17 +42,17 @@ def make_batch(photos: Sequence[np.ndarray], rng: random.Random) -> tuple[Tensor
     def factors(spread: float) -> Tensor:
         return torch.tensor([math.exp(rng.uniform(-spread, spread)) for _ in chosen])[:, None, None, None]
 
-    # Another exposure and contrast of the same things keep their colours, a little stronger or weaker.
+    # Another exposure and contrast change lightness, but colours only slightly in strength.
     light = (lab[:, :1] / 100).clamp(0, 1) ** factors(0.4) * 100
     light = ((light - 50) * factors(0.15) + 50).clamp(0, 100)
     return light.contiguous(memory_format=torch.channels_last), lab[:, 1:] * factors(0.15)
 
 
 def color_weights(photos: Sequence[np.ndarray]) -> Tensor:
-    """How much each of the grid's colours counts in the loss, [81]: more, the rarer it is in the photos; 1 on average.
+    """Return the loss weight of each of the grid's colours, [81]: larger for rarer colours, with a mean of 1.
 
-    Without it, everything that is not surely green or blue becomes brown. The form is that of Zhang et al. 2016,
-    "Colorful Image Colorization", section 2.2, with a square root: few photos make a poor estimate of what is rare.
+    Without it, everything that is not clearly green or blue becomes brown. The form is that of Zhang et al. 2016,
+    "Colorful Image Colorization", section 2.2, with a square root, as a few photos estimate rare colours poorly.
     """
     shares = [color_shares(F.avg_pool2d(to_lab(photo)[None, 1:], CHROMA_STRIDE)).mean((0, 2, 3)) for photo in photos]
     frequency = torch.stack(shares).mean(0)
@@ -61,14 +61,14 @@ def color_weights(photos: Sequence[np.ndarray]) -> Tensor:
 
 
 def loss_on(net: ColorizerNet, light: Tensor, ab: Tensor, shift_px: tuple[int, int], weights: Tensor) -> Tensor:
-    """Cross-entropy over colours weighted by `weights` [81], features being moved by `shift_px` before the decoder.
+    """Return the cross-entropy over colours weighted by `weights` [81], with features shifted by `shift_px`.
 
-    The move is what lifting does to features: it reads them between the cells.
+    The shift imitates lifting, which samples features between the cells.
     """
     features = net.encode(light)
     if shift_px != (0, 0):
         features = moved(features, (shift_px[0] / STRIDE, shift_px[1] / STRIDE))
-    margin = STRIDE  # what the move brings in from outside of the crop is not judged
+    margin = STRIDE  # the shift brings in what lies outside of the crop
     height, width = ab.shape[2] - 2 * margin, ab.shape[3] - 2 * margin
     x, y = margin + shift_px[0], margin + shift_px[1]
     truth = color_shares(F.avg_pool2d(ab[:, :, y : y + height, x : x + width], CHROMA_STRIDE))
@@ -80,7 +80,7 @@ def loss_on(net: ColorizerNet, light: Tensor, ab: Tensor, shift_px: tuple[int, i
 
 @torch.inference_mode()
 def held_out_scores(net: ColorizerNet, photos: Sequence[np.ndarray]) -> dict[str, float]:
-    """Means over pixels and photos, in Lab units: |ab - true ab| of the network and of "no colour", and chroma."""
+    """Return means over pixels in Lab units: |ab - true ab| of the network and of "no colour", and chroma."""
     net.eval()
     rows = []
     for photo in photos:
@@ -92,22 +92,24 @@ def held_out_scores(net: ColorizerNet, photos: Sequence[np.ndarray]) -> dict[str
     return {name: float(mean) for name, mean in zip(names, np.mean(rows, 0), strict=True)}
 
 
-class ColorizerTask(Task):
-    """What is trained, see `Task`.
+class ColorizerTask(TrainingTask):
+    """Training of `tiny-colorizer`; see `TrainingTask`.
 
     Args:
-        photos: uint8 [H, W, 3] to learn from.
+        photos: uint8 [H, W, 3] to train on.
         held_out: photos to score on.
-        steps: of the whole training.
+        steps: number of steps of the whole training.
     """
 
     def __init__(self, photos: Sequence[np.ndarray], held_out: Sequence[np.ndarray], steps: int) -> None:
         self.network = ColorizerNet().to(memory_format=torch.channels_last)  # a third faster on CPU
-        self._photos, self._held_out, self._steps = photos, held_out, steps
+        self._photos = photos
+        self._held_out = held_out
+        self._steps = steps
         self._weights = color_weights(photos)
 
     def loss(self, rng: random.Random, step: int) -> Tensor:
-        """Of a batch of crops, see `loss_on`; features are moved by up to half a cell."""
+        """Return the loss of a batch of crops, see `loss_on`; features are shifted by up to half a cell."""
         set_training(self.network, step, self._steps)
         light, ab = make_batch(self._photos, rng)
         half = STRIDE // 2
@@ -116,12 +118,12 @@ class ColorizerTask(Task):
         return loss_on(self.network, light, ab, shift_px, self._weights)
 
     def scores(self) -> dict[str, float]:
-        """On the held-out photos."""
+        """Return the scores on the held-out photos."""
         return held_out_scores(self.network, self._held_out)
 
 
 def train(folder: Path, config: TrainConfig, dataset: str) -> None:
-    """Train, and publish the weights if they are better than what there is; JSON lines on stdout say how it goes."""
+    """Train, and publish the weights if they beat the existing ones; print progress as JSON lines."""
     photos = PhotoSet.read(folder, dataset)
     torch.manual_seed(config.seed)
     task = ColorizerTask(photos.learned, photos.held_out[::10], config.steps)

@@ -16,16 +16,16 @@ from lift3d_cli.training import loop
 
 
 def say(facts: Mapping[str, object]) -> None:
-    """One JSON line on stdout."""
+    """Print a JSON line to stdout."""
     sys.stdout.write(json.dumps(facts) + "\n")
     sys.stdout.flush()
 
 
-def learn(config: TrainConfig, task: loop.Task) -> dict[str, float]:
-    """Train to the last step, with a JSON line on stdout for each row of the learning curves; returns the last scores.
+def learn(config: TrainConfig, task: loop.TrainingTask) -> dict[str, float]:
+    """Train to the last step, and print each row of the learning curves as a JSON line; return the last scores.
 
     Raises:
-        ModelError: if the run's checkpoint is of another training.
+        ModelError: if the run's checkpoint belongs to another training.
     """
     row: dict[str, float] = {}
     for row in loop.train(config, task):
@@ -34,13 +34,13 @@ def learn(config: TrainConfig, task: loop.Task) -> dict[str, float]:
 
 
 def command_of(config: TrainConfig, folders: str = "") -> str:
-    """Give the command line of a training, with stand-ins for local paths; `folders` are those beside the photos."""
+    """Return the command line of a training, with placeholders for local paths; `folders` are further arguments."""
     words = [f"python -m lift3d_cli.training.{config.part} --photos PHOTOS", *filter(None, [folders])]
     return " ".join([*words, settings_of(config)])
 
 
 def settings_of(config: TrainConfig) -> str:
-    """Give the part of a training's command line that its result depends on."""
+    """Return the part of a training's command line that its result depends on."""
     return f"--steps {config.steps} --learning-rate {config.learning_rate:g} --seed {config.seed}"
 
 
@@ -48,10 +48,10 @@ def parse(name: str, about: str, defaults: Mapping[str, object], **folders: str)
     """Read the command line of `python -m lift3d_cli.training.NAME`.
 
     Args:
-        name: of the module, and of the run's folder.
-        about: for its help.
-        defaults: of output, steps, learning_rate and evaluate_every.
-        folders: further arguments that must be given, with their help.
+        name: name of the module, and of the run's folder.
+        about: text for `--help`.
+        defaults: defaults of output, steps, learning_rate and evaluate_every.
+        folders: further required arguments, with their help.
 
     Returns:
         The settings, and by name `photos`, `dataset` and the further folders.

@@ -1,4 +1,4 @@
-"""Training of the inconsistency corrector, on the feature spaces of a few encoders, with the renderer as it is."""
+"""Training of the inconsistency corrector on the features of a few encoders; the renderer is fixed."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from lift3d_cli.ops.weighted_gather import WeightedGather
 from lift3d_cli.pipeline.workspace import ResizedWorkspace
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.training.corrector_data import CorrectionExample, CorrectionScenes
-from lift3d_cli.training.loop import Task
+from lift3d_cli.training.loop import TrainingTask
 
-# Photos' heights, and the strides that are learned from there: fine cells of large photos would be most of the cost.
+# Heights of the photos, and the strides trained at each: fine cells of large photos would take most of the time.
 _HEIGHTS = ((320, range(4, 1000)), (240, range(4, 1000)), (160, range(1, 9)))
 # An example of stride 1 takes ten times as long as others.
 _FINE_STRIDE, _FINE_SHARE = 1, 0.05
-# An example whose blend is worse than this was rendered from photos that do not show it.
+# An example with a larger error of the blend was rendered from photos that do not show the crop.
 _HOPELESS = 5.0
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """An example with what does not change while it is learned from.
+    """An example, with everything computed that stays the same during training.
 
     Args:
-        example: without its photos.
-        cues: [V, cues, h, w] float16 of the source cells.
-        target_cues: [cues, h, w] float16.
+        example: the example without its photos.
+        cues: [V, cues, h, w] float16 cues of the source cells.
+        target_cues: [cues, h, w] float16 cues of the target's cells.
     """
 
     example: CorrectionExample
@@ -58,11 +58,11 @@ class _Prepared:
         return cls(slim, cues.half(), cell_cues(example.image, example.grid).half())
 
     def to(self, device: torch.device) -> _Prepared:
-        """The same on another device."""
+        """Return a copy on another device."""
         return _Prepared(self.example.to(device), self.cues.to(device), self.target_cues.to(device))
 
     def blend(self, corrector: InconsistencyCorrector, rng: random.Random | None = None) -> Blend:
-        """The example as the corrector gets it; with `rng`, some photo's features may disagree with the others'."""
+        """Return the corrector's input; with `rng`, one photo's features may be disturbed."""
         example = self.example
         maps = example.maps.float()
         if rng is not None and rng.random() < 0.3:
@@ -77,7 +77,7 @@ class _Prepared:
 
 
 def disturb(maps: Tensor, rng: random.Random) -> Tensor:  # [V, C, h, w]
-    """Change the gain of one photo's features, or put a region of another's in their place."""
+    """Change the gain of one photo's features, or replace a region of them by another photo's."""
     maps, which = maps.clone(), rng.randrange(len(maps))
     if rng.random() < 0.5:
         maps[which] *= rng.uniform(0.5, 1.5)
@@ -89,12 +89,12 @@ def disturb(maps: Tensor, rng: random.Random) -> Tensor:  # [V, C, h, w]
     return maps
 
 
-class CorrectorTask(Task):
-    """See `Task`.
+class CorrectorTask(TrainingTask):
+    """Training of the inconsistency corrector; see `TrainingTask`.
 
     Args:
-        config: settings; its models are the training encoders.
-        network: the renderer to correct after; only its corrector learns.
+        config: settings; its models are the encoders to train on.
+        network: the network whose corrector is trained; the rest is fixed.
         device: where to train.
         progress: see `Progress`.
     """
@@ -129,7 +129,7 @@ class CorrectorTask(Task):
         config: TrainConfig,
         progress: Progress,
     ) -> list[_Prepared]:
-        """Examples of every scene in every size; the same ones for the same seed."""
+        """Draw examples of every scene at every height; deterministic for a seed."""
         stock: list[_Prepared] = []
         jobs = [(folder, *sizes) for folder in folders for sizes in _HEIGHTS]
         for folder, height, strides in progress(jobs, "features to learn from", len(jobs)):
@@ -141,7 +141,7 @@ class CorrectorTask(Task):
         return stock
 
     def loss(self, rng: random.Random, step: int) -> Tensor:
-        """See `Task`: error over the uncorrected error, so that no encoder or scene counts more than another."""
+        """Return the error relative to the uncorrected error, so that encoders and scenes have equal weight."""
         is_fine = self._fine and (rng.random() < _FINE_SHARE or not self._coarse)
         prepared = rng.choice(self._fine if is_fine else self._coarse).to(self._device)
         blend = prepared.blend(self.corrector, rng)
@@ -151,7 +151,7 @@ class CorrectorTask(Task):
         return self._corrected_error(blend, prepared) / (before + 0.1)
 
     def scores(self) -> Mapping[str, float]:
-        """See `Task`: relative error before and after, on scenes that nothing is learned from."""
+        """Return the relative error before and after correction, on scenes that are not trained on."""
         scores = {}
         with torch.no_grad():
             for scene, held_out in self._held_out.items():
@@ -167,14 +167,14 @@ class CorrectorTask(Task):
         return self._error(self.corrector.correct(blend), prepared)
 
     def _error(self, features: Tensor, prepared: _Prepared) -> Tensor:
-        """Mean squared error over the truth's variance, where some photo sees the ray."""
+        """Return the mean squared error relative to the truth's variance, over the rays that some photo sees."""
         truth, seen = prepared.example.truth, prepared.example.weights.coverage > 0
-        # 1e-9 guards crops of one feature.
+        # 1e-9 guards crops of constant features.
         return ((features - truth) ** 2 * seen[:, None]).mean() / (truth.var(0, correction=0).mean() + 1e-9)
 
 
 class PredictionTask(CorrectorTask):
-    """A head that regresses features, for the ablation: see `FeaturePrediction`."""
+    """Training of the feature regression head of the ablation: see `FeaturePrediction`."""
 
     def __init__(
         self, config: TrainConfig, network: Lift3DNetwork, device: torch.device, progress: Progress = no_progress

@@ -1,4 +1,4 @@
-"""What the inconsistency corrector is trained on: rendered crops of left-out photos, with features of real encoders."""
+"""Training examples of the inconsistency corrector: rendered crops of left-out photos, with encoders' features."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.workspace import Recent, ResizedWorkspace
 from lift3d_cli.training.renderer_scenes import draw_views
 
-# A crop of the target, in pixels: whole cells of strides up to 16. And how many cells of it, across, are learned from.
+# Size of a target crop in pixels, a multiple of strides up to 16; and the most cells across it that are trained on.
 _CROP_WIDTH, _CROP_HEIGHT = 160, 128
 _MAX_CELLS = 40
 
 
 @dataclass(frozen=True)
 class CorrectionExample:
-    """One encoder's features of one crop, and what Stage I and II found out about it.
+    """One encoder's features of one crop, with the results of Stage I and II for it.
 
     Args:
         encoder: name of the model.
         stride: image pixels per cell.
-        image: [3, H, W] the photo with the rendered crop in it, so that what is around the crop is there.
-        grid: of all its cells.
-        cells: [R] which of them are learned from, row by row: those in the crop.
-        truth: [R, C] what the encoder gives for the photo.
+        image: [3, H, W] the photo with the rendered crop pasted in, so that the crop has surroundings.
+        grid: grid of all its cells.
+        cells: [R] indices of the cells to train on, row by row: those in the crop.
+        truth: [R, C] the encoder's features of the photo.
         photos: V source photos [3, H_i, W_i] uint8.
-        grids: V grids of their features.
-        maps: [V, C, h, w] their features.
-        lines: of the target in the source photos.
+        grids: V grids of the source features.
+        maps: [V, C, h, w] source features.
+        lines: epipolar lines of the target in the source photos.
         t: [R, S] z-depth of the rays' samples.
-        weights: of the samples.
-        distribution: near and far, without its content.
+        weights: blending weights of the samples.
+        distribution: near and far only, without the volume.
     """
 
     encoder: str
@@ -70,7 +70,7 @@ class CorrectionExample:
         return self.grid.cell_centers().to(self.cells.device)[self.cells]
 
     def to(self, device: torch.device | str) -> CorrectionExample:
-        """The same on another device, but for its photos."""
+        """Return a copy on another device, except for its photos."""
         lines, weights = (
             type(part)(*(getattr(part, field.name).to(device) for field in fields(part)))
             for part in (self.lines, self.weights)
@@ -81,29 +81,31 @@ class CorrectionExample:
 
 
 class CorrectionScenes:
-    """Examples from one scene.
+    """Draws examples from one scene.
 
     Args:
-        photos: of the scene, in the size that is trained on.
-        renderer: without a corrector.
-        encoders: by name.
+        workspace: the scene, with photos in the size to train on.
+        renderer: renderer without a corrector.
+        encoders: encoders by name.
     """
 
-    def __init__(self, photos: ResizedWorkspace, renderer: Renderer, encoders: Mapping[str, Model]) -> None:
-        self._photos, self._renderer, self._encoders = photos, renderer, encoders
-        self._points = photos.points()
+    def __init__(self, workspace: ResizedWorkspace, renderer: Renderer, encoders: Mapping[str, Model]) -> None:
+        self._workspace = workspace
+        self._renderer = renderer
+        self._encoders = encoders
+        self._points = workspace.points()
         self._features: Recent[FeatureMap] = Recent(64 * len(encoders))
 
     @torch.no_grad()
     def draw(self, rng: random.Random) -> Iterator[CorrectionExample]:
-        """A random crop of a random photo, from random other photos: an example of each encoder."""
-        left_out, chosen, bounds = draw_views(self._photos.scene.views, self._points, rng)
+        """Draw a random crop of a random photo, rendered from random others; yield an example per encoder."""
+        left_out, chosen, bounds = draw_views(self._workspace.scene.views, self._points, rng)
         sources = self._sources(chosen)
-        camera = self._photos.camera(left_out)
-        left, top, width, height = _draw_crop(camera, rng)
+        camera = self._workspace.camera(left_out)
+        left, top, width, height = _random_rectangle(camera, rng)
         K = camera.K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
         crop = _Crop(Camera(K, camera.w2c, width, height), sources, bounds, self._renderer)
-        held = self._photos.resized(left_out, camera.width, camera.height)
+        held = self._workspace.resized(left_out, camera.width, camera.height)
         part = (slice(top, top + height), slice(left, left + width))
         counts = torch.zeros(camera.height, camera.width, dtype=torch.bool)
         counts[part] = torch.from_numpy(held.valid & held.opaque)[part]
@@ -118,7 +120,7 @@ class CorrectionScenes:
             if len(cells) < 8:
                 continue
             t, weights = crop.weigh(truth.grid.cell_centers()[cells] - torch.tensor([float(left), float(top)]))
-            # Random projections take less room, and the error's expectation is the same.
+            # Random projections take less memory, and leave the error's expectation unchanged.
             mixing = random_directions(model.spec.channels)
             yield CorrectionExample(
                 encoder=name,
@@ -137,9 +139,9 @@ class CorrectionScenes:
             )
 
     def _sources(self, chosen: Sequence[int]) -> SourceViews:
-        cameras = [self._photos.camera(i) for i in chosen]
+        cameras = [self._workspace.camera(i) for i in chosen]
         photos = [
-            self._photos.resized(i, camera.width, camera.height) for i, camera in zip(chosen, cameras, strict=True)
+            self._workspace.resized(i, camera.width, camera.height) for i, camera in zip(chosen, cameras, strict=True)
         ]
         valid = [torch.from_numpy(photo.valid) for photo in photos]
         sources = SourceViews.stack(cameras, [to_image(photo) for photo in photos], valid, "cpu")
@@ -147,28 +149,29 @@ class CorrectionScenes:
 
     def _encode(self, index: int, model: Model) -> FeatureMap:
         def make() -> FeatureMap:
-            camera = self._photos.camera(index)
-            return model.checked_encode(to_image(self._photos.resized(index, camera.width, camera.height)))
+            camera = self._workspace.camera(index)
+            return model.checked_encode(to_image(self._workspace.resized(index, camera.width, camera.height)))
 
         return self._features.get((model.spec.name, index), make)
 
 
 class _Crop:
-    """A crop of a target, seen by the renderer."""
+    """A crop of a target view to render."""
 
     def __init__(self, target: Camera, sources: SourceViews, bounds: tuple[float, float], renderer: Renderer) -> None:
-        self._target, self._renderer = target, renderer
+        self._target = target
+        self._renderer = renderer
         self._lines = EpipolarLines.between(target, sources.cameras)
         self._distribution = renderer.proposal(target, sources, bounds, renderer.memory_bytes)
         self._sources = renderer.blending.with_surface(sources, self._lines, self._distribution)
 
     def weigh(self, rays: Tensor) -> tuple[Tensor, BlendingWeights]:
-        """Sample rays [R, 2] and weigh the samples: z-depth [R, S] and weights."""
+        """Sample rays [R, 2] and weigh the samples; return z-depth [R, S] and weights."""
         t = sample_depths(self._distribution, rays, self._renderer.num_samples)
         return t, self._renderer.blending(self._sources, self._lines, rays, t, self._distribution)
 
     def color(self) -> Tensor:  # [3, h, w]
-        """The rendered picture."""
+        """Render the crop's colours."""
         gather, rows = WeightedGather(self._sources.images), []
         for rays in pixel_centers(self._target.width, self._target.height).split(1024):
             _, weights = self.weigh(rays)
@@ -176,12 +179,12 @@ class _Crop:
         return torch.cat(rows).T.reshape(3, self._target.height, self._target.width).clamp(0, 1)
 
     def outline(self) -> DepthDistribution:
-        """Near and far of the distribution, without its content."""
+        """Return the distribution's near and far, without the volume."""
         return replace(self._distribution, probability=self._distribution.probability[:, :1, :1].clone(), latent=None)
 
 
-def _draw_crop(camera: Camera, rng: random.Random) -> tuple[int, int, int, int]:
-    """Left, top, width and height in pixels."""
+def _random_rectangle(camera: Camera, rng: random.Random) -> tuple[int, int, int, int]:
+    """Draw left, top, width and height of a crop, in pixels."""
     width, height = min(_CROP_WIDTH, camera.width), min(_CROP_HEIGHT, camera.height)
     left = rng.randrange((camera.width - width) // 16 + 1) * 16
     top = rng.randrange((camera.height - height) // 16 + 1) * 16
@@ -189,7 +192,7 @@ def _draw_crop(camera: Camera, rng: random.Random) -> tuple[int, int, int, int]:
 
 
 def _choose_cells(grid: FeatureGrid, counts: Tensor, rng: random.Random) -> Tensor:
-    """A random window of the cells whose centre pixel counts."""
+    """Choose a random window of the cells whose centre pixel has ground truth."""
     u, v = grid.cell_centers().long().unbind(1)
     height, width = counts.shape
     is_inside = (u >= 0) & (v >= 0) & (u < width) & (v < height)

@@ -1,7 +1,7 @@
 """Make the folder that a bare GPU machine trains from: `make gpu-kit`.
 
-It has the package, its GPU tests, the scenes, packed, and `run.sh`, which does all there is to do on its own. What is
-trained is what `lift3d train` trains, with the options that `run.sh` gives it.
+It has the package, its GPU tests, the packed scenes, and `run.sh`, which runs everything without supervision. It trains
+what `lift3d train` trains, with the options that `run.sh` passes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ DEVELOPMENT = (
     "fox", "fountain_p11", "kitchen", "desk_monitors", "rail_a", "south_building", "dorm_room", "monstree",
     "kumamon_plush",
 )  # fmt: skip
-"""Scenes of the development evaluation, which nothing is ever learned from."""
-# Longer sides in pixels, and qualities of JPEG; the development photos are enough for `lift3d eval --height 320`.
+"""Scenes of the development evaluation, which are never trained on."""
+# Longer sides in pixels, and JPEG qualities; the development photos suffice for `lift3d eval --height 320`.
 _EVAL_SIZE, _EVAL_QUALITY, _LEFT_OUT = 576, 82, 8
 _TRAIN_SIZE, _TRAIN_QUALITY, _TRAIN_PHOTOS = 640, 72, 32
 _TEXTURES = 100
@@ -33,14 +33,14 @@ _NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.pyc", "_weights")
 def make_kit(
     out: Path, scenes: Path, photos: Path, max_photos: int = _TRAIN_PHOTOS, state: Path | None = None
 ) -> dict[str, int]:
-    """Write the kit; returns its bytes by part.
+    """Write the kit; return the bytes of each part.
 
     Args:
-        out: made anew.
-        scenes: a folder of scenes; those named in `DEVELOPMENT` are to evaluate on, the others to train on.
-        photos: for the textures of procedural scenes.
-        max_photos: of a training scene.
-        state: a run's checkpoint to go on from, or None to begin with the shipped weights.
+        out: folder of the kit, made anew.
+        scenes: a folder of scenes; those named in `DEVELOPMENT` are for evaluation, the others for training.
+        photos: photos for the textures of procedural scenes.
+        max_photos: the most photos of a training scene.
+        state: a run's checkpoint to resume from, or None to start from the shipped weights.
 
     Raises:
         SceneError: if there are no scenes or photos, or the kit is too large.
@@ -63,7 +63,7 @@ def make_kit(
         shutil.copy(state, out / "state.safetensors")
     for folder in folders:
         if folder.name in DEVELOPMENT:
-            # All photos, so that the same ones are left out as from the scene itself.
+            # All photos, so that `lift3d eval` leaves out the same ones as from the scene itself.
             pack_scene(folder, out / "dev" / folder.name, _EVAL_SIZE, _EVAL_QUALITY, left_out=_LEFT_OUT)
         else:
             pack_scene(folder, out / "train" / folder.name, _TRAIN_SIZE, _TRAIN_QUALITY, max_photos)
@@ -81,7 +81,7 @@ def _bytes(path: Path) -> int:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Parse the command line and make the kit."""
     parser = argparse.ArgumentParser(prog="python -m lift3d_cli.training.gpu_kit", description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--scenes", type=Path, required=True)

@@ -102,9 +102,9 @@ measured training_speed || step "training speed" 60 "$PYTHON" benchmarks/trainin
   --rounds "${ROUNDS:-20}" --json > "$WORK/speed.json"
 [ -s "$WORK/speed.json" ] && figure training_speed "$WORK/speed.json"
 SIZE=${SIZE:-756}
-measured stages || step "stages of a frame" 90 "$PYTHON" benchmarks/stages.py --device "$DEVICE" --height "$SIZE" --views 10 --rounds 5 --json \
-  > "$WORK/stages.json"
-[ -s "$WORK/stages.json" ] && figure stages "$WORK/stages.json"
+measured frame_steps || step "steps of a frame" 90 "$PYTHON" benchmarks/frame_steps.py --device "$DEVICE" --height "$SIZE" --views 10 --rounds 5 --json \
+  > "$WORK/frame_steps.json"
+[ -s "$WORK/frame_steps.json" ] && figure frame_steps "$WORK/frame_steps.json"
 
 # (e)
 step sheet 60 "$PYTHON" -m lift3d_cli.training.gpu_results sheet "$WORK/pictures" "$OUT/sheet.jpg"

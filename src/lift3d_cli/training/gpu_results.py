@@ -1,4 +1,4 @@
-"""What `run.sh` of the GPU kit makes of its results: `python -m lift3d_cli.training.gpu_results COMMAND ...`."""
+"""Processing of results for the GPU kit's `run.sh`: `python -m lift3d_cli.training.gpu_results COMMAND ...`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import safetensors
 import safetensors.torch
 from PIL import Image
 
-# A scene's row in the sheet: photo, render and depth of its last left-out photo.
+# One row per scene: photo, render and depth of its last left-out photo.
 _ROW_HEIGHT, _QUALITY = 240, 85
 
 
 def figure(figures: str, name: str, file: str) -> None:
-    """Put what a JSON file says into the figures under a name."""
+    """Add the contents of a JSON file to the figures, under a name."""
     path = Path(figures)
     found = json.loads(path.read_text()) if path.exists() else {}
     found[name] = json.loads(Path(file).read_text())
@@ -25,15 +25,15 @@ def figure(figures: str, name: str, file: str) -> None:
 
 
 def weights(checkpoint: str, file: str) -> None:
-    """Write the averaged weights of a training that is not over."""
+    """Write the averaged weights of an unfinished training."""
     tensors = safetensors.torch.load_file(checkpoint)
-    prefixes = ("network.", "average.")  # the average, where there is one, counts
+    prefixes = ("network.", "average.")  # the average takes precedence
     named = {n.removeprefix(p): t.half() for p in prefixes for n, t in tensors.items() if n.startswith(p)}
     safetensors.torch.save_file(named, file)
 
 
 def total(checkpoint: str, minutes: str, planned: str) -> None:
-    """Print the minutes of the whole schedule: as planned, or as many more as this call is for."""
+    """Print the minutes of the whole schedule: as planned, or extended by the minutes of this call."""
     seconds = 0.0
     if Path(checkpoint).exists():
         with safetensors.safe_open(checkpoint, "pt") as file:
@@ -42,7 +42,7 @@ def total(checkpoint: str, minutes: str, planned: str) -> None:
 
 
 def sheet(folder: str, file: str) -> None:
-    """Put the last picture of each scene below the others'."""
+    """Stack the last picture of each scene in one image."""
     rows = []
     for scene in sorted(path for path in Path(folder).iterdir() if path.is_dir()) or [Path(folder)]:
         pictures = sorted(scene.rglob("*.png"))

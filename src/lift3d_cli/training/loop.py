@@ -1,8 +1,8 @@
-"""The loop that all trainings share: steps, checkpoints, held-out scores, learning curves.
+"""The training loop that all networks share: steps, checkpoints, held-out scores, learning curves.
 
-A run is a folder: `checkpoint.safetensors` (network, optimizer and step), `curves.csv` and `curves.png`. Whatever is
-random in a step depends on the seed and the step's number only, so an interrupted run that is resumed is the same run;
-not where a task trains in batches, or the schedule goes by the clock: then it is the rest of the same schedule.
+A run is a folder: `checkpoint.safetensors` (network, optimizer and step), `curves.csv` and `curves.png`. The random
+numbers of a step depend only on the seed and the step's number, so a run that is interrupted and resumed is the same
+run. The exceptions are batched tasks and schedules in minutes: they continue the schedule with other examples.
 """
 
 from __future__ import annotations
@@ -31,45 +31,45 @@ from lift3d_cli.machine.parallel import mapped
 from lift3d_cli.machine.progress import Progress, no_progress
 
 _WARM_UP_STEPS = 100
-# Of the progress bar, where the schedule goes by time.
+# Parts of the progress bar where the schedule is in minutes.
 _PARTS_OF_TIME = 1000
-# Scored and shipped is the average of the weights over the last 500 steps or so: single steps go astray on one example.
+# Scores and shipped weights use the average over about the last 500 steps: single steps overfit to one example.
 _AVERAGE_DECAY = 0.998
 _SAVE_EVERY_S = 120
-# Of malloc.h.
+# From malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 CHECKPOINT, CURVES = "checkpoint.safetensors", "curves.csv"
 FROZEN_FROM = 0.5
-"""Part of a training from which on BatchNorm is frozen, see `set_training`."""
+"""Share of a training after which BatchNorm is frozen, see `set_training`."""
 
 
-class Task(ABC):
-    """What is trained, on what, and how well it does."""
+class TrainingTask(ABC):
+    """A network to train, with its loss and held-out scores."""
 
     network: nn.Module
-    """All of it; what does not learn has no gradient."""
+    """The whole network; parameters that are not trained require no gradient."""
     is_batched = False
-    """True where a loss is of many examples side by side, so that a step takes one loss."""
+    """True where a loss covers a batch of examples, so that each step takes one loss."""
 
     @abstractmethod
     def loss(self, rng: random.Random, step: int) -> Tensor:
-        """Of one random example; it depends on the arguments alone. NaN passes the example over.
+        """Return the loss of one random example, which depends only on the arguments; NaN skips the example.
 
-        With several examples a step it runs in threads: what is random then comes of `rng`, not of torch's generator.
+        With several examples per step it runs in threads; then random numbers must come from `rng`, not from torch.
         """
 
     @abstractmethod
     def scores(self) -> Mapping[str, float]:
-        """On what is held out."""
+        """Return scores on held-out data."""
 
     def close(self) -> None:  # noqa: B027
-        """End what works beside it."""
+        """Stop background threads and processes."""
 
 
 def set_training(network: nn.Module, step: int, steps: int) -> None:
-    """Let a network train; from the middle of `steps` on, with BatchNorm as it is in use.
+    """Set a network to training mode, with BatchNorm frozen from the middle of `steps` on.
 
-    Statistics of one batch are not those of all.
+    The statistics of one batch are not those of the whole data set.
     """
     network.train()
     if step >= FROZEN_FROM * steps:
@@ -79,10 +79,10 @@ def set_training(network: nn.Module, step: int, steps: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, where its C library can be told so.
+    """Make this process keep the memory that it frees, if its C library (glibc) can.
 
-    Each step makes and frees the same large tensors. By default the kernel takes their pages back and hands out new,
-    cleared ones each time, for which a training on a CPU spends a tenth of its time.
+    Each step allocates and frees the same large tensors. By default the kernel takes their pages back and hands out
+    new, zeroed ones each time, which takes a tenth of the time of a training on a CPU.
     """
     with suppress(OSError, AttributeError):  # only glibc has it
         mallopt = ctypes.CDLL(None).mallopt
@@ -90,17 +90,20 @@ def keep_freed_memory() -> None:
             mallopt(parameter, 2**30)
 
 
-class Run:
-    """The state of a training.
+class TrainingRun:
+    """The state of a training: step, time, optimizer and averaged weights.
 
     Args:
         config: settings.
-        task: what is trained.
+        task: the training task.
     """
 
-    def __init__(self, config: TrainConfig, task: Task) -> None:
-        self.config, self.task, self.step = config, task, 0
-        self._seconds, self._started = 0.0, time.monotonic()
+    def __init__(self, config: TrainConfig, task: TrainingTask) -> None:
+        self.config = config
+        self.task = task
+        self.step = 0
+        self._seconds = 0.0
+        self._started = time.monotonic()
         self._parameters = {n: p for n, p in task.network.named_parameters() if p.requires_grad}
         self._average = {name: p.detach().clone() for name, p in self._parameters.items()}
         self._optimizer = torch.optim.AdamW(self._parameters.values(), config.learning_rate, weight_decay=1e-4)
@@ -109,17 +112,17 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Since the training began, without the time between an interruption and its resumption."""
+        """Seconds since the training began, without the time between an interruption and its resumption."""
         return self._seconds + time.monotonic() - self._started
 
     @property
     def done(self) -> float:
-        """How much of the schedule is over, 0 to 1: by the clock, if it is in minutes."""
+        """Share of the schedule that is over, 0 to 1: by the clock, if it is in minutes."""
         part = self.seconds / (60 * self.config.minutes) if self.config.minutes else self.step / self.config.steps
         return min(1.0, part)
 
     def advance(self) -> float:
-        """One step; returns the loss, NaN where a step was passed over because its loss was not finite."""
+        """Do one step; return the loss, or NaN where no example had a finite one."""
         rate = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
         rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.done))
         for group in self._optimizer.param_groups:
@@ -133,13 +136,13 @@ class Run:
             parameter.grad = torch.stack(of_examples).mean(0)
         torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
         self._optimizer.step()
-        share = max(1 - _AVERAGE_DECAY, 10 / (self.step + 10))  # over a tenth of a short run, not to lag behind
+        share = max(1 - _AVERAGE_DECAY, 10 / (self.step + 10))  # at most the last tenth of a short run
         for name, parameter in self._parameters.items():
             self._average[name].lerp_(parameter.detach(), share)
         return statistics.fmean(loss for loss in losses if math.isfinite(loss))
 
     def _examples(self) -> Iterator[tuple[float, Sequence[Tensor] | None]]:
-        """Loss and gradients of each of the step's examples; on a CPU, side by side on its cores."""
+        """Compute loss and gradients of each of the step's examples; on a CPU, in parallel on its cores."""
         examples = range(1 if self.task.is_batched else self.config.batch)
         if len(examples) == 1:
             return map(self._gradients, examples)
@@ -157,7 +160,7 @@ class Run:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Let the network have its average weights for a while."""
+        """Give the network its average weights inside the `with` block."""
         self._swap()
         try:
             yield
@@ -165,7 +168,7 @@ class Run:
             self._swap()
 
     def finish(self) -> None:
-        """Give the network its average weights for good."""
+        """Give the network its average weights permanently."""
         self._swap()
 
     def _swap(self) -> None:
@@ -173,7 +176,7 @@ class Run:
             parameter.data, self._average[name] = self._average[name], parameter.data
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint atomically."""
         tensors = {f"network.{name}": t for name, t in self.task.network.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self._average.items()}
         for name, parameter in self._parameters.items():
@@ -188,7 +191,8 @@ class Run:
         try:
             with safetensors.safe_open(path, "pt") as file:
                 facts = file.metadata()
-                self.step, self._seconds = int(facts["step"]), float(facts.get("seconds", 0))
+                self.step = int(facts["step"])
+                self._seconds = float(facts.get("seconds", 0))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             prefix = "network."
             state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
@@ -196,7 +200,7 @@ class Run:
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
             raise ModelError(f"{path}: not a checkpoint of this training. hint: another --run") from e
         for name, parameter in self._parameters.items():
-            # A checkpoint from before there was an average has none.
+            # Checkpoints of earlier versions have no average.
             self._average[name] = tensors.get(f"average.{name}", parameter.detach()).to(parameter.device).clone()
             keys = ("step", "exp_avg", "exp_avg_sq")
             state = {key: tensors.get(f"optimizer.{key}.{name}") for key in keys}
@@ -205,16 +209,16 @@ class Run:
                 self._optimizer.state[parameter] = {"step": state["step"], **moments}
 
 
-def train(config: TrainConfig, task: Task, progress: Progress = no_progress) -> Iterable[dict[str, float]]:
-    """Train to the last step; yields a row of the learning curves at each evaluation.
+def train(config: TrainConfig, task: TrainingTask, progress: Progress = no_progress) -> Iterable[dict[str, float]]:
+    """Train to the last step; yield a row of the learning curves at each evaluation.
 
-    In the end the network has the average of its last weights.
+    Finally the network has its average weights.
 
     Raises:
-        ModelError: if the run's checkpoint is of another training.
+        ModelError: if the run's checkpoint belongs to another training.
     """
     keep_freed_memory()
-    run = Run(config, task)
+    run = TrainingRun(config, task)
     losses, saved = [], run.seconds
     end = run.seconds + 60 * (config.stop_after or math.inf)
     parts = _PARTS_OF_TIME if config.minutes else config.steps
@@ -235,8 +239,8 @@ def train(config: TrainConfig, task: Task, progress: Progress = no_progress) -> 
     run.finish()
 
 
-def _evaluated(run: Run, losses: Sequence[float]) -> dict[str, float]:
-    """A row of the learning curves, which are written with it."""
+def _evaluated(run: TrainingRun, losses: Sequence[float]) -> dict[str, float]:
+    """Evaluate the network; return a row of the learning curves, which is also written to their file."""
     finite = [loss for loss in losses if math.isfinite(loss)]
     row = {"step": run.step, "minutes": run.seconds / 60, "loss": sum(finite) / max(len(finite), 1)}
     with run.averaged():
@@ -251,7 +255,7 @@ def scores_of(row: Mapping[str, float]) -> dict[str, float]:
 
 
 def append_curves(path: Path, row: Mapping[str, float]) -> None:
-    """Add a row to `curves.csv`, and draw `curves.png` beside it again if matplotlib is there."""
+    """Add a row to `curves.csv`, and redraw `curves.png` beside it if matplotlib is installed."""
     rows = [r for r in read_curves(path) if r["step"] < row["step"]] if path.exists() else []
     rows.append({key: round(float(value), 5) for key, value in row.items()})
     text = io.StringIO()
@@ -266,13 +270,13 @@ def append_curves(path: Path, row: Mapping[str, float]) -> None:
 
 
 def read_curves(path: Path) -> list[dict[str, float]]:
-    """The rows of `curves.csv`."""
+    """Read the rows of `curves.csv`."""
     with path.open(newline="") as file:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
-    """One panel per column over the steps, as a PNG.
+    """Plot each column over the steps in a panel of its own, as a PNG.
 
     Raises:
         ImportError: without matplotlib.

@@ -1,7 +1,7 @@
-"""Copy scenes as small ones that load at once: `python -m lift3d_cli.training.pack OUT SCENE...`.
+"""Copy scenes into a compact form that loads at once: `python -m lift3d_cli.training.pack OUT SCENE...`.
 
-Each becomes an ordinary scene, a `transforms.json` with JPEG photos, undistorted and shrunk, and the points on its
-surfaces, which would take minutes to triangulate on a machine with nothing but a GPU to its name.
+Each copy is an ordinary scene: a `transforms.json` with JPEG photos, undistorted and shrunk, and the surface points,
+which would take minutes to triangulate on a machine with a GPU and few cores.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.photos import resize_photo
 from lift3d_cli.training.command import say
 
-# More points change neither near and far nor the choice of sources.
+# More points change neither the depth range nor the choice of sources.
 _MAX_POINTS = 4000
 
 
 def pack_scene(folder: Path, out: Path, max_size: int, quality: int, max_photos: int = 0, left_out: int = 0) -> int:
-    """Write a scene's copy to the folder `out`; returns its bytes.
+    """Write a scene's copy to the folder `out`; return its bytes.
 
     Args:
-        folder: the scene.
-        out: becomes `out/transforms.json`, `out/images/*.jpg` and so on.
-        max_size: of the photos' longer side, in pixels.
-        quality: of JPEG.
-        max_photos: 0 for all; else half of them spread over the scene, half side by side from its middle.
-        left_out: points come from all photos but every so manyth from the first, as `lift3d eval` leaves them out; 0
-            for all.
+        folder: folder of the scene.
+        out: gets `transforms.json`, `images/*.jpg` and so on.
+        max_size: longer side of the photos, in pixels.
+        quality: JPEG quality.
+        max_photos: 0 for all; else half of them spread over the scene, half adjacent ones from its middle.
+        left_out: points are triangulated without every n-th photo, from the first, as `lift3d eval` leaves them out; 0
+                uses all photos.
 
     Raises:
-        SceneError: if it cannot be read.
+        SceneError: if the scene cannot be read.
     """
     photos = Workspace(load_scene(folder), None)
     views = photos.scene.views
@@ -55,7 +55,7 @@ def pack_scene(folder: Path, out: Path, max_size: int, quality: int, max_photos:
         c2w[:3, :3] = c2w[:3, :3] @ OPENCV_FROM_OPENGL
         lens = {"fl_x": camera.K[0, 0], "fl_y": camera.K[1, 1], "cx": camera.K[0, 2], "cy": camera.K[1, 2]}
         frame = {"file_path": f"images/{name}.jpg", "w": width, "h": height, **lens, "transform_matrix": c2w.tolist()}
-        # A transparent background is white from now on, as the renderer sees it.
+        # A transparent background becomes white, as the renderer sees it.
         if not photo.valid.all():
             (out / "masks").mkdir(exist_ok=True)
             Image.fromarray(photo.valid).save(out / "masks" / f"{name}.png")
@@ -68,7 +68,7 @@ def pack_scene(folder: Path, out: Path, max_size: int, quality: int, max_photos:
 
 
 def chosen_photos(number: int, most: int) -> Sequence[int]:
-    """Which of a scene's photos to keep: neighbours, so that sources are near, and others, to show all of it."""
+    """Choose which photos to keep: adjacent ones, so that sources are near, and others, to cover the scene."""
     if not most or number <= most:
         return range(number)
     half = most // 2
@@ -86,7 +86,7 @@ def _ply(points: np.ndarray) -> bytes:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Parse the command line and pack the scenes."""
     parser = argparse.ArgumentParser(prog="python -m lift3d_cli.training.pack", description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("scenes", type=Path, nargs="+")

@@ -34,15 +34,15 @@ _FOUND_EVERY = 2
 
 
 class ProceduralScenes:
-    """Random scenes with exact depth, without end: a stock of them is used again and again while it moves on.
+    """An endless sequence of random scenes with exact depth, used many times each from a stock that moves along it.
 
     Args:
-        seed: of all scenes.
-        textures: photos [3, h, w] to cut some of the textures from.
-        size: of the crops.
-        device: where the photos stay.
-        stock: scenes that are drawn from at a time.
-        uses: examples drawn per new scene.
+        seed: seed of all scenes.
+        textures: photos [3, h, w] that some textures are cut from.
+        size: size of the crops.
+        device: device that stores the photos.
+        stock: number of scenes to draw from at a time.
+        uses: number of examples drawn per new scene.
         proposal: finds the photos' surfaces of some scenes, or None.
     """
 
@@ -59,20 +59,24 @@ class ProceduralScenes:
         proposal: Proposal | None = None,
     ) -> None:
         self._proposal = proposal
-        self._seed, self._textures, self._size, self._device = seed, textures, size, device
-        self._stock, self._uses = stock, uses
-        # Scenes come in blocks that share textures: the first ones of a block, and how the next ones are made.
+        self._seed = seed
+        self._textures = textures
+        self._size = size
+        self._device = device
+        self._stock = stock
+        self._uses = uses
+        # Scenes come in blocks that share textures: the scenes of a block made so far, and the iterator of the others.
         self._blocks: Recent[tuple[list[list[StoredPhoto]], Iterator[dict[str, Tensor]]]] = Recent(
             stock // _BLOCK_SCENES + 2
         )
         self._making = Lock()
 
     def draw(self, rng: random.Random, drawn: int = 0) -> Draw:
-        """A random example, with random sources and depth margins.
+        """Draw an example with random sources and depth margins.
 
         Args:
-            rng: random numbers; the example depends on them and on the next argument alone.
-            drawn: how many examples were drawn before.
+            rng: random numbers; the example depends only on them and on `drawn`.
+            drawn: number of examples drawn before.
         """
         with self._making:
             photos = self._scene(drawn // self._uses + rng.randrange(self._stock))
@@ -80,7 +84,7 @@ class ProceduralScenes:
 
     def _scene(self, number: int) -> list[StoredPhoto]:
         block, place = divmod(number, _BLOCK_SCENES)
-        made, rest = self._blocks.get(block, lambda: ([], _block(self._seed, block, self.spec, self._textures)))
+        made, rest = self._blocks.get(block, lambda: ([], _scene_block(self._seed, block, self.spec, self._textures)))
         while len(made) <= place:
             photos = [photo.to(self._device) for photo in stored_photos(next(rest))]
             is_found = self._proposal is not None and len(made) % _FOUND_EVERY == 0
@@ -89,9 +93,9 @@ class ProceduralScenes:
 
 
 class ProceduralWorkers:
-    """`ProceduralScenes` by processes of their own, for where the training itself leaves the cores free.
+    """`ProceduralScenes` made by other processes, for trainings that leave the cores free.
 
-    Which scenes there are at a step depends on how fast they are made.
+    Which scenes exist at a training step depends on how fast they are made.
     """
 
     spec = StreamSpec(num_views=9, width=320, height=240, num_textures=32)
@@ -108,20 +112,22 @@ class ProceduralWorkers:
         proposal: Proposal | None = None,
     ) -> None:
         self._proposal = proposal
-        self._size, self._device = size, device
+        self._size = size
+        self._device = device
         self._scenes: deque[list[StoredPhoto]] = deque(maxlen=stock)
         self._collecting = Lock()
         self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _stay_behind)
         kept = [(255 * texture).round().to(torch.uint8).numpy() for texture in textures]
         jobs = ((seed, block, spec or self.spec, kept) for block in itertools.count())
-        self._jobs, self._pending = jobs, {self._pool.submit(_make_block, *next(jobs)) for _ in range(workers)}
+        self._jobs = jobs
+        self._pending = {self._pool.submit(_make_block, *next(jobs)) for _ in range(workers)}
 
     def __len__(self) -> int:
-        """Scenes that there are to draw from now."""
+        """Count the scenes to draw from, after collecting finished ones."""
         with self._collecting:
             for job in [job for job in self._pending if job.done()]:
                 self._pending.discard(job)
-                # A process that died takes its scenes along, and no training: the others' are there.
+                # A process that died loses its scenes, but does not end the training.
                 with suppress(BrokenExecutor):
                     made = [stored_photos({k: torch.from_numpy(x) for k, x in scene.items()}) for scene in job.result()]
                     for number, scene in enumerate(made):
@@ -132,7 +138,7 @@ class ProceduralWorkers:
             return len(self._scenes)
 
     def draw(self, rng: random.Random) -> Draw:
-        """A random example of the scenes that there are."""
+        """Draw an example from the scenes made so far."""
         return draw_procedural(self._scenes[rng.randrange(len(self._scenes))], self._size, rng)
 
     def close(self) -> None:
@@ -144,25 +150,25 @@ class ProceduralWorkers:
 
 
 def _stay_behind() -> None:
-    """Leave the cores to the training, which otherwise waits for its own launches."""
+    """Lower this process's priority: the training process would wait for a core to launch its kernels."""
     torch.set_num_threads(1)
     if hasattr(os, "nice"):
         os.nice(15)
 
 
 def _make_block(seed: int, block: int, spec: StreamSpec, textures: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Scenes of a block, as arrays: tensors would go by shared memory and keep a file open each."""
-    scenes = _block(seed, block, spec, [torch.from_numpy(texture).float() / 255 for texture in textures])
+    """Make the scenes of a block as arrays: tensors would be shared in memory and keep a file open each."""
+    scenes = _scene_block(seed, block, spec, [torch.from_numpy(texture).float() / 255 for texture in textures])
     return [{k: x.numpy() for k, x in scene.items()} for scene in itertools.islice(scenes, _BLOCK_SCENES)]
 
 
-def _block(seed: int, block: int, spec: StreamSpec, textures: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
-    # Any two seeds far apart; neighbours would share the first numbers of a simple generator.
+def _scene_block(seed: int, block: int, spec: StreamSpec, textures: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
+    # Distant seeds: adjacent ones would give the first random numbers of a simple generator in common.
     return stream(seed * 1_000_003 + block, spec, "cpu", textures)
 
 
 def stored_photos(scene: dict[str, Tensor]) -> list[StoredPhoto]:
-    """The photos of a procedural scene, see `stream`."""
+    """Convert a procedural scene to stored photos, see `stream`."""
     height, width = scene["depth"].shape[1:]
     images = (scene["images"] * 255).round().to(torch.uint8)
     cameras = [

@@ -1,4 +1,4 @@
-"""How a training command ends: the weights and their line in `manifest.json`, which `lift3d_cli.weights` reads."""
+"""Write trained weights and their entry in `manifest.json`, which `lift3d_cli.weights` reads."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from lift3d_cli.weights import MANIFEST, read_manifest
 
 Scores = Mapping[str, float]
 LICENSE = "Apache-2.0"
-"""Of all weights that are trained here."""
+"""Licence of all weights that are trained here."""
 
 
 def shipped(network: nn.Module) -> dict[str, Tensor]:
-    """Give a network's tensors by name as they ship: contiguous, on the CPU, in half precision."""
-    # BatchNorm's step counters, the only integers, are read in training only.
+    """Return a network's tensors by name as they ship: contiguous, on the CPU, in half precision."""
+    # BatchNorm's step counters, the only integers, are used in training only.
     floats = {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
     return {name: tensor.detach().cpu().half().contiguous() for name, tensor in floats.items()}
 
@@ -38,18 +38,18 @@ def publish_if_better(
     command: str,
     data: str,
 ) -> None:
-    """Publish a finished training if it is better than what there is; a JSON line on stdout says so.
+    """Publish trained weights if they score better than the existing ones; print a JSON line about it.
 
     Args:
-        network: what was trained.
-        config: its settings, with an output, where weights may be already.
-        measure: the scores of a weights file.
-        is_better: of the new scores and of those of the weights that are there, {} without any.
+        network: the trained network.
+        config: its settings, with an output, where weights may exist.
+        measure: computes the scores of a weights file.
+        is_better: compares the new scores with those of the existing weights, {} without any.
         command: see `publish_weights`.
         data: see `publish_weights`.
     """
     tensors, file = shipped(network), config.run / "weights.safetensors"
-    write_atomic(file, safetensors.torch.save(tensors))  # measured as it ships
+    write_atomic(file, safetensors.torch.save(tensors))  # scored as shipped
     new = {name: round(value, 3) for name, value in measure(file).items()}
     there = measure(config.output) if config.output.exists() else {}
     published = is_better(new, there)
@@ -67,14 +67,14 @@ def publish_weights(
     scores: Scores,
     license: str = LICENSE,
 ) -> None:
-    """Write weights and what they are to the manifest of the same folder.
+    """Write weights to a file, and their entry to the manifest in the same folder.
 
     Args:
         tensors: name -> tensor, contiguous, in the dtype to be shipped.
         path: the `.safetensors` file to write.
-        command: what trained them, with stand-ins for local paths.
-        data: what they were trained on, and what was held out.
-        scores: on the held-out data; what each number is, its name says.
+        command: the command line that trained them, with placeholders for local paths.
+        data: the training data, and what was held out.
+        scores: scores on the held-out data, by telling names.
         license: SPDX identifier.
     """
     content = safetensors.torch.save(tensors)

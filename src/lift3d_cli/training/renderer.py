@@ -1,4 +1,4 @@
-"""Training of the renderer (photo pyramid, Stage I, Stage II) by the colour of left-out photos and by true depth."""
+"""Training of the renderer (photo pyramid, Stage I, Stage II) by the colours of left-out photos and by true depth."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal.learned import LearnedProposal, Sweep
 from lift3d_cli.lifting.proposal.network import NUM_LATENTS
 from lift3d_cli.lifting.proposal.sampling import sample_depths
+from lift3d_cli.lifting.proposal.sweep import Frustum
 from lift3d_cli.lifting.proposal.training_free import UniformProposal, uniform_distribution
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sources import SourceViews
@@ -29,8 +30,8 @@ from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
 from lift3d_cli.pipeline.renderers import SINGLE_STAGE_SAMPLES, make_renderer
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.training.batches import Batches
-from lift3d_cli.training.loop import Task
-from lift3d_cli.training.photos import read_photo
+from lift3d_cli.training.loop import TrainingTask
+from lift3d_cli.training.photo_set import read_image
 from lift3d_cli.training.procedural_scenes import ProceduralScenes, ProceduralWorkers
 from lift3d_cli.training.renderer_data import (
     CPU_CROP,
@@ -38,31 +39,30 @@ from lift3d_cli.training.renderer_data import (
     Draw,
     Example,
     assemble,
-    true_positions,
 )
 from lift3d_cli.training.renderer_scenes import RealScenes
 
-# Photos kept in memory as textures.
+# The most photos to keep in memory as textures.
 _MAX_TEXTURES = 150
-# Left-out photos per held-out scene that are rendered for the scores.
+# The most left-out photos per held-out scene to render for the scores.
 _MAX_HELD_OUT = 3
-# Weights of the sweep's own colour and of its depth.
+# Loss weights of the sweep's own colour and of its depth.
 _SWEEP_COLOR, _SWEEP_DEPTH = 0.4, 0.05
-# An error that is as good as none; and a usual one, where the loss is to be about as steep as the error itself.
+# An error that counts as none; and a typical one, at which the loss is about as steep as the error itself.
 _ERROR_FLOOR, _USUAL_ERROR = 0.01, 0.1
-# Procedural scenes that the workers are to have made before they have their full share.
+# Procedural scenes that the workers must have made before their full share of examples is drawn from them.
 _ENOUGH_SCENES = 64
 
 
-class RendererTask(Task):
-    """See `Task`.
+class RendererTask(TrainingTask):
+    """Training of the renderer's networks; see `TrainingTask`.
 
     Args:
-        config: its scenes and textures are trained on; of scenes in `held_out`, nothing is.
-        network: where to begin; its corrector stays as it is.
-        single_stage: train Stage II alone, for an ablation: without a proposal, from samples all along the ray.
+        config: settings; scenes in `held_out` are never trained on.
+        network: the initial network; its corrector is not trained.
+        single_stage: train Stage II alone, for an ablation: without Stage I, from samples all along the ray.
         device: where to train.
-        is_batched: a loss is of many crops side by side, as a GPU wants; None for where it pays, and with workers.
+        is_batched: stack crops into batches, as suits a GPU; None where it is faster, and with workers.
     """
 
     def __init__(
@@ -73,8 +73,9 @@ class RendererTask(Task):
         single_stage: bool = False,
         is_batched: bool | None = None,
     ) -> None:
-        self._single_stage, self._device = single_stage, device
-        self.num_crops = 0  # of the last step
+        self._single_stage = single_stage
+        self._device = device
+        self.num_crops = 0  # in the last step
         pays = device.type != "cpu" or config.workers > 0
         self.is_batched = pays if is_batched is None else is_batched
         self.network = network.to(device).train()
@@ -84,9 +85,11 @@ class RendererTask(Task):
             part.requires_grad_(True)
             part.precision = resolve_precision("auto", device)
         if config.compile:
-            torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+            torch._dynamo.config.suppress_errors = True  # fall back to eager where it cannot be compiled
             network.blending.compile()
-        self._seed, self._held_out, self._batch = config.seed, config.held_out, config.batch
+        self._seed = config.seed
+        self._held_out = config.held_out
+        self._batch = config.batch
         self._share_procedural = config.procedural if config.scenes else 1.0
         self._size = CPU_CROP if device.type == "cpu" else GPU_CROP
         textures = _textures(config)
@@ -107,16 +110,16 @@ class RendererTask(Task):
             self._real.preload(max(4, config.workers))
 
     def loss(self, rng: random.Random, step: int) -> Tensor:
-        """See `Task`."""
+        """See `TrainingTask`."""
         if not self.is_batched:
             draw = self._draw(rng, round(step * self._batch * self._share_procedural))
             example = assemble([draw], self._size, len(draw.sources), rng, self._device)
         else:
-            if self._batches is None:  # a resumed training goes on with other examples
+            if self._batches is None:  # a resumed training continues with other examples
                 self._batches = Batches(self._numbered, self._batch, self._size, self._device, step * 1000)
             example = self._batches.next()
         self.num_crops = len(example.image) if self.is_batched else self._batch
-        # Of many crops, those without a known pixel weigh nothing; to ask would make a GPU wait.
+        # With many crops, those without a valid pixel have no weight; checking for them would make a GPU wait.
         if not self.is_batched and example.counts.float().mean() < 0.01:
             return torch.tensor(math.nan)
         return loss_of(*render_crops(self.network, example, self._single_stage), example)
@@ -130,14 +133,15 @@ class RendererTask(Task):
             return self._real.draw(rng)
         if self._workers is None:
             return self._procedural.draw(rng, drawn)
-        # Until there are enough scenes not to learn them by heart, the real ones take their place, if there are any.
+        # Until there are enough procedural scenes to prevent overfitting to them, real ones are used instead, if there
+        # are any.
         num_made = len(self._workers)
         if self._real is not None and rng.random() >= num_made / _ENOUGH_SCENES:
             return self._real.draw(rng)
         return self._workers.draw(rng) if num_made else self._procedural.draw(rng, drawn)
 
     def scores(self) -> Mapping[str, float]:
-        """See `Task`."""
+        """See `TrainingTask`."""
         proposal = LearnedProposal(self.network.regularizer, "training")
         samples = Renderer.num_samples
         if self._single_stage:
@@ -147,7 +151,7 @@ class RendererTask(Task):
         return {f"psnr_{f.name}": held_out_psnr(renderer, f, self._device) for f in self._held_out}
 
     def close(self) -> None:
-        """See `Task`."""
+        """See `TrainingTask`."""
         for helper in (self._workers, self._batches):
             if helper is not None:
                 helper.close()
@@ -159,14 +163,14 @@ def _textures(config: TrainConfig) -> list[Tensor]:
     paths = sorted(config.textures.rglob("*.jpg"))[:_MAX_TEXTURES]
     if not paths:
         raise SceneError(f"{config.textures}: has no .jpg photos to cut textures from")
-    return [torch.from_numpy(read_photo(path)).permute(2, 0, 1).float() / 255 for path in paths]
+    return [torch.from_numpy(read_image(path)).permute(2, 0, 1).float() / 255 for path in paths]
 
 
 def render_crops(network: Lift3DNetwork, example: Example, single_stage: bool = False) -> tuple[Tensor, Sweep | None]:
-    """Render an example's window with gradients.
+    """Render an example's window with gradients enabled.
 
     Returns:
-        image [B, 3, h, w], and what Stage I found, or None in a single stage.
+        image [B, 3, h, w], and the result of Stage I, or None in a single stage.
     """
     views, frustum = example.sources, example.frustum
     pyramid = network.pyramid(views.images.flatten(0, 1)).unflatten(0, views.images.shape[:2])
@@ -180,8 +184,8 @@ def render_crops(network: Lift3DNetwork, example: Example, single_stage: bool = 
     left, top, width, height = example.window
     rays = pixel_centers(width, height, views.images.device) + torch.tensor([left, top], device=views.images.device)
     rays = rays.expand(len(views.images), -1, -1)
-    # Where the samples lie follows from the distribution, but it learns from depth and colour of its own and through
-    # the latents only: the gradient of a colour along a ray is noise.
+    # The samples' depths are detached from the gradient, because the gradient of a colour along a ray is noise: Stage I
+    # learns from depth, from a colour of its own and through the latents only.
     t = sample_depths(distribution, rays, num_samples).detach()
     blending = LearnedBlending(network.pyramid, network.blending, "training")
     sources = blending.with_surface(sources, example.lines, distribution)
@@ -192,11 +196,12 @@ def render_crops(network: Lift3DNetwork, example: Example, single_stage: bool = 
 
 
 def loss_of(image: Tensor, swept: Sweep | None, example: Example) -> Tensor:
-    """How far a rendered window is from the photo, in the mean of the examples.
+    """Return the loss of a rendered window against the photo, averaged over the examples.
 
-    Of each example, the colour's root mean square error, half of the gradients' mean absolute error and of Stage I, if
-    there is one, the sweep's own colour's; of their sum the logarithm, as PSNR is one: an example counts by how much
-    better it gets, and not the more the harder it is. To that, the cross-entropy of the depth where it is known.
+    For each example: the logarithm of the sum of the colour's root mean square error, half of the mean absolute error
+        of its gradients and, with Stage I, the error of the sweep's own colour. The logarithm, as in PSNR, weighs
+        examples by relative improvement, so that hard ones do not dominate. Added to it is the depth's cross-entropy
+        where it is known.
     """
     left, top, width, height = example.window
     part = (..., slice(top, top + height), slice(left, left + width))
@@ -213,10 +218,10 @@ def loss_of(image: Tensor, swept: Sweep | None, example: Example) -> Tensor:
 
 
 def _error_of_sweep(swept: Sweep, example: Example) -> Tensor:  # [B]
-    """The root mean square error of the colour that the planes have by their probability.
+    """Return the root mean square error of the planes' colours, averaged by their probability.
 
-    No gradient of the picture tells Stage I where the surface is, as none runs through the samples' depths: without
-    its own colour, real photos would teach it through the latents only.
+    The rendered image gives Stage I no gradient about the surface's position, as the samples' depths are detached:
+    without this loss, real photos would train Stage I through the latents only.
     """
     color = (torch.softmax(swept.logits, 1)[:, None] * swept.colors).sum(2)  # [B, 3, h, w]
     truth = F.avg_pool2d(example.image, swept.frustum.step)
@@ -225,7 +230,7 @@ def _error_of_sweep(swept: Sweep, example: Example) -> Tensor:  # [B]
 
 
 def _loss_of_depth(swept: Sweep, example: Example) -> Tensor:
-    """Cross-entropy of the depth, between the two planes that it lies between."""
+    """Return the cross-entropy of the depth, linear between the two planes that enclose it."""
     position = true_positions(example.depth, swept.frustum)
     num_planes = swept.frustum.num_planes
     known = (position > 0) & (position < num_planes - 1)
@@ -236,18 +241,28 @@ def _loss_of_depth(swept: Sweep, example: Example) -> Tensor:
     return -_mean((1 - part) * below + part * above, known).mean()
 
 
+def true_positions(
+    depth: Tensor,  # [B, h, w] z-depth
+    frustum: Frustum,
+) -> Tensor:  # [B, h / step, w / step]
+    """Return the plane index, as a fraction, of the surface in each voxel column."""
+    column = F.interpolate(depth[:, None], size=(frustum.height, frustum.width), mode="nearest")[:, 0]
+    near, far = (1 / z[:, None, None] for z in (frustum.near, frustum.far))
+    return (1 / column - near) / (far - near) * (frustum.num_planes - 1)
+
+
 def _rms(image: Tensor, truth: Tensor, counts: Tensor) -> Tensor:  # [B, 3, h, w] twice and [B, h, w] to [B]
-    """Root mean square error where it counts."""
-    return (_mean(((image - truth) ** 2).mean(1), counts) + 1e-5).sqrt()  # finite slope at 0
+    """Return the root mean square error over the pixels that count."""
+    return (_mean(((image - truth) ** 2).mean(1), counts) + 1e-5).sqrt()  # 1e-5: finite slope at 0
 
 
 def _mean(values: Tensor, counts: Tensor) -> Tensor:  # [B, h, w] each, to [B]
-    """Each example's mean where it counts; where nothing does, 0."""
+    """Return each example's mean over the pixels that count; 0 where none does."""
     return (values * counts).sum((1, 2)) / counts.sum((1, 2)).clamp(min=1)
 
 
 def held_out_psnr(renderer: Renderer, folder: Path, device: torch.device) -> float:
-    """Mean PSNR in dB over the last few left-out photos of a scene, as `lift3d eval` leaves them out by default."""
+    """Return the mean PSNR in dB over the last few photos of a scene that `lift3d eval` leaves out by default."""
     photos = _held_out_photos(folder)
     lifter = photos.lifter(renderer, device)
     indices = photos.held_out[-_MAX_HELD_OUT:]

@@ -1,7 +1,7 @@
-"""What the rendering network is trained on: crops of photos that are left out, with others to render them from.
+"""Training examples of the renderer: crops of left-out photos, with other photos to render them from.
 
-What an example is made of is decided on its own (`Draw`: which photos, which crop), before any pixel is touched; its
-pixels are put together where the network is. All photos stay in memory as bytes, on the device that trains.
+A `Draw` first decides on the photos and the crop of an example, before any pixel is touched; the pixels are then
+assembled on the training device, where all photos stay in memory as bytes.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from lift3d_cli.lifting.proposal.sweep import Frustum
 from lift3d_cli.lifting.sources import SourceViews, pad_maps
 from lift3d_cli.lifting.surfaces import NUM_SURFACE_CHANNELS, SURFACE_STRIDE, surface_at_size
 
-# Target pixels per voxel. Pictures of 320 lines are rendered with 3, small ones with 2, large ones with more.
+# Target pixels per voxel. Pictures of 320 lines are rendered with 3, smaller ones with 2, larger ones with more.
 _STEPS = (2, 3, 3, 4)
-# So that examples of one batch agree in their shapes: numbers of planes, of sources.
+# Classes of the numbers of planes and of sources, so that the examples of one batch have equal shapes.
 PLANE_CLASSES, VIEW_CLASSES = (32, 40, 56, 72, 96, 128), (4, 6, 8, 10)
 
 
 @dataclass(frozen=True)
 class CropSize:
-    """How much of a target one example has.
+    """The part of a target that one example covers.
 
     Args:
-        voxels: (width, height) that Stage I sweeps: crops of larger steps show more of the photo.
+        voxels: (width, height) of Stage I's sweep: crops with larger steps cover more of the photo.
         window: (width, height) in pixels that Stage II renders, somewhere in the crop.
     """
 
@@ -43,23 +43,23 @@ class CropSize:
 
 
 CPU_CROP = CropSize((56, 48), (80, 64))
-"""Fits the network's receptive field a few times over, and trains in under a second on two cores.
+"""Covers the network's receptive field a few times, and trains in under a second per step on two cores.
 
-Stage II, which takes as long as the rest for 112 x 96 rays, learns as much a step from half of them.
+Stage II takes as long as the rest at 112 x 96 rays, and learns as much per step from half of them.
 """
 GPU_CROP = CropSize((80, 64), (160, 128))
 
 
 @dataclass(frozen=True)
 class StoredPhoto:
-    """A photo as bytes.
+    """A photo stored as bytes.
 
     Args:
-        camera: for its size.
+        camera: camera of this size.
         image: [3, h, w] uint8 sRGB.
-        valid: [h, w] bool, True where it may be used.
-        depth: [h, w] z-depth where it is known exactly, or None.
-        depth_range: least and largest depth, or None.
+        valid: [h, w] bool, True where the pixel may be used.
+        depth: [h, w] z-depth if the exact depth is known, or None.
+        depth_range: smallest and largest depth, or None.
         surface: as Stage I finds it, see `lifting.surfaces`, or None.
     """
 
@@ -71,26 +71,26 @@ class StoredPhoto:
     surface: Tensor | None = None
 
     def to(self, device: torch.device | str) -> StoredPhoto:
-        """The same on another device."""
+        """Return a copy on another device."""
         depth, surface = (None if x is None else x.to(device) for x in (self.depth, self.surface))
         return replace(self, image=self.image.to(device), valid=self.valid.to(device), depth=depth, surface=surface)
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What an example is made of.
+    """The random choices that make an example, before any pixel is read.
 
     Args:
-        target: makes the photo to learn from.
-        sources: make those to render it from.
-        lines: of the crop's camera in them.
+        target: reads the target photo.
+        sources: read the source photos.
+        lines: epipolar lines of the crop's camera in them.
         depth_range: (near, far).
         corner: (left, top) of the crop in the target, in pixels.
         step: target pixels per voxel.
-        num_planes: of the sweep.
-        gain: of all photos' colours.
-        is_mirrored: the world is seen in a mirror.
-        has_depth: the depth of the target is known exactly.
+        num_planes: number of planes of the sweep.
+        gain: factor of each colour channel of all photos.
+        is_mirrored: mirror the crop and the sources horizontally.
+        has_depth: the target's exact depth is known.
         surfaces: make those of the sources; none where the sources have none.
     """
 
@@ -109,16 +109,16 @@ class Draw:
 
 @dataclass(frozen=True)
 class Example:
-    """B target crops, and what to render them from.
+    """B target crops, with the source views to render them from.
 
     Args:
-        sources: V photos each.
-        lines: of each crop in its sources.
-        frustum: what Stage I sweeps: the whole crops.
-        image: [B, 3, h, w] the true crops.
-        counts: [B, h, w] bool, True where they are known.
-        depth: [B, h, w] z-depth where it is known exactly, or None.
-        window: (left, top, width, height) of what Stage II renders, in pixels of the crop.
+        sources: V source views per crop.
+        lines: epipolar lines of each crop in its sources.
+        frustum: voxels of Stage I's sweep, over the whole crops.
+        image: [B, 3, h, w] ground truth of the crops.
+        counts: [B, h, w] bool, True where there is ground truth.
+        depth: [B, h, w] exact z-depth, or None.
+        window: (left, top, width, height) of Stage II's rays, in pixels of the crop.
     """
 
     sources: SourceViews
@@ -133,14 +133,14 @@ class Example:
 def assemble(
     draws: Sequence[Draw], size: CropSize, num_views: int, rng: random.Random, device: torch.device
 ) -> Example:
-    """Put B examples of one step, number of planes and knowledge of depth side by side.
+    """Stack B examples that agree in step, number of planes and knowledge of depth.
 
     Args:
-        draws: B of them.
-        size: of the crops.
-        num_views: V; draws with fewer sources get some that see nothing.
+        draws: B draws.
+        size: size of the crops.
+        num_views: V; draws with fewer sources are padded with views that see nothing.
         rng: chooses the window.
-        device: where to.
+        device: device of the result.
     """
     step = draws[0].step
     width, height = (n * step for n in size.voxels)
@@ -165,7 +165,7 @@ def assemble(
         lines.append(of_draw)
     near, far = torch.tensor([draw.depth_range for draw in draws], device=device, dtype=torch.float32).T
     window = tuple(min(a, b) for a, b in zip(size.window, (width, height), strict=True))
-    # Even, so that the sweep's voxels lie as they would in the whole picture.
+    # Even, so that the sweep's voxels lie as they would in the whole image.
     left, top = (rng.randrange(a - b + 1) // 2 * 2 for a, b in zip((width, height), window, strict=True))
     return Example(
         SourceViews((), images, valid, surfaces=surfaces),
@@ -179,7 +179,7 @@ def assemble(
 
 
 def _source_photos(draws: Sequence[Draw], num_views: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Levels [B, V, 3, H, W] from 0 to 255, and validity [B, V, 1, H, W], which photos that are not there have not."""
+    """Return levels [B, V, 3, H, W] from 0 to 255, and validity [B, V, 1, H, W], 0 for padded views."""
     stacks = [[make() for make in draw.sources] for draw in draws]
     flat = [photo for stack in stacks for photo in (*stack, *[stack[0]] * (num_views - len(stack)))]
     shape = (len(draws), num_views)
@@ -202,13 +202,13 @@ def _source_surfaces(draws: Sequence[Draw], images: Tensor, device: torch.device
 
 
 def _with_views(lines: EpipolarLines, num_views: int) -> EpipolarLines:
-    """With the first view again and again in the place of those that are not there."""
+    """Pad to `num_views` by repeating the first view."""
     which = [i if i < len(lines.H) else 0 for i in range(num_views)]
     return EpipolarLines(lines.H[which], lines.e[which], lines.tgt_rays, lines.centers[which])
 
 
 def _cut(pixels: Tensor, corner: tuple[int, int], width: int, height: int) -> Tensor:  # [C, h, w]
-    """A part of a picture; what lies beyond its border is 0."""
+    """Cut a rectangle out of an image; pixels beyond its border are 0."""
     left, top = corner
     part = pixels[:, top : top + height, left : left + width]
     return F.pad(part, (0, width - part.shape[2], 0, height - part.shape[1]))
@@ -222,17 +222,17 @@ def draw_crop(
     size: CropSize,
     rng: random.Random,
 ) -> Draw:
-    """A random crop of the first photo, to be rendered from the others, with about as many planes as it needs."""
+    """Draw a random crop of the first photo, rendered from the others, with about as many planes as it needs."""
     target, *sources = cameras
-    # The crop is not to be much larger than the photo.
+    # The crop must not be much larger than the photo.
     fitting = [
         s for s in _STEPS if s * size.voxels[0] <= 1.2 * target.width and s * size.voxels[1] <= 1.2 * target.height
     ]
     step = rng.choice(fitting or _STEPS[:1])
     width, height = (n * step for n in size.voxels)
-    # Even, so that the sweep's voxels lie as they would in the whole picture.
+    # Even, so that the sweep's voxels lie as they would in the whole image.
     left, top = (rng.randrange(max(1, a - b + 1)) // 2 * 2 for a, b in ((target.width, width), (target.height, height)))
-    # A smaller picture by a camera with moved principal point: rendering it is rendering a part of the photo.
+    # A crop is a smaller image by a camera with a shifted principal point.
     K = target.K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
     crop = Camera(K, target.w2c, width, height)
     sweep = LearnedProposal(
@@ -242,13 +242,3 @@ def draw_crop(
     num_planes = next(n for n in PLANE_CLASSES if n >= needed)
     lines = EpipolarLines.between(crop, sources)
     return Draw(photos[0], photos[1:], lines, margins, (left, top), step, num_planes, gain, rng.random() < 0.5)
-
-
-def true_positions(
-    depth: Tensor,  # [B, h, w] z-depth
-    frustum: Frustum,
-) -> Tensor:  # [B, h / step, w / step]
-    """The plane, as a fraction, that the surface in each voxel column lies on."""
-    column = F.interpolate(depth[:, None], size=(frustum.height, frustum.width), mode="nearest")[:, 0]
-    near, far = (1 / z[:, None, None] for z in (frustum.near, frustum.far))
-    return (1 / column - near) / (far - near) * (frustum.num_planes - 1)

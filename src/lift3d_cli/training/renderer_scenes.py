@@ -33,13 +33,13 @@ _WITHOUT_SURFACES = 0.1
 
 
 class RealScenes:
-    """Posed photos: one of a scene is left out at random and rendered from others.
+    """Real scenes with posed photos: a random photo is left out and rendered from others.
 
     Args:
-        folders: scenes.
-        height: of the photos, in pixels, at most.
-        size: of the crops.
-        device: where the photos stay.
+        folders: folders of the scenes.
+        height: maximum height of the photos, in pixels.
+        size: size of the crops.
+        device: device that stores the photos.
         proposal: finds the sources' own surfaces, which are kept in the scenes' caches; None to do without.
     """
 
@@ -51,24 +51,26 @@ class RealScenes:
         device: torch.device | str = "cpu",
         proposal: Proposal | None = None,
     ) -> None:
-        self._height, self._size, self._device = height, size, device
+        self._height = height
+        self._size = size
+        self._device = device
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            self._photos = [Workspace(scene, _cache(scene, proposal)) for scene in pool.map(load_scene, folders)]
-            self._points = list(pool.map(Workspace.points, self._photos))
+            self._workspaces = [Workspace(scene, _cache(scene, proposal)) for scene in pool.map(load_scene, folders)]
+            self._points = list(pool.map(Workspace.points, self._workspaces))
         self._surfaces: list[PhotoSurfaces] | None = None
         if proposal is not None:
             self._surfaces = [
-                PhotoSurfaces(photos, points, proposal, torch.device(device), split_targets(photos.num_photos)[1])
-                for photos, points in zip(self._photos, self._points, strict=True)
+                PhotoSurfaces(each, points, proposal, torch.device(device), split_targets(each.num_photos)[1])
+                for each, points in zip(self._workspaces, self._points, strict=True)
             ]
-        # Larger scenes more often, but not in proportion: 300 photos of one room are no 300 scenes.
-        self._shares = [photos.num_photos**0.5 for photos in self._photos]
+        # Larger scenes are drawn more often, but not in proportion: 300 photos of one room are not 300 scenes.
+        self._shares = [workspace.num_photos**0.5 for workspace in self._workspaces]
         self._stored: dict[tuple[int, int], dict[float, StoredPhoto]] = {}
 
     def draw(self, rng: random.Random) -> Draw:
-        """A random example, with random numbers of sources, gaps between them, scale, depth margins and colours."""
-        which = rng.choices(range(len(self._photos)), self._shares)[0]
-        views = self._photos[which].scene.views
+        """Draw an example with random numbers of sources, gaps between them, scale, depth margins and colours."""
+        which = rng.choices(range(len(self._workspaces)), self._shares)[0]
+        views = self._workspaces[which].scene.views
         targets, others = split_targets(len(views)) if self._surfaces else (range(len(views)), range(len(views)))
         left_out, chosen, (near, far) = draw_views(views, self._points[which], rng, targets, others)
         scale = rng.choice((1.0, *_SCALES))
@@ -82,19 +84,19 @@ class RealScenes:
         return replace(draw, surfaces=[functools.partial(self._surfaces[which].get, i) for i in chosen])
 
     def preload(self, workers: int) -> None:
-        """Read all photos now, so that no step waits for one."""
-        every = [(k, i) for k, photos in enumerate(self._photos) for i in range(photos.num_photos)]
+        """Read all photos now, so that no training step waits for one."""
+        every = [(k, i) for k, workspace in enumerate(self._workspaces) for i in range(workspace.num_photos)]
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(lambda place: self.stored(*place, 1.0), every))
-        for surfaces, photos in zip(self._surfaces or (), self._photos, strict=False):
-            for i in split_targets(photos.num_photos)[1]:
+        for surfaces, workspace in zip(self._surfaces or (), self._workspaces, strict=False):
+            for i in split_targets(workspace.num_photos)[1]:
                 surfaces.get(i)
 
     def stored(self, which: int, index: int, scale: float) -> StoredPhoto:
-        """A photo of a scene at one of the scales; read once."""
+        """Return a photo of a scene at one of the scales; it is read once."""
         if (which, index) not in self._stored:
-            photos = self._photos[which]
-            photo, view = photos.photo(index), photos.scene.views[index]
+            workspace = self._workspaces[which]
+            photo, view = workspace.photo(index), workspace.scene.views[index]
             made = {}
             for each in _SCALES:
                 camera = self._camera(view, each)
@@ -112,7 +114,7 @@ class RealScenes:
 
 @dataclass(frozen=True)
 class _Later:
-    """A photo that is read when it is needed."""
+    """A photo that is read on demand."""
 
     scenes: RealScenes
     which: int

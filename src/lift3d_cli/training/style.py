@@ -1,7 +1,7 @@
-"""Train the network of `style` that ships: `python -m lift3d_cli.training.style --photos PHOTOS --models FOLDER`.
+"""Train the shipped network of `style`: `python -m lift3d_cli.training.style --photos PHOTOS --models FOLDER`.
 
-Perceptual losses as in Johnson et al. 2016, towards a picture that is drawn here. A run is a folder with checkpoint
-and learning curves, see `loop`. Which weights look best is not a number: those of a run are always written.
+Perceptual losses as in Johnson et al. 2016, with a style picture that is drawn by this module. A run is a folder with
+checkpoint and learning curves, see `loop`. No number tells which weights look best, so they are always written.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from lift3d_cli.errors import ModelError
 from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 from lift3d_cli.models.builtin.style_nets import TinyStyleNet
 from lift3d_cli.training.command import command_of, learn, parse
-from lift3d_cli.training.loop import Task, set_training
-from lift3d_cli.training.photos import PhotoSet, crops, moved, to_tensor
+from lift3d_cli.training.loop import TrainingTask, set_training
+from lift3d_cli.training.photo_set import PhotoSet, crops, moved, to_tensor
 from lift3d_cli.training.publish import publish_weights, shipped
 from lift3d_cli.weights import load_weights
 
 _VGG_FILE = "vgg19_relu3_1.safetensors"
 _BATCH, _CROP_PX = 2, 128
-# Part of the steps whose features are read between cells, as lifting reads them.
+# Share of the steps that sample features between cells, as lifting does.
 _MOVED_SHARE = 0.3
 _STYLE_WEIGHT, _SMOOTH_WEIGHT = 5.0, 0.5
 
-# RGB from dark to light and on to warm.
+# RGB colours from dark to light, then warm.
 _PALETTE = ((18, 30, 74), (24, 84, 140), (62, 160, 176), (244, 226, 178), (240, 170, 44), (214, 78, 40))
-# Width and length in pixels and number of strokes, for 512 x 512: one layer upon the other.
+# Width and length in pixels and number of strokes, for 512 x 512; later layers are drawn over earlier ones.
 _STROKES = ((18, 84, 1000), (11, 54, 2100), (6, 32, 3600))
 
 
 def style_picture(size_px: int = 512, seed: int = 0) -> np.ndarray:
-    """A picture of outlined brush strokes that follow swirls, uint8 [size_px, size_px, 3] RGB."""
+    """Draw outlined brush strokes that follow swirls: uint8 [size_px, size_px, 3] RGB."""
     rng = np.random.default_rng(seed)
     swirls, tone = 2.2 * _smooth_noise(size_px, 3, rng), _smooth_noise(size_px, 5, rng)
-    # Ranks instead of values: every colour covers as much as the others.
+    # Ranks instead of values, so that every colour covers the same area.
     tone = tone.ravel().argsort().argsort().reshape(tone.shape) / tone.size
     palette = np.array(_PALETTE, np.float64)
     image = np.full((size_px, size_px, 3), _PALETTE[0], np.uint8)
@@ -66,7 +66,7 @@ def _smooth_noise(size_px: int, cells: int, rng: np.random.Generator) -> np.ndar
 
 
 def _stroke(point: np.ndarray, length_px: int, swirls: np.ndarray) -> np.ndarray:
-    """Points [N, 2] (x, y), four pixels apart, from `point` on along the directions (radians) of `swirls`."""
+    """Trace a stroke from `point` along the directions (radians) of `swirls`: [N, 2] (x, y), four pixels apart."""
     points = [point]
     for _ in range(length_px // 4 - 1):
         x, y = np.clip(points[-1], 0, len(swirls) - 1).astype(int)
@@ -80,10 +80,10 @@ def _draw(image: np.ndarray, points: np.ndarray, color: np.ndarray, width: int) 
 
 
 class Vgg(MixedPrecision):
-    """VGG-19 up to relu3_1, with the weights of a safetensors file `conv1_1.weight`, ..., `conv3_1.bias`.
+    """VGG-19 up to relu3_1, with weights from a safetensors file `conv1_1.weight`, ..., `conv3_1.bias`.
 
     Raises:
-        ModelError: if the file is not that.
+        ModelError: if the file has other weights.
     """
 
     _MEAN = (103.939, 116.779, 123.68)  # BGR
@@ -101,7 +101,7 @@ class Vgg(MixedPrecision):
 
     @in_precision
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Images [B, 3, H, W] in [0, 1] -> relu1_2, relu2_2, relu3_1."""
+        """Map images [B, 3, H, W] in [0, 1] to relu1_2, relu2_2, relu3_1."""
         x, out = image.flip(1) * 255 - torch.tensor(self._MEAN)[:, None, None], []
         for name, conv in self.convs.items():
             x = F.relu(conv(x))
@@ -112,32 +112,34 @@ class Vgg(MixedPrecision):
 
 
 def gram(features: Tensor) -> Tensor:
-    """How channels go together: [B, C, h, w] -> [B, C, C]."""
+    """Return the Gram matrices of features [B, C, h, w]: [B, C, C]."""
     rows = features.flatten(2)
     return rows @ rows.transpose(1, 2) / rows.shape[2]
 
 
-class StyleTask(Task):
-    """What is trained, see `Task`.
+class StyleTask(TrainingTask):
+    """Training of the network of `style`; see `TrainingTask`.
 
     Args:
-        photos: uint8 [H, W, 3] to learn from.
+        photos: uint8 [H, W, 3] to train on.
         held_out: photos to score on.
-        vgg: network whose features are compared.
-        steps: of the whole training.
+        vgg: network of the perceptual losses.
+        steps: number of steps of the whole training.
     """
 
     def __init__(self, photos: Sequence[np.ndarray], held_out: Sequence[np.ndarray], vgg: nn.Module, steps: int):
         self.network = TinyStyleNet().to(memory_format=torch.channels_last)
         self._photos = [photo for photo in photos if min(photo.shape[:2]) > _CROP_PX + TinyStyleNet.stride]
-        self._held_out, self._vgg, self._steps = held_out, vgg, steps
+        self._held_out = held_out
+        self._vgg = vgg
+        self._steps = steps
         picture = to_tensor(style_picture())[None]
         with torch.inference_mode():
             grams = [gram(x).clone() for x in vgg(picture)]
         self._grams = [g.clone() for g in grams]
 
     def loss(self, rng: random.Random, step: int) -> Tensor:
-        """Of a batch of crops: content, and weighted, style and total variation."""
+        """Return the loss of a batch of crops: content, and weighted, style and total variation."""
         set_training(self.network, step, self._steps)
         stride = TinyStyleNet.stride
         is_moved = rng.random() < _MOVED_SHARE
@@ -152,9 +154,9 @@ class StyleTask(Task):
         return content + _STYLE_WEIGHT * style + _SMOOTH_WEIGHT * smooth
 
     def errors(self, painted: Tensor, photo: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of pictures [B, 3, H, W]: content and style, each relative to its target, and total variation.
+        """Return content and style errors of pictures [B, 3, H, W], relative to their targets, and total variation.
 
-        Content is at relu2_2, which knows what is dark and what is light, and relu3_1, which knows shapes.
+        Content is compared at relu2_2, which represents brightness, and relu3_1, which represents shapes.
         """
         with torch.no_grad():
             want = self._vgg(photo)[1:]
@@ -167,7 +169,7 @@ class StyleTask(Task):
 
     @torch.inference_mode()
     def scores(self) -> dict[str, float]:
-        """Errors on the held-out photos; `style_of_photo`, if nothing were done to them."""
+        """Return errors on the held-out photos; `style_of_photo` is the style error of the photos themselves."""
         self.network.eval()
         rows = []
         for photo in self._held_out:
@@ -179,11 +181,11 @@ class StyleTask(Task):
 
 
 def train(folder: Path, vgg: Path, config: TrainConfig, dataset: str) -> None:
-    """Train and publish; JSON lines on stdout say how it goes."""
+    """Train and publish; print progress as JSON lines."""
     photos = PhotoSet.read(folder, dataset)
     torch.manual_seed(config.seed)
     network = Vgg(vgg)
-    network.precision = "bf16"  # most of a step; its weights are of half precision anyway
+    network.precision = "bf16"  # it takes most of a step, and its weights have half precision anyway
     task = StyleTask(photos.learned, photos.held_out[::10], network, config.steps)
     scores = learn(config, task)
     publish_weights(

@@ -1,7 +1,7 @@
 """Train `tiny-superres` on a folder of photos: `python -m lift3d_cli.training.superres --photos PHOTOS`.
 
-A run is a folder with checkpoint and learning curves, see `loop`. The weights go to `--output` if they beat bicubic
-interpolation, and the weights that are there, on the held-out photos.
+A run is a folder with checkpoint and learning curves, see `loop`. The weights are written to `--output` if they beat
+bicubic interpolation and the existing weights on the held-out photos.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from lift3d_cli.config import TrainConfig
 from lift3d_cli.models.builtin.tiny_superres import SCALE, SuperresNet, TinySuperres, enlarged
 from lift3d_cli.pipeline.held_out import psnr
 from lift3d_cli.training.command import command_of, learn, parse
-from lift3d_cli.training.loop import Task
-from lift3d_cli.training.photos import PhotoSet, crops, moved, to_tensor
+from lift3d_cli.training.loop import TrainingTask
+from lift3d_cli.training.photo_set import PhotoSet, crops, moved, to_tensor
 from lift3d_cli.training.publish import publish_if_better
 
 _BATCH = 8
-_CROP_PX = 48  # of the small picture
-# Parts of the steps with a soft or noisy small picture, as rendered ones are, and with features read between cells.
+_CROP_PX = 48  # in the small picture
+# Share of the steps with a blurred or noisy small picture, like rendered ones; and with features sampled between cells.
 _WORN_SHARE, _MOVED_SHARE = 0.4, 0.3
 
 
 def smaller(photos: Tensor) -> Tensor:
-    """Photos [B, 3, H, W] at half their size, bicubic with antialiasing, in 8 bits as in a file."""
+    """Halve photos [B, 3, H, W], bicubic with antialiasing, and round to 8 bits as in a file."""
     size = (photos.shape[2] // SCALE, photos.shape[3] // SCALE)
     small = F.interpolate(photos, size, mode="bicubic", antialias=True, align_corners=False)
     return (small.clamp(0, 1) * 255).round() / 255
 
 
 def worn(small: Tensor, rng: random.Random) -> Tensor:
-    """Small pictures [B, 3, h, w] a little blurred, and with a little noise."""
+    """Blur small pictures [B, 3, h, w] slightly, and add slight noise."""
     offsets = torch.arange(-3, 4)
     kernel = torch.exp(-offsets.square() / (2 * rng.uniform(0.2, 0.8) ** 2))
     kernel = (kernel[:, None] * kernel / kernel.sum() ** 2).expand(3, 1, 7, 7)
@@ -47,9 +47,9 @@ def worn(small: Tensor, rng: random.Random) -> Tensor:
 
 @torch.inference_mode()
 def held_out_scores(net: SuperresNet, photos: Sequence[np.ndarray]) -> dict[str, float]:
-    """Mean PSNR in dB over photos that were halved: of bicubic interpolation, and of the network.
+    """Return the mean PSNR in dB over photos that were halved, of bicubic interpolation and of the network.
 
-    `psnr_moved`: with features of a view half a small pixel further left and up, read between cells.
+    `psnr_moved` is with features of a view half a small pixel further left and up, sampled between cells.
     """
     net.eval()
     rows = []
@@ -64,11 +64,11 @@ def held_out_scores(net: SuperresNet, photos: Sequence[np.ndarray]) -> dict[str,
     return dict(zip(("psnr_bicubic", "psnr", "psnr_moved"), np.mean(rows, 0).tolist(), strict=True))
 
 
-class SuperresTask(Task):
-    """What is trained, see `Task`.
+class SuperresTask(TrainingTask):
+    """Training of `tiny-superres`; see `TrainingTask`.
 
     Args:
-        photos: uint8 [H, W, 3] to learn from.
+        photos: uint8 [H, W, 3] to train on.
         held_out: photos to score on.
     """
 
@@ -78,9 +78,9 @@ class SuperresTask(Task):
         self._held_out = held_out
 
     def loss(self, rng: random.Random, step: int) -> Tensor:
-        """Mean absolute error of a batch of crops."""
+        """Return the mean absolute error of a batch of crops."""
         is_moved = rng.random() < _MOVED_SHARE
-        # In pixels of the large picture: half a small pixel is where reading between cells is worst.
+        # In pixels of the large picture: sampling between cells is worst at half a small pixel.
         shift = (rng.randrange(2), rng.randrange(2)) if is_moved else (0, 0)
         large = crops(self._photos, _BATCH, _CROP_PX * SCALE + 1, rng)
         truth = large[..., shift[1] :, shift[0] :][..., : _CROP_PX * SCALE, : _CROP_PX * SCALE]
@@ -92,15 +92,15 @@ class SuperresTask(Task):
         if is_moved:
             features = moved(features, (shift[0] / SCALE, shift[1] / SCALE))
         error = enlarged(small) + self.network.decode(features) - truth
-        return error[..., SCALE:-SCALE, SCALE:-SCALE].abs().mean()  # the move brings in what is outside of the crop
+        return error[..., SCALE:-SCALE, SCALE:-SCALE].abs().mean()  # the shift brings in what lies outside of the crop
 
     def scores(self) -> dict[str, float]:
-        """On the held-out photos."""
+        """Return the scores on the held-out photos."""
         return held_out_scores(self.network, self._held_out)
 
 
 def train(folder: Path, config: TrainConfig, dataset: str) -> None:
-    """Train, and publish the weights if they are better than what there is; JSON lines on stdout say how it goes."""
+    """Train, and publish the weights if they beat the existing ones; print progress as JSON lines."""
     photos = PhotoSet.read(folder, dataset)
     torch.manual_seed(config.seed)
     task = SuperresTask(photos.learned, photos.held_out[::10])

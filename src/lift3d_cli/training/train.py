@@ -1,4 +1,4 @@
-"""train: from settings to weights that `--weights` takes."""
+"""train: train the renderer's networks, and write weights that `--weights` takes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from lift3d_cli.weights import find_other_weights, find_weights, read_manifest
 
 
 def train(config: TrainConfig, report: Callable[[Mapping[str, float]], None], progress: Progress = no_progress) -> Path:
-    """Train, and write the weights with a line in the manifest beside them; returns their file.
+    """Train, and write the weights with an entry in the manifest beside them; return the weights' file.
 
     Args:
         config: settings.
-        report: gets each row of the learning curves.
+        report: called with each row of the learning curves.
         progress: see `Progress`.
 
     Raises:
@@ -49,12 +49,12 @@ def train(config: TrainConfig, report: Callable[[Mapping[str, float]], None], pr
     finally:
         task.close()
     output = config.output or config.run / "weights.safetensors"
-    # A network is trained part by part: what the weights it began with say of themselves stays true.
+    # Networks are trained part by part, so the manifest entry of the initial weights still applies to the other parts.
     before = _facts_of_start(config) if config.part in ("renderer", "corrector") else {}
     publish_weights(
         _shipped(config.part, task.network),
         output,
-        command=" && ".join([*filter(None, [before.get("command")]), command_of(config)]),
+        command=" && ".join([*filter(None, [before.get("command")]), train_command(config)]),
         data=_data_of(config, before.get("data", "")),
         scores=before.get("scores", {}) | loop.scores_of(row),
     )
@@ -62,14 +62,14 @@ def train(config: TrainConfig, report: Callable[[Mapping[str, float]], None], pr
 
 
 def _facts_of_start(config: TrainConfig) -> Mapping[str, Any]:
-    """The manifest's line of the weights that the training began with; none where there is none."""
+    """Return the manifest entry of the initial weights; empty where there is none."""
     if config.weights == "none":
         return {}
     path = find_other_weights(config.weights, SHIPPED_WEIGHTS) if config.weights else find_weights(SHIPPED_WEIGHTS)
     return read_manifest(path.parent).get(path.name, {})
 
 
-def _task(config: TrainConfig, network: Lift3DNetwork, progress: Progress) -> loop.Task:
+def _task(config: TrainConfig, network: Lift3DNetwork, progress: Progress) -> loop.TrainingTask:
     device = resolve_device(config.device)
     if config.part == "corrector":
         return CorrectorTask(config, network, device, progress)
@@ -79,13 +79,13 @@ def _task(config: TrainConfig, network: Lift3DNetwork, progress: Progress) -> lo
 
 
 def _shipped(part: str, network: Lift3DNetwork) -> dict[str, Tensor]:
-    """The tensors that a part's weights file holds."""
+    """Return the tensors of a part's weights file."""
     prefix = "blending." if part == "single-stage" else ""
     return {name: tensor for name, tensor in shipped(network).items() if name.startswith(prefix)}
 
 
-def command_of(config: TrainConfig) -> str:
-    """The command line of a training, with stand-ins for local paths."""
+def train_command(config: TrainConfig) -> str:
+    """Return the command line `lift3d train` of a training, with placeholders for local paths."""
     words = ["lift3d", "train", config.part, "SCENE..."]
     words += ["--held-out HELD_OUT"] * bool(config.held_out) + ["--textures PHOTOS"] * (config.textures is not None)
     words += [f"--model {shlex.quote(Path(name).name)}" for name in config.models]
@@ -97,7 +97,7 @@ def command_of(config: TrainConfig) -> str:
 
 
 def _data_of(config: TrainConfig, before: str) -> str:
-    """What was learned from, as parts with semicolons between them; those of the training before come first."""
+    """Describe the training data, as parts separated by semicolons; those of the initial weights come first."""
     parts = [part for part in before.split("; ") if part]
     if config.part in ("renderer", "single-stage"):
         parts.append("procedural scenes with textures from photos" if config.textures else "procedural scenes")

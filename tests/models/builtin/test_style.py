@@ -68,13 +68,13 @@ def test_flat_surfaces_get_no_chequered_pattern(shipped):
 
 @torch.inference_mode()
 def test_photos_are_painted_and_still_recognisable(shipped):
-    from lift3d_cli.training.photos import read_photo
+    from lift3d_cli.training.photo_set import read_image
 
     paths = sorted(PHOTOS.glob("*.jpg"))[::20]
     if not paths:
         pytest.skip(f"no photos in {PHOTOS}")
     for path in paths:
-        photo = torch.from_numpy(read_photo(path).transpose(2, 0, 1).copy()).float() / 255
+        photo = torch.from_numpy(read_image(path).transpose(2, 0, 1).copy()).float() / 255
         painted = shipped.decode(shipped.encode(photo), as_view(photo), "stylize")
         assert (painted - photo).abs().mean() > 0.08
         # Where a photo has structure, so has the painting.

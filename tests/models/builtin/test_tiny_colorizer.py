@@ -94,12 +94,12 @@ def test_receptive_field_is_centred_on_its_cell():
 @torch.inference_mode()
 def test_shipped_weights_beat_no_colour_on_held_out_photos(model):
     from lift3d_cli.training.colorizer import held_out_scores
-    from lift3d_cli.training.photos import read_photo
+    from lift3d_cli.training.photo_set import read_image
 
     paths = sorted(PHOTOS.glob("*.jpg"))[::10]
     if not paths:
         pytest.skip(f"no photos in {PHOTOS}")
-    scores = held_out_scores(model.net, [read_photo(path) for path in paths])
+    scores = held_out_scores(model.net, [read_image(path) for path in paths])
     assert scores["ab_error"] < 0.95 * scores["ab_error_of_no_colour"]
 
 

@@ -114,13 +114,13 @@ def test_receptive_field_is_centred_on_its_cell():
 
 @torch.inference_mode()
 def test_shipped_weights_beat_bicubic_on_held_out_photos(model):
-    from lift3d_cli.training.photos import read_photo
+    from lift3d_cli.training.photo_set import read_image
     from lift3d_cli.training.superres import held_out_scores
 
     paths = sorted(PHOTOS.glob("*.jpg"))[::20]
     if not paths:
         pytest.skip(f"no photos in {PHOTOS}")
-    scores = held_out_scores(model.net, [read_photo(path) for path in paths])
+    scores = held_out_scores(model.net, [read_image(path) for path in paths])
     assert scores["psnr"] > scores["psnr_bicubic"] + 0.8
     assert scores["psnr_moved"] > scores["psnr_bicubic"] + 0.4
 

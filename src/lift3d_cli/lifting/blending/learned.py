@@ -1,4 +1,4 @@
-"""Stage II, learned: to the training-free weights' logarithm a network adds, and it weighs the samples of a ray."""
+"""Learned Stage II: a network adds to the logarithm of the training-free weights, and weighs the samples of a ray."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from lift3d_cli.lifting.sources import NO_VIEW, SourceViews
 
 @dataclass(frozen=True)
 class LearnedBlending:
-    """Stage II: the training-free weights' logarithm plus what a network adds, and a learned weight of each sample.
+    """Stage II with a network: a residual on the training-free weights' logarithm, and a learned weight of each sample.
 
     Args:
-        pyramid: makes the photos' features.
-        network: adds to the logarithm, and weighs the samples.
-        identity: of the weights, such as their sha256.
-        precision: of the renderer, "fp32" or "bf16", for `settings`; on a CPU, the network stays in float32.
+        pyramid: computes the photos' features.
+        network: computes the residual, and the samples' weights.
+        identity: identifies the weights, for example their sha256.
+        precision: "fp32" or "bf16", for `settings`; on a CPU, the network stays in float32.
         prior: the training-free weights.
     """
 
@@ -54,7 +54,7 @@ class LearnedBlending:
             visibility = visibility_inputs(sources.depth_buffers, views.uv, views.z, distribution)
             surfaces = surface_inputs(sources.surfaces, views.uv, views.z, t, distribution)
         features = sample_map(sources.features, views.uv / PYRAMID_STRIDE)
-        # The first and last plane lie in the middle of their bins, which the volume goes to the ends of.
+        # The first and last plane are in the middle of their bins, while the volume extends to the bins' ends.
         num_planes = distribution.latent.shape[-3]
         bins = position * ((num_planes - 1) / num_planes)
         latent = sample_volume(distribution.latent, rays, bins, distribution.scale)  # [*B, R, S, L]
@@ -86,7 +86,7 @@ class LearnedBlending:
 
 
 def _view_inputs(views: SampleViews) -> list[Tensor]:  # of [*B, V, n, R, S], 16 channels in all
-    """What Stage II looks at per sample and view, each scaled to about 1."""
+    """Return the network's inputs per sample and view, each scaled to about 1."""
     deviation = views.colors - views.mean
     angle = views.angle.clamp(max=2)
     nearest = torch.where(views.seen, views.angle, NO_VIEW).amin(-3, keepdim=True)
@@ -103,6 +103,6 @@ def _view_inputs(views: SampleViews) -> list[Tensor]:  # of [*B, V, n, R, S], 16
 
 
 def _position(t: Tensor, distribution: DepthDistribution) -> Tensor:
-    """Where z-depths lie between the nearest (-1) and the farthest plane (1), evenly in 1/z."""
+    """Map z-depths to [-1, 1], from the nearest to the farthest plane, linearly in 1/z."""
     near, far = distribution.inverse_range()
     return (1 / t - near) / (far - near) * 2 - 1

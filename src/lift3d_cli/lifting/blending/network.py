@@ -14,8 +14,8 @@ from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 from lift3d_cli.lifting.proposal.network import NUM_LATENTS, zeroed
 
 NUM_VIEW_INPUTS = 16 + NUM_PHOTO_FEATURES + NUM_VISIBILITY_INPUTS + NUM_SURFACE_INPUTS
-"""What Stage II looks at per sample and source view."""
-# The residuals' scale, as in Stage I.
+"""Channels of Stage II's input per sample and source view."""
+# Scale of the residuals, as in Stage I.
 _VIEW_GAIN, _RAY_GAIN = 3.0, 3.0
 
 
@@ -45,21 +45,22 @@ class BlendingNetwork(MixedPrecision):
         prior: Tensor,  # [*B, V, R, S] logarithm of the training-free weights, finite
         samples: Tensor,  # [*B, R, S, NUM_LATENTS + 3]
     ) -> tuple[Tensor, Tensor]:  # [*B, V, R, S], [*B, R, S]
-        """Weights of each view at each sample, which sum to 1 or are 0, and logits of each sample on its ray.
+        """Return each view's weight at each sample (sum to 1 over V, or 0), and each sample's logit on its ray.
 
-        What a view says where it does not see the sample counts for nothing. A sample is judged by all views that see
-        it and once more by those that it is blended of: views that something hides it from would speak for another.
+        A view that does not see a sample does not count. A sample's logit depends on all views that see it, and once
+        more
+        on those that it is blended from: views in which it is occluded would describe another surface.
         """
         x = self.view_encoder(views.flatten(-2).mT).unflatten(-2, seen.shape[-2:])  # [*B, V, R, S, width]
         mean, variance = _pool(x, weight[..., None], seen[..., None])
         pooled = self.pool_encoder(torch.cat([mean, variance, samples], -1))  # [*B, R, S, width]
-        # The head's first layer on [x, pooled], without writing `pooled` out once per view.
+        # The head's first layer on [x, pooled], without a copy of `pooled` per view.
         first, *rest = self.view_head
         of_view, of_pooled = first.weight.split(x.shape[-1], 1)
         hidden = F.linear(x, of_view).add_(F.linear(pooled, of_pooled, first.bias)[..., None, :, :, :])
         for layer in rest:
             hidden = layer(hidden)
-        # -1e9 keeps it finite; views that do not see the sample end with exactly no weight.
+        # -1e9 is finite; views that do not see the sample get a weight of exactly 0.
         logits = torch.where(seen, prior + _VIEW_GAIN * hidden[..., 0], -1e9)
         view_weights = torch.softmax(logits, -3) * seen.any(-3)[..., None, :, :]
         of_agreeing = torch.cat(_pool(x, view_weights[..., None], view_weights[..., None]), -1)
@@ -79,7 +80,7 @@ class _Elu(nn.Module):
 
 
 def _pool(x: Tensor, weight: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean by `weight` and variance by `counts` over the views, view by view: nothing of the size of `x` is written."""
+    """Return the mean by `weight` and variance by `counts` over the views; view by view, without a copy of `x`."""
     views = x.unbind(-4)
     mean = sum_of = torch.zeros_like(views[0])
     for of_view, share in zip(views, weight.unbind(-4), strict=True):

@@ -1,4 +1,4 @@
-"""Stage II: how much each source view says about each sample of a ray (method step 4): what a blending is and gives."""
+"""Stage II, weights of the source views at each sample of a ray (method step 4): interface and result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lift3d_cli.lifting.sources import SourceViews
 
 @dataclass(frozen=True)
 class BlendingWeights:
-    """What the gather needs; the same for colour and for features of any model.
+    """The weights for gathering; the same for colour and for the features of any model.
 
     Args:
         omega: [*B, V, R, S], not negative; sums to 1 over V and S, or is all 0 where no source view sees the ray.
@@ -29,7 +29,7 @@ class BlendingWeights:
 
 
 class Blending(Protocol):
-    """The seat of Stage II: the training-free weights below, or a learned network."""
+    """The interface of Stage II, implemented by the training-free weights and by a learned network."""
 
     bytes_per_sample: int
     """Temporary memory per ray, sample and view."""
@@ -39,10 +39,10 @@ class Blending(Protocol):
     ) -> BlendingWeights: ...
 
     def photo_features(self, images: Tensor) -> Tensor | None:
-        """What it makes of photos [V, 3, H, W], each on its own, for `SourceViews.features`; None for nothing."""
+        """Compute features of photos [V, 3, H, W], each on its own, for `SourceViews.features`; None for none."""
 
     def with_surface(self, sources: SourceViews, lines: EpipolarLines, distribution: DepthDistribution) -> SourceViews:
-        """The sources with what is to be known of the surface as a whole, once per target."""
+        """Add what Stage II needs of the whole surface to the source views, once per target."""
 
     def settings(self) -> Mapping[str, object]:
-        """JSON values that tell apart two blendings with different results."""
+        """Return JSON values that differ between blendings with different results."""

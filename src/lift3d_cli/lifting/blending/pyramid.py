@@ -1,4 +1,4 @@
-"""RGB features of the source photos: a small feature pyramid network, once per photo (method step 1)."""
+"""RGB features of the source photos: a small feature pyramid network, run once per photo (method step 1)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WIDTHS = (12, 24, 32, 48)
 class PhotoPyramid(MixedPrecision):
     """A four-level feature pyramid (Lin et al. 2017), of which the finest level is used.
 
-    Every kernel of stride 2 is 4 wide, so that a cell looks at its own centre: a point `uv` of the photo is at
+    Every convolution of stride 2 has a kernel of 4, centred on its cell: a point `uv` of the photo is at
     `uv / PYRAMID_STRIDE` in the features.
     """
 
@@ -32,7 +32,7 @@ class PhotoPyramid(MixedPrecision):
 
     @in_precision
     def forward(self, images: Tensor) -> Tensor:
-        """Photos [V, 3, H, W] in [0, 1] sRGB to features [V, NUM_PHOTO_FEATURES, ceil(H / 2), ceil(W / 2)]."""
+        """Map photos [V, 3, H, W] in [0, 1] sRGB to features [V, NUM_PHOTO_FEATURES, ceil(H / 2), ceil(W / 2)]."""
         height, width = images.shape[2:]
         deepest = PYRAMID_STRIDE ** len(_WIDTHS)
         x = F.pad(images - 0.5, (0, -width % deepest, 0, -height % deepest), mode="replicate")
@@ -48,7 +48,7 @@ class PhotoPyramid(MixedPrecision):
 
 
 def _down(inputs: int, outputs: int) -> nn.Sequential:
-    """Halve the resolution; past the first level, which has the most pixels, look at the neighbours once more."""
+    """Build a level of half the resolution; all but the first, which has the most pixels, have a second convolution."""
     layers = [nn.Conv2d(inputs, outputs, 4, 2, padding=1), nn.LeakyReLU(0.1)]
     if inputs > 3:
         layers += [nn.Conv2d(outputs, outputs, 3, padding=1), nn.LeakyReLU(0.1)]

@@ -1,4 +1,4 @@
-"""Stage II without anything learned: weights by the angle between the lines of sight, and by agreement."""
+"""Training-free Stage II: weights by the angle between the lines of sight, and by agreement of the colours."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from lift3d_cli.lifting.sources import SourceViews
 
 @dataclass(frozen=True)
 class SampleViews:
-    """The samples of R rays, as the source views see them, and the training-free weights; *B as in `SourceViews`.
+    """The samples of R rays as seen by the source views, with the training-free weights; *B as in `SourceViews`.
 
     Args:
         uv: [*B, V, R, S, 2] pixels of the source images.
         z: [*B, V, R, S] z-depth in the source's camera.
         seen: [*B, V, R, S] bool.
         colors: [*B, V, 3, R, S].
-        blurred: [*B, V, 3, R, S] mean colour of the 5x5 pixels around.
+        blurred: [*B, V, 3, R, S] mean colour of the surrounding 5x5 pixels.
         angle: [*B, V, R, S] radians, between the lines of sight from the target and from the view.
-        by_angle: [*B, V, R, S] weights by the angle alone; sum to 1 over V, or are 0 where no view sees the sample.
-        mean: [*B, 1, 3, R, S] colour by these weights.
-        weight: [*B, V, R, S] by angle and by agreement with that mean, not normalised.
+        by_angle: [*B, V, R, S] weights by angle only; sum to 1 over V, or are 0 where no view sees the sample.
+        mean: [*B, 1, 3, R, S] mean colour by these weights.
+        weight: [*B, V, R, S] weights by angle and by agreement with that mean, not normalised.
     """
 
     uv: Tensor
@@ -44,10 +44,10 @@ class SampleViews:
 
 @dataclass(frozen=True)
 class AngleAgreementBlending:
-    """Weights by the angle between the lines of sight, and by agreement with the other views' colour.
+    """Weights by the angle between the lines of sight, and by agreement with the other views' colours.
 
     Args:
-        angle_floor: radians squared; keeps one view from taking all where it looks just like the target.
+        angle_floor: radians squared; limits the weight of a view in exactly the target's direction.
         agreement: inverse scale of a colour's mean absolute deviation from the angle-weighted mean.
     """
 
@@ -64,13 +64,13 @@ class AngleAgreementBlending:
         distribution: DepthDistribution,
     ) -> BlendingWeights:
         views = self.sample(sources, lines, rays, t)
-        # The samples stand for equal probability: the seen ones share the ray.
+        # The samples stand for equal probability: the ray's weight is shared equally among the seen ones.
         seen = views.seen.any(-3)
         share = (seen / seen.sum(-1, keepdim=True).clamp(min=1))[..., None, :, :]
         return BlendingWeights(normalized(views.weight) * share, views.uv, seen.float().mean(-1))
 
     def sample(self, sources: SourceViews, lines: EpipolarLines, rays: Tensor, t: Tensor) -> SampleViews:
-        """Sample the photos at z-depths `t` [*B, R, S] of `rays` [*B, R, 2], for a learned Stage II too."""
+        """Sample the photos at z-depths `t` [*B, R, S] of `rays` [*B, R, 2]; a learned Stage II uses it too."""
         uv, z = lines.project(rays, t)
         height, width = sources.images.shape[-2:]
         texels = sample_map(sources.texture, uv)
@@ -96,6 +96,6 @@ class AngleAgreementBlending:
 
 
 def normalized(weight: Tensor) -> Tensor:
-    """Weights [*B, V, R, S] that sum to 1 over the views; all 0 where no view has any."""
-    # The smallest real sum is far above 1e-30, a single seen view at the widest angle having 0.1.
+    """Normalise weights [*B, V, R, S] to sum to 1 over the views; all 0 where no view has any."""
+    # The smallest real sum, of a single view at the widest angle, is 0.1, far above 1e-30.
     return weight / weight.sum(-3, keepdim=True).clamp(min=1e-30)

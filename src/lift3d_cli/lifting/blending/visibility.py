@@ -1,8 +1,8 @@
-"""Which source views see a sample: those from which the target's own surface does not lie before it.
+"""Visibility: a source view sees a sample unless the target's own surface occludes it.
 
-Stage I finds the surface; seen from a source view it is a depth buffer (Williams 1978), and what is behind that is
-hidden there. What hides something that the target sees is mostly in the target's picture too. Procedural scenes, true
-depth: blending by angle has 24.5 dB, with what this hides left out 25.6, with what each photo's true depth hides 26.5.
+Rendered from a source view, Stage I's surface is a depth buffer (Williams 1978), and what lies behind it is occluded
+there. What occludes a point that the target sees is mostly visible in the target too. On procedural scenes with true
+depth, blending by angle has 24.5 dB; without the views occluded here, 25.6; without those occluded by true depth, 26.5.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from lift3d_cli.lifting.surfaces import surface_evidence
 
 NUM_VISIBILITY_INPUTS, NUM_SURFACE_INPUTS = 4, 6
 """Channels of `visibility_inputs` and of `surface_inputs`."""
-# Further behind the surface than so many planes, a sample is more likely hidden than not; Stage I errs by about one.
+# Behind the surface by more than this many planes, a sample is probably occluded; Stage I errs by about one.
 _PLANES_BEHIND = 2.0
 
 
 @torch.no_grad()
 def depth_buffers(sources: SourceViews, lines: EpipolarLines, distribution: DepthDistribution) -> Tensor:
-    """See the surface, at the median depth of each of Stage I's columns, from the source views.
+    """Render Stage I's surface, at the median depth of each of its columns, from the source views.
 
     Returns:
-        [*B, V, 2, h, w] 1/z in the source's camera, in cells as large as Stage I's: of the nearest surface in the cell,
-        and in the 3x3 cells around; 0 where there is none.
+        [*B, V, 2, h, w] 1/z in the source's camera, at Stage I's resolution: of the nearest surface in the cell, and in
+        the surrounding 3x3 cells; 0 where there is none.
     """
     *batch, _, height, width = distribution.probability.shape
     device, cell = sources.images.device, 1 / distribution.scale[0]
@@ -47,7 +47,7 @@ def depth_buffers(sources: SourceViews, lines: EpipolarLines, distribution: Dept
     buffer = torch.zeros(*z.shape[:-1], rows * columns, device=device).scatter_reduce(-1, index, inverse, "amax")
     buffer = buffer.unflatten(-1, (rows, columns))
     around = F.max_pool2d(buffer.flatten(0, -3)[:, None], 3, 1, 1).reshape(buffer.shape)
-    # Photos that show the surface larger than the target does have cells that no column falls into.
+    # Photos that show the surface larger than the target does have cells that no column projects into.
     return torch.stack([torch.where(buffer > 0, buffer, around), around], -3)
 
 
@@ -57,12 +57,12 @@ def visibility_inputs(
     z: Tensor,  # [*B, V, R, S] z-depth in the source's camera
     distribution: DepthDistribution,
 ) -> Tensor:  # [*B, V, NUM_VISIBILITY_INPUTS, R, S]
-    """Tell how far behind the surface samples lie in each source view, in steps from plane to plane of Stage I."""
+    """Return how far samples lie behind the surface in each source view, in distances between Stage I's planes."""
     step = distribution.inverse_step
     if isinstance(step, Tensor):
         step = step[:, None, None, None, None]
     buffered = sample_map(buffers, uv * distribution.scale[0])
-    # 1e-6 keeps what lies behind the camera, which does not count, finite.
+    # 1e-6 keeps points behind the camera, which do not count, finite.
     behind, behind_any = ((buffered - 1 / z.clamp(min=1e-6)[..., None, :, :]) / step).unbind(-3)
     seen, seen_by_all = (torch.sigmoid(_PLANES_BEHIND - x) for x in (behind, behind_any))
     return torch.stack([seen, (behind / 4).clamp(-2, 2), (behind / 16).clamp(-2, 2), seen_by_all], -3)

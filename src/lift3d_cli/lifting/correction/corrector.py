@@ -1,20 +1,20 @@
-"""The inconsistency corrector: residual weights that make lifted features what the encoder would see at the target.
+"""The inconsistency corrector: residual weights that bring lifted features close to the encoder's at the target.
 
 Photos of one point do not have equal features: the encoder saw other surroundings, at another scale and another phase
-of its grid. Stage II's weights, which suit colours, cannot know. The corrector looks at what each photo shows around
-the cells near the point (`CellDescriptor`), at what the rendered target shows around its own cell, and at how far the
-features of the photos lie apart. It moves the blended feature G in two steps, each by scalar weights of cells of the
-source maps, the same for every channel:
+of its grid. Stage II's weights, which suit colours, cannot account for that. The corrector compares what each photo
+shows around the cells near the point (`CellDescriptor`) with what the rendered target shows around its own cell, and
+measures how much the photos' features differ. It moves the blended feature G in two steps, each by scalar weights of
+cells of the source maps, the same for every channel:
 
 1. innovation: G += sum_j k_j (G_j - G) over the cells j around the point. Their descriptors differ from the blend's by
-   D, the target's by e. The gain of a Kalman filter, k = P D' (D P D' + R)^-1 e, says by which weights, of either sign,
-   the same sum over the descriptors becomes the target's; P are prior variances of the weights, R is a descriptor's
-   noise, and both are learned.
+     D, the target's by e. The gain of a Kalman filter, k = P D' (D P D' + R)^-1 e, is the weights, of either sign, by
+     which the same sum over the descriptors gives the target's; P are the weights' prior variances, R is a descriptor's
+     noise, and both are learned.
 2. regression: G += trust * W e', where e' is what step 1 leaves of the innovation, and W the regression of features on
-   descriptors over all cells of the source maps. It knows what no cell nearby shows, such as what an image's border
-   does.
+     descriptors over all cells of the source maps. It accounts for what no cell nearby shows, such as the effect of an
+     image's border.
 
-So a constant map stays constant, nothing depends on what a channel means, and everything is linear in the features.
+So a constant map stays constant, the result does not depend on what a channel means, and it is linear in the features.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 
 NUM_DESCRIPTORS = 48
 """Channels of a cell's descriptor."""
-# Of these, a linear map of the cues; the rest is what a small network makes of them and of the cells around.
+# Of these, a linear map of the cues; the others come from a small network over the cues of the cell and its neighbours.
 _NUM_PLAIN = 24
-# Sizes of the looked-at surroundings, in halves of a cell but not below a pixel: details and context.
+# Window sizes in half cells, but at least one pixel: details and context.
 _LEVELS = (1, 2, 4, 8)
 _NUM_CUES = len(_LEVELS) * (len(TAPS) + 2 + 4)
 _NUM_CELL_INPUTS, _NUM_RAY_INPUTS = 6, 6
 BYTES_PER_RAY = 4 * len(TAPS) * 6 * (NUM_DESCRIPTORS + SKETCH_CHANNELS)
-"""Temporary memory per ray and view: what the cells show, their differences, and copies of these."""
+"""Temporary memory per ray and view: the cells' descriptors and sketches, their differences, and copies of these."""
 
 
 class CellDescriptor(MixedPrecision):
-    """What a photo shows around each cell of a feature map: lightness in windows of four sizes, and their colour."""
+    """Descriptors of the photo around each cell of a feature map, from lightness and colour in windows."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        # A random projection to begin with: distances are those of the cues.
+        # Initialised as a random projection, which preserves the distances between cues.
         self.plain = nn.Conv2d(_NUM_CUES, _NUM_PLAIN, 1)
         nn.init.orthogonal_(self.plain.weight)
         nn.init.zeros_(self.plain.bias)
@@ -61,7 +61,7 @@ class CellDescriptor(MixedPrecision):
 
     @in_precision
     def forward(self, cues: Tensor) -> Tensor:  # [N, cues, h, w] to [N, NUM_DESCRIPTORS, h, w]
-        """Descriptors of every cell."""
+        """Return the descriptors of every cell."""
         return torch.cat([self.plain(cues), self.context(4 * cues)], 1)
 
 
@@ -74,7 +74,7 @@ def cell_cues(
     image: Tensor,  # [3, H, W] in [0, 1] sRGB
     grid: FeatureGrid,
 ) -> Tensor:  # [cues, h, w]
-    """Samples of the image around each cell's centre, at distances and of sizes that go with the cell's."""
+    """Sample the image around each cell's centre, at distances and in windows that scale with the cell."""
     stride = 2 / (grid.scale[0] + grid.scale[1])
     light = (image * torch.tensor([0.299, 0.587, 0.114], device=image.device)[:, None, None]).sum(0, keepdim=True)
     maps = [torch.cat([light - 0.5, image[:1] - light, image[2:] - light])[None]]
@@ -89,7 +89,8 @@ def cell_cues(
             maps.append(F.avg_pool2d(F.pad(maps[-1], padding, mode="replicate"), 2))
         uv = centers + torch.tensor(TAPS, device=image.device)[:, None] * distance
         around = sample_map(maps[halvings], uv[None] / 2**halvings)[0]  # [3, taps, cells]
-        # How far the windows at both sides, above and below lie in the image: encoders pad, and their features show it.
+        # How far the windows at the left, right, top and bottom are inside the image: encoders pad, which shows in
+        # features.
         size = torch.tensor([image.shape[2], image.shape[1]], device=image.device)
         margins = torch.cat([centers, size - centers], 1).T / distance - 0.5
         cues += [around[0], around[1:, len(TAPS) // 2], margins.clamp(0, 1) - 1]
@@ -97,23 +98,23 @@ def cell_cues(
 
 
 class Corrector(Protocol):
-    """The seat of the inconsistency corrector.
+    """The interface of the inconsistency corrector.
 
     Attributes:
-        by_channel: what becomes of a channel does not depend on the others, but for `SourceCells.sketches`.
+        by_channel: each channel is corrected independently of the others, apart from `SourceCells.sketches`.
     """
 
     by_channel: bool
 
     def describe(self, image: Tensor, grid: FeatureGrid) -> Tensor:
-        """[D, h, w]: what an image [3, H, W] shows around each cell of a grid that lies in it."""
+        """Describe an image [3, H, W] around each cell of a grid in it: [D, h, w]."""
 
     def correct(self, blend: Blend) -> Tensor:
-        """Features [R, C] instead of the blended ones."""
+        """Return the corrected features [R, C] of blended ones."""
 
 
 class InconsistencyCorrector(nn.Module):
-    """Residual weights of the cells around a ray's point, from `Evidence`."""
+    """Residual weights of the cells around a ray's surface point, computed from `Evidence`."""
 
     by_channel = True
 
@@ -126,29 +127,29 @@ class InconsistencyCorrector(nn.Module):
         for head in (self.cell_head, self.ray_head):
             nn.init.zeros_(head[-1].weight)
             nn.init.zeros_(head[-1].bias)
-        # Begins where hand-made cues do best.
+        # Initialised where hand-made cues work best.
         self.log_noise = nn.Parameter(torch.full((NUM_DESCRIPTORS,), math.log(3e-3)))
         self.log_ridge = nn.Parameter(torch.tensor(math.log(0.1)))
 
     def describe(self, image: Tensor, grid: FeatureGrid) -> Tensor:  # [NUM_DESCRIPTORS, h, w]
-        """Descriptors of the cells of `grid`, which lies in `image` [3, H, W]."""
+        """Return the descriptors of the cells of `grid`, which lies in `image` [3, H, W]."""
         return self.descriptor(cell_cues(image, grid)[None])[0]
 
     def correct(self, blend: Blend) -> Tensor:  # [R, C]
-        """The blended features of some rays, corrected."""
+        """Correct the blended features of some rays."""
         evidence = blend.evidence()
         weights, left_over = self(evidence)
         moved = blend.gather.moved(blend.features, evidence.cells.rows, weights)
         return moved + left_over @ blend.cells.slopes(self.log_ridge.exp())
 
     def forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:  # [V, R, T], [R, D]
-        """The weights k_j of step 1: the features become (1 - sum k) G + sum_j k_j G_j. And trust * e' of step 2."""
+        """Return the weights k_j of step 1, for features (1 - sum k) G + sum_j k_j G_j, and trust * e' of step 2."""
         innovation = evidence.target - evidence.blended  # [R, D]
         rays = _ray_inputs(evidence, innovation)
         cells = _cell_inputs(evidence)
         log_noise, trust = self.ray_head(rays).unbind(-1)  # [R]
         log_variance = self.cell_head(torch.cat([cells, rays[:, None].expand(*cells.shape[:3], -1)], -1))[..., 0]
-        # By nature, near cells of photos that Stage II believes.
+        # A priori, near cells of photos with large weights in Stage II vary most.
         prior = torch.exp(-evidence.cells.distance) * ((evidence.share + 0.03) * evidence.seen)[..., None]
         prior = prior / prior.sum((0, 2)).clamp(min=1e-9)[:, None]
         difference = evidence.descriptors - evidence.blended[:, None]  # [V, R, T, D]
@@ -168,7 +169,7 @@ def _kalman_gain(
     variance: Tensor,  # [V, R, T]
     noise: Tensor,  # [R, D]
 ) -> Tensor:  # [V, R, T]
-    """The weights of the differences that explain the innovation: P D' (D P D' + R)^-1 e."""
+    """Return the weights of the differences that explain the innovation: P D' (D P D' + R)^-1 e."""
     flat = difference.permute(1, 0, 2, 3).flatten(1, 2)  # [R, V T, D]
     weighted = flat * variance.permute(1, 0, 2).flatten(1)[..., None]
     covariance = weighted.transpose(1, 2) @ flat + torch.diag_embed(noise)

@@ -1,4 +1,4 @@
-"""What the inconsistency corrector looks at: the cells of the source maps around the point that a ray meets."""
+"""The inconsistency corrector's inputs: the cells of the source maps around the surface point of a ray."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from lift3d_cli.lifting.proposal.protocol import DepthDistribution
 from lift3d_cli.ops.weighted_gather import WeightedGather
 
 SKETCH_CHANNELS = 16
-"""Random projections that distances of features are measured in (Johnson-Lindenstrauss)."""
+"""Number of random projections for measuring distances between features (Johnson-Lindenstrauss)."""
 TAPS = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1))
-"""Cells (x, y) around the nearest one."""
-# The scale that the corrector was trained with, whatever the number of planes.
+"""Offsets (x, y) of the cells around the nearest one."""
+# The unit that the corrector was trained with, whatever the number of planes.
 _SPREAD_UNITS = 64
 
 
@@ -29,27 +29,27 @@ def sketch_maps(
     blocks: Iterable[Tensor],  # [V, c, h, w] of some channels each
     channels: int,  # in all
 ) -> Tensor:  # [V, SKETCH_CHANNELS, h, w]
-    """Project features at random, the same way always, so that unlike cells are at a squared distance of about 2."""
+    """Project features on fixed random directions, scaled to a squared distance of about 2 between unlike cells."""
     generator = torch.Generator().manual_seed(channels)
     mixings = torch.randn(SKETCH_CHANNELS, channels, generator=generator)
     sketches, variance, first = None, 0.0, 0
     for maps in blocks:
         mixing = mixings[:, first : first + maps.shape[1]].to(maps)
         variances, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
-        # Of (maps - mean), without a copy of the maps.
+        # Equals the projection of (maps - mean), without a copy of the maps.
         sketch = F.conv2d(maps, mixing[:, :, None, None], -mixing @ mean)
         sketches = sketch if sketches is None else sketches.add_(sketch)
         variance, first = variance + variances.sum(), first + maps.shape[1]
-    # 1e-12 keeps maps without any variation at 0.
+    # 1e-12 keeps constant maps at 0.
     return sketches * (SKETCH_CHANNELS * variance + 1e-12).rsqrt()
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The source cells around the points that R rays meet, T = len(TAPS) in each of V views.
+    """The source cells around the surface points of R rays, T = len(TAPS) in each of V views.
 
     Args:
-        rows: [V, R, T] of the maps as one table of V * h * w rows.
+        rows: [V, R, T] rows in a table of all V * h * w cells of the maps.
         distance: [V, R, T] in cells, squared, from the point to the cell's centre.
     """
 
@@ -58,7 +58,7 @@ class Cells:
 
     @classmethod
     def around(cls, uv: Tensor, height: int, width: int) -> Cells:
-        """The cells nearest to `uv` [V, R, 2], in pixels of maps of this size; at a border, those within."""
+        """Find the cells nearest to `uv` [V, R, 2], in pixels of maps of this size; at a border, those inside."""
         point = torch.nan_to_num(uv)[:, :, None] - 0.5
         taps = torch.tensor(TAPS, device=uv.device)
         x, y = (
@@ -71,19 +71,19 @@ class Cells:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the corrector decides by, for R rays, V source views and T cells in each.
+    """Inputs of the corrector, for R rays, V source views and T cells in each.
 
     Args:
-        cells: which they are.
-        descriptors: [V, R, T, D] of the cells.
-        blended: [R, D] the blend of the source descriptors by Stage II's weights.
-        target: [R, D] of the rendered target.
-        sketches: [V, R, T, 16] of the cells' features.
-        blended_sketch: [R, 16] their blend.
-        share: [V, R] each view's part of Stage II's weights; 0 where it does not see the point.
+        cells: indices and distances of the cells.
+        descriptors: [V, R, T, D] descriptors of the cells.
+        blended: [R, D] the source descriptors blended by Stage II's weights.
+        target: [R, D] descriptors of the rendered target.
+        sketches: [V, R, T, 16] sketches of the cells' features.
+        blended_sketch: [R, 16] the sketches blended by Stage II's weights.
+        share: [V, R] each view's share of Stage II's weights; 0 where it does not see the point.
         angle: [V, R] radians, between the lines of sight from the target and from the view.
         seen: [V, R] bool.
-        spread: [R] standard deviation of the ray's samples in 1/z, in parts of `_SPREAD_UNITS` from near to far.
+        spread: [R] standard deviation of the ray's samples in 1/z; `_SPREAD_UNITS` is the range from near to far.
         stride: image pixels per cell.
     """
 
@@ -101,19 +101,19 @@ class Evidence:
 
     @cached_property
     def disagreement(self) -> Tensor:
-        """[V, R, T]: how far each cell's features are from the blend's, mean square of the sketches."""
+        """[V, R, T]: mean squared difference between the sketches of each cell and of the blend."""
         return (self.sketches - self.blended_sketch[:, None]).square().mean(-1)
 
 
 class SourceCells:
-    """One model's source maps, as a table of cells with their descriptors and sketches.
+    """One model's source maps as a table of cells, with their descriptors and sketches.
 
     Args:
         maps: [V, C, h, w] features.
-        descriptors: [V, D, h, w] of their cells.
+        descriptors: [V, D, h, w] descriptors of the cells.
         grids: V grids, in pixels of the source images.
-        stride: image pixels per cell, where the photos were encoded.
-        sketches: [V, SKETCH_CHANNELS, h, w], where `maps` are not all of the channels.
+        stride: image pixels per cell, in the images that were encoded.
+        sketches: [V, SKETCH_CHANNELS, h, w]; needed if `maps` are only some of the channels.
     """
 
     def __init__(
@@ -126,46 +126,49 @@ class SourceCells:
     ) -> None:
         sketches = sketch_maps([maps], maps.shape[1]) if sketches is None else sketches
         parts = (x.contiguous(memory_format=torch.channels_last) for x in (descriptors, sketches))
-        table = torch.cat(list(parts), 1)  # in the order that a gather takes as it is
+        table = torch.cat(list(parts), 1)  # in the memory layout that a gather uses
         self.size = maps.shape[2:]
         self.gather = WeightedGather(table)
         self.table = self.gather.maps.permute(0, 2, 3, 1).flatten(0, 2)
         self.parts = (descriptors.shape[1], SKETCH_CHANNELS)
-        self.grids, self.stride = grids, stride
-        self._maps, self._slopes, self._lock = maps, None, Lock()
+        self.grids = grids
+        self.stride = stride
+        self._maps = maps
+        self._slopes: Tensor | None = None
+        self._lock = Lock()
 
     def slopes(self, ridge: Tensor) -> Tensor:  # [D, C]
-        """How features go with descriptors over all cells of all maps: their regression, made once.
+        """Return the linear regression of features on descriptors, over all cells of all maps; computed once.
 
         Args:
-            ridge: added to the descriptors' covariance, as a part of its mean variance.
+            ridge: added to the descriptors' covariance, as a share of its mean variance.
         """
-        with self._lock:  # of the threads that render rays side by side, one makes it
+        with self._lock:  # one of the threads that render rays in parallel computes it
             if self._slopes is None:
                 descriptors, features = self.table[:, : self.parts[0]], self._maps.permute(0, 2, 3, 1).flatten(0, 2)
                 descriptors = descriptors - descriptors.mean(0)
                 covariance = descriptors.T @ descriptors / len(descriptors)
-                floor = ridge * covariance.diagonal().mean() + 1e-9  # 1e-9: maps of one colour
+                floor = ridge * covariance.diagonal().mean() + 1e-9  # 1e-9: maps of a constant colour
                 covariance = covariance + floor * torch.eye(len(covariance), device=descriptors.device)
-                # The descriptors' mean is 0: that of the features falls out of the product.
+                # The descriptors have a mean of 0, so the features' mean drops out of the product.
                 self._slopes = torch.linalg.solve(covariance, descriptors.T @ features / len(descriptors))
         return self._slopes
 
 
 @dataclass(frozen=True)
 class Blend:
-    """R rays through cells of the target, with one model's features blended by Stage II's weights.
+    """R rays through cells of the target, with one model's features, blended by Stage II's weights.
 
     Args:
-        features: [R, C].
-        gather: of the model's source maps.
-        cells: of the model's source maps.
-        target: [R, D] descriptors of the target's cells.
-        lines: the rays in the source images.
+        features: [R, C] blended features.
+        gather: gathers from the model's source maps.
+        cells: the cells of the model's source maps.
+        target: [R, D] descriptors of the rays' cells in the target.
+        lines: epipolar lines of the rays in the source images.
         rays: [R, 2] target pixels.
         t: [R, S] z-depth of the samples.
-        weights: of the samples in the views.
-        distribution: what Stage I says.
+        weights: blending weights of the samples.
+        distribution: depth distribution of Stage I.
     """
 
     features: Tensor
@@ -179,10 +182,10 @@ class Blend:
     distribution: DepthDistribution
 
     def evidence(self) -> Evidence:
-        """Read the source cells around each ray's point, which lies at its samples' mean depth (in 1/z)."""
+        """Read the source cells around each ray's surface point, at the mean depth (in 1/z) of its samples."""
         cells, weights = self.cells, self.weights
         of_sample = weights.omega.sum(0)
-        of_sample = of_sample / of_sample.sum(1, keepdim=True).clamp(min=1e-9)  # of rays that no view sees: 0
+        of_sample = of_sample / of_sample.sum(1, keepdim=True).clamp(min=1e-9)  # 0 for rays that no view sees
         inverse = (of_sample / self.t).sum(1, keepdim=True)
         inverse = torch.where(inverse > 0, inverse, 1 / self.t[:, :1])
         parts = (1 / self.t - inverse) / (1 / self.distribution.near - 1 / self.distribution.far) * _SPREAD_UNITS
@@ -208,7 +211,7 @@ class Blend:
 
 
 def on_maps(uv: Tensor, grids: Sequence[FeatureGrid]) -> Tensor:
-    """Pixels [V, R, S, 2] in the source images as pixels of the source maps."""
+    """Convert pixels [V, R, S, 2] of the source images to pixels of the source maps."""
     scale, offset = (
         torch.tensor([getattr(grid, name) for grid in grids], device=uv.device)[:, None, None]
         for name in ("scale", "offset")

@@ -1,4 +1,4 @@
-"""Stage I, learned: fixed cues at each voxel, to whose training-free logits a 3-D network adds."""
+"""Learned Stage I: a 3-D network adds to training-free logits, from fixed cues at each voxel."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lift3d_cli.lifting.proposal.sweep import Frustum, VoxelViews, disparity, pl
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal, angle_weighted_mean
 from lift3d_cli.lifting.sources import NO_VIEW, SourceViews
 
-# Voxels across the longer side of the sweep, at most: as many as the network was trained on, and its cost goes with
-# the square. Of 240, scenes with far-apart photos have less (castle_p19 20.6 dB for 21.8, kitchen 18.1 for 18.6),
-# close ones more (flower 26.5 for 26.3).
+# Voxels along the longer side of the sweep, at most: as many as in training; the cost grows with the square. With 240,
+# scenes with far-apart photos get worse (castle_p19 20.6 dB instead of 21.8, kitchen 18.1 instead of 18.6), close ones
+# better (flower 26.5 instead of 26.3).
 _MAX_VOXELS = 160
-# As few planes as the network was trained on; and a whole number of its coarsest voxels.
+# The fewest planes that the network was trained on; and a multiple of its coarsest voxels.
 _FEWEST_PLANES, _PLANES_AT_ONCE = 32, 8
-# Measured: what the sweep and the network hold of each voxel at their peak, by precision.
+# Measured peak memory of the sweep and the network per voxel, by precision.
 _VOXEL_BYTES = {"fp32": 4 * 112, "bf16": 4 * 64}
 _MAX_DEVIATION = 6.0
 # A view whose surface hides a voxel counts for so much less: the surface may be wrong, and it may be the only view.
@@ -32,13 +32,13 @@ _MOST_HIDDEN = 0.95
 
 @dataclass(frozen=True)
 class Sweep:
-    """What Stage I finds at the voxels of a target's frustum.
+    """The result of Stage I at the voxels of a target's frustum.
 
     Args:
         frustum: the voxels.
-        logits: [*B, D, h, w] of the surface's depth.
-        latent: [*B, L, D, h, w] for Stage II.
-        colors: [*B, 3, D, h, w] mean of the source views' colours at each voxel.
+        logits: [*B, D, h, w] logits of the surface's depth.
+        latent: [*B, L, D, h, w] latent features for Stage II.
+        colors: [*B, 3, D, h, w] mean colour of the source views at each voxel.
     """
 
     frustum: Frustum
@@ -48,7 +48,7 @@ class Sweep:
 
     @property
     def distribution(self) -> DepthDistribution:
-        """The logits as probabilities."""
+        """The depth distribution: a softmax of the logits."""
         f = self.frustum
         return DepthDistribution(torch.softmax(self.logits, -3), f.near, f.far, (1 / f.step,) * 2, self.latent)
 
@@ -59,10 +59,10 @@ class LearnedProposal:
 
     Args:
         regularizer: the 3-D network.
-        identity: of the weights, such as their sha256.
-        num_planes: D, at most, see `planes`.
-        voxels_per_plane: of disparity.
-        precision: "fp32" or "bf16", for `settings` and `volume_bytes`; the network computes in its own.
+        identity: identifies the weights, for example their sha256.
+        num_planes: D, the most planes, see `planes`.
+        voxels_per_plane: disparity between neighbouring planes.
+        precision: "fp32" or "bf16", for `settings` and `volume_bytes`; the network knows its own.
         prior: the training-free proposal.
     """
 
@@ -82,23 +82,23 @@ class LearnedProposal:
         return self.sweep(sources, lines, frustum, memory_bytes).distribution
 
     def sweep(self, sources: SourceViews, lines: EpipolarLines, frustum: Frustum, memory_bytes: int) -> Sweep:
-        """Look at every voxel, and weigh the planes.
+        """Compute the cues and depth logits of every voxel.
 
         Args:
             sources: the photos.
-            lines: of the target in them, or of several targets, each in its own.
+            lines: epipolar lines of the target, or of several targets, in their sources.
             frustum: the voxels.
             memory_bytes: rough bound on temporaries.
         """
         volume = plane_sweep(sources, lines, frustum, memory_bytes, self.cues)
-        # `cues` has the cost minus 1, to be centred, as its first channel, and the mean colour as its last.
+        # The first channel of `cues` is the cost minus 1, to be centred; the last ones are the mean colour.
         smooth = smooth_volume(volume[..., :1, :, :, :], self.prior.num_smoothings)
         logits, latent = self.regularizer(torch.cat([smooth, volume], -4))
         logits = logits - self.prior.sharpness * (smooth[..., 0, :, :, :] + 1)
         return Sweep(frustum, logits, latent, volume[..., -3:, :, :, :])
 
     def cues(self, views: VoxelViews) -> Tensor:  # [*B, NUM_CUES - 1, R]
-        """What the source views say about each voxel; order of the views and their number do not matter."""
+        """Compute fixed cues of each voxel, whatever the number and order of the source views."""
         weight, mean = angle_weighted_mean(views, self.prior.angle_floor)
         color, contrast = views.deviation(mean)
         cost = self.prior.cost(views, weight, color, contrast)
@@ -130,12 +130,12 @@ class LearnedProposal:
         return torch.cat([torch.stack(scalars, -2), mean[..., :3, :]], -2)
 
     def _best_matches(self, views: VoxelViews) -> Tensor:  # [*B, 3, R]
-        """How far the best, the second and the fourth best other view are from the nearest one.
+        """Return how far the best, second and fourth best other view deviate from the nearest view.
 
-        Sorted, so that views in which the voxel is occluded do not vote.
+        Views in which the voxel is occluded sort to the end and do not count.
         """
         angle = torch.where(views.seen, views.angle, NO_VIEW)
-        # Views that are equally near (copies of one photo) are one. An argmin and a look-up take several times as long.
+        # Equally near views (copies of one photo) count as one. An argmin and a look-up take several times as long.
         nearest = angle == angle.amin(-2, keepdim=True)
         share = nearest / nearest.sum(-2, keepdim=True)
         color, contrast = views.deviation((share[..., None, :] * views.appearance).sum(-3))
@@ -144,10 +144,10 @@ class LearnedProposal:
         return torch.stack([ordered[min(rank, len(ordered) - 1)] for rank in (0, 1, 3)], -2)
 
     def planes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float], step: int = 0) -> int:
-        """D of a target: from one plane to the next, a point moves by about so many voxels in the photos.
+        """Return D for a target: a point moves by about `voxels_per_plane` voxels in the photos per plane.
 
-        Coarser planes miss the surface between two of them. Finer ones cost time and are no more exact than the
-        photos, and what the network knows of planes nearby reaches less far.
+        Coarser planes miss the surface between two of them. Finer ones cost time, are no more exact than the photos,
+        and shorten the range of depths that the network's receptive field covers.
         """
         voxels = disparity(target, cameras, depth_range) / (step or self._step(target))
         needed = max(_FEWEST_PLANES, math.ceil(voxels / self.voxels_per_plane / _PLANES_AT_ONCE) * _PLANES_AT_ONCE)
@@ -173,7 +173,7 @@ class LearnedProposal:
 
 
 def _smallest(values: Tensor, count: int) -> list[Tensor]:  # [*B, V, R] to [*B, R] each
-    """The `count` smallest over V, in order. A sort of few values per column takes far longer."""
+    """Return the `count` smallest values over V, in order. Sorting the few values of each column takes far longer."""
     found: list[Tensor] = []
     for value in values.unbind(-2):
         for i, other in enumerate(found):

@@ -10,15 +10,15 @@ from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 from lift3d_cli.ops.conv3d import Conv3d
 
 NUM_CUES = 24
-"""Channels per voxel that Stage I looks at, see `lifting/proposal/learned.py`."""
+"""Channels per voxel of Stage I's input, see `lifting/proposal/learned.py`."""
 NUM_LATENTS = 8
-"""Channels per voxel that Stage I hands to Stage II."""
-# The residual's scale: a last layer moves by about the learning rate a step, and logits have to move by several.
+"""Channels per voxel that Stage I passes to Stage II."""
+# Scale of the residual: a last layer moves by about the learning rate per step, and logits have to move by several.
 _DEPTH_GAIN = 4.0
 
 
 class DepthRegularizer(MixedPrecision):
-    """A 3-D U-Net over the sweep's voxels: cues to depth logits and latents."""
+    """A 3-D U-Net over the sweep's voxels that maps cues to depth logits and latents."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
@@ -33,9 +33,9 @@ class DepthRegularizer(MixedPrecision):
 
     @in_precision
     def forward(self, cues: Tensor) -> tuple[Tensor, Tensor]:  # [*B, NUM_CUES, D, h, w]
-        """Residual depth logits [*B, D, h, w] and latents [*B, NUM_LATENTS, D, h, w]."""
+        """Return residual depth logits [*B, D, h, w] and latents [*B, NUM_LATENTS, D, h, w]."""
         volume = cues.reshape(-1, *cues.shape[-4:])
-        # Channels last: 3-D convolutions on CPU are several times faster so.
+        # Channels last: 3-D convolutions on CPU are several times faster in this layout.
         x0 = self.encoder0(volume.contiguous(memory_format=torch.channels_last_3d))
         x1 = self.encoder1(x0)
         x2 = self.encoder2(x1)
@@ -46,7 +46,7 @@ class DepthRegularizer(MixedPrecision):
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    # No normalisation layer: its statistics would depend on how large a part of the frame is looked at.
+    # No normalisation layer: its statistics would depend on how large a part of the frame is processed.
     return nn.Sequential(Conv3d(inputs, outputs, 3, stride, padding=1), nn.LeakyReLU(0.1))
 
 

@@ -1,4 +1,4 @@
-"""Stage I: where along each target ray the surface is (method step 2): what it gives, and what a proposal is."""
+"""Stage I, where the surface is along each target ray (method step 2): interface and result."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lift3d_cli.lifting.sources import SourceViews
 
 @dataclass(frozen=True)
 class DepthDistribution:
-    """Probability of the surface's depth on a coarse grid of target rays.
+    """Probability of the surface's depth, on a coarse grid of target rays.
 
     Args:
-        probability: [*B, D, h, w], sums to 1 over D; of B targets at once, or of one, without *B.
-        near, far: z-depth of the first and last plane; the D planes lie evenly in 1/z between them. Of B targets, [B].
+        probability: [*B, D, h, w], sums to 1 over D; *B is [B] for B targets at once, and empty for one.
+        near, far: z-depth of the first and last plane; the D planes lie evenly in 1/z between them. [B] for B targets.
         scale: (x, y) cells per target pixel; the grid begins at the image's corner.
-        latent: [*B, L, D, h, w] what a learned Stage I tells a learned Stage II, or None.
+        latent: [*B, L, D, h, w] latent features from a learned Stage I for a learned Stage II, or None.
     """
 
     probability: Tensor
@@ -35,20 +35,20 @@ class DepthDistribution:
         return (1 / self.near - 1 / self.far) / max(self.probability.shape[-3] - 1, 1)
 
     def inverse_range(self) -> tuple[float | Tensor, float | Tensor]:
-        """1/z of the first and of the last plane; of B targets as [B, 1, 1], to go with [B, R, S]."""
+        """Return 1/z of the first and last plane; for B targets as [B, 1, 1], to broadcast with [B, R, S]."""
         near, far = (x[:, None, None] if isinstance(x, Tensor) else x for x in (self.near, self.far))
         return 1 / near, 1 / far
 
 
 class Proposal(Protocol):
-    """The seat of Stage I: the training-free plane sweep below, or a learned network."""
+    """The interface of Stage I, implemented by the training-free plane sweep and by a learned network."""
 
     def __call__(
         self, target: Camera, sources: SourceViews, depth_range: tuple[float, float], memory_bytes: int
     ) -> DepthDistribution: ...
 
     def volume_bytes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> int:
-        """Memory for what it needs of a target as a whole, however few `memory_bytes` it gets for the rest."""
+        """Return the bytes needed for a target as a whole, on top of the `memory_bytes` for temporaries."""
 
     def settings(self) -> Mapping[str, object]:
-        """JSON values that tell apart two proposals with different results."""
+        """Return JSON values that differ between proposals with different results."""

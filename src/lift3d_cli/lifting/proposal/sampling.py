@@ -1,4 +1,4 @@
-"""Importance sampling: a few depths per ray, where Stage I says the surface is (method step 3)."""
+"""Importance sampling: a few depths per ray, where Stage I expects the surface (method step 3)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sample_depths(
 ) -> Tensor:  # [*B, R, S] z-depth, ascending
     """Draw the S quantile midpoints of each ray's depth distribution, by the inverse CDF, linear within a plane's bin.
 
-    Each sample stands for the same probability 1/S. Nothing is random: the same ray always gets the same samples.
+    Each sample stands for the same probability 1/S. The samples are deterministic.
     """
     num_planes = distribution.probability.shape[-3]
     scale = torch.tensor(distribution.scale, device=uv.device)
@@ -28,9 +28,9 @@ def sample_depths(
     plane = torch.searchsorted(cdf, quantiles.expand(*cdf.shape[:-1], -1).contiguous()).clamp(max=num_planes - 1)
     above = cdf.gather(-1, plane)
     below = torch.where(plane > 0, cdf.gather(-1, (plane - 1).clamp(min=0)), 0.0)
-    # 1e-6 guards bins without probability, where every position is as good.
+    # 1e-6 guards bins without probability, where every position is equally good.
     within = ((quantiles - below) / (above - below).clamp(min=1e-6)).clamp(0, 1)
-    # A plane's bin reaches half a plane to each side.
+    # A plane's bin extends half a plane to each side.
     position = ((plane + within - 0.5) / max(num_planes - 1, 1)).clamp(0, 1)
     near, far = distribution.inverse_range()
     return 1 / (near + position * (far - near))

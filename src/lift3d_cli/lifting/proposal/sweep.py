@@ -1,4 +1,4 @@
-"""The plane sweep in the target frustum: what the source views show at each voxel. No gradient runs through it."""
+"""The plane sweep in the target frustum: statistics of the source views at each voxel. No gradient runs through it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from lift3d_cli.lifting.sources import SourceViews, box
 from lift3d_cli.lifting.surfaces import SurfaceEvidence, surface_evidence
 from lift3d_cli.machine.parallel import mapped, num_workers
 
-# On a CPU: the temporaries of so many stay in a processor's cache.
+# On a CPU: the temporaries of this many voxels stay in a processor's cache.
 _VOXELS_AT_ONCE = 16384
-# Rays of the target across and down, and depths of each, that disparity is measured at.
+# Target rays across and down, and depths per ray, for measuring disparity.
 _PROBES, _PROBE_DEPTHS = 3, 33
 
 
 @dataclass(frozen=True)
 class VoxelViews:
-    """R voxels of each of B targets (or of one, without *B), as V source views see them.
+    """R voxels of each of B targets (or of one, without *B), as seen by V source views.
 
     Args:
-        appearance: [*B, V, 6, R] sRGB, and the same locally normalised (contrast): exposure and shading are gone.
+        appearance: [*B, V, 6, R] sRGB, and the same locally normalised (contrast), free of exposure and shading.
         seen: [*B, V, R] bool, True where the voxel projects onto a usable pixel.
         angle: [*B, V, R] radians, between the lines of sight from the target and from the view.
         evidence: of the views' own surfaces, or None without any.
@@ -41,20 +41,20 @@ class VoxelViews:
     evidence: SurfaceEvidence | None = None
 
     def deviation(self, reference: Tensor) -> tuple[Tensor, Tensor]:  # [*B, 6, R] to [*B, V, R], [*B, V, R]
-        """How far each view's colour and its contrast are from a reference's, mean absolute differences."""
+        """Return the mean absolute difference of each view's colour, and of its contrast, from a reference."""
         apart = (self.appearance - reference[..., None, :, :]).abs_()
         return apart[..., :3, :].mean(-2), apart[..., 3:, :].mean(-2)
 
 
 @dataclass(frozen=True)
 class Frustum:
-    """What is swept: the voxels in front of a target, on planes evenly in 1/z.
+    """The voxels of a plane sweep: in front of a target, on planes spaced evenly in 1/z.
 
     Args:
-        width, height: voxels across a plane and down it.
+        width, height: number of voxels across and down a plane.
         num_planes: D.
         step: target pixels per voxel, in both directions.
-        near, far: z-depth of the first and the last plane; of B targets at once, [B] each.
+        near, far: z-depth of the first and last plane; [B] each for B targets at once.
     """
 
     width: int
@@ -66,7 +66,7 @@ class Frustum:
 
     @classmethod
     def before(cls, target: Camera, depth_range: tuple[float, float], num_planes: int, step: int) -> Frustum:
-        """The frustum of a whole target."""
+        """Build the frustum of a whole target."""
         return cls(*sweep_size(target, step), num_planes, step, *depth_range)
 
     @property
@@ -75,7 +75,7 @@ class Frustum:
         return (1 / self.near - 1 / self.far) / max(self.num_planes - 1, 1)
 
     def depths(self, device: torch.device) -> Tensor:  # [*B, D] z-depth
-        """Where the planes are."""
+        """Return the planes' z-depths."""
         if not isinstance(self.near, Tensor):
             return 1 / torch.linspace(1 / self.near, 1 / self.far, self.num_planes, device=device)
         near, far = 1 / self.near[:, None], 1 / self.far[:, None]
@@ -94,16 +94,16 @@ def plane_sweep(
 
     Args:
         sources: the photos.
-        lines: of the target in them.
+        lines: epipolar lines of the target in them.
         frustum: the voxels.
         memory_bytes: rough bound on temporaries.
-        statistics: of R voxels, as [*B, N, R].
+        statistics: computes [*B, N, R] of R voxels.
     """
     device = sources.images.device
     maps = _sweep_maps(sources, frustum.step)
     uv = pixel_centers(frustum.width, frustum.height, device) * frustum.step
     depths = frustum.depths(device)[..., None, :]
-    # Per voxel and view: the sampled maps, and about as much again three times over while they are compared.
+    # Per voxel and view: the sampled maps, and about three times as much while they are compared.
     chunk = memory_bytes // (4 * math.prod(maps.shape[:-2]) * 4 * num_workers(device))
     if device.type == "cpu":
         chunk = min(chunk, _VOXELS_AT_ONCE)
@@ -117,9 +117,9 @@ def plane_sweep(
 
 
 def disparity(target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> float:
-    """By how many pixels a point moves in the photos between near and far: of the photo in the middle; 0 if none is.
+    """Measure how many pixels a point moves in the photos between near and far: the median photo's, or 0 without any.
 
-    What a photo does not show of the way is taken to be like the rest.
+    Where a photo shows only a part of that path, the rest is extrapolated.
     """
     lines = EpipolarLines.between(target, cameras)
     rays = pixel_centers(_PROBES, _PROBES) * torch.tensor([target.width / _PROBES, target.height / _PROBES])
@@ -135,23 +135,23 @@ def disparity(target: Camera, cameras: Sequence[Camera], depth_range: tuple[floa
 
 
 def sweep_size(target: Camera, step: int) -> tuple[int, int]:
-    """Voxels across a plane and down it."""
+    """Return the number of voxels across and down a plane."""
     return -(-target.width // step), -(-target.height // step)
 
 
 def _sweep_maps(sources: SourceViews, step: int) -> Tensor:  # [*B, V, 7, h, w]
-    """Colour, locally normalised colour and validity, at the sweep's resolution."""
+    """Return colour, locally normalised colour and validity, at the sweep's resolution."""
     images, valid = (_shrink(x, step) for x in (sources.images, sources.valid))
     mean = box(images)
     variance = (box(images**2) - mean**2).clamp(min=0).mean(-3, keepdim=True)
-    # 1e-3 is (8 levels of 255)^2: below it a patch is noise, which must not be blown up to contrast.
+    # 1e-3 is (8 levels of 255)^2: below it a patch is noise, which must not be amplified to contrast.
     return torch.cat([images, (images - mean) / (variance + 1e-3).sqrt(), valid], -3)
 
 
 def _voxel_views(
     maps: Tensor, surfaces: Tensor | None, lines: EpipolarLines, rays: Tensor, t: Tensor, frustum: Frustum
 ) -> VoxelViews:
-    """Sample the maps at the voxels at z-depths `t` [*B, R, D] on `rays` [R, 2], as R * D of them."""
+    """Sample the maps at the voxels at z-depths `t` [*B, R, D] on `rays` [R, 2], flattened to R * D."""
     pixels, z = lines.project(rays, t)
     uv = pixels.flatten(-3, -2) / frustum.step
     values = sample_map(maps, uv)  # [*B, V, 7, R * D]
@@ -163,7 +163,7 @@ def _voxel_views(
 
 
 def _shrink(maps: Tensor, step: int) -> Tensor:
-    """Mean of each block of step x step pixels; a block cut off by the border is the mean of what there is."""
+    """Average blocks of step x step pixels; a block cut off by the border is the mean of its remaining pixels."""
     if step == 1:
         return maps
     small = F.avg_pool2d(maps.flatten(0, -4), step, ceil_mode=True, count_include_pad=False)

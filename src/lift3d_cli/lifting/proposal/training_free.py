@@ -1,4 +1,4 @@
-"""Stage I without anything learned: a plane sweep by the source photos' colours, or no proposal at all."""
+"""Training-free Stage I: a plane sweep over the source views' colours, or a uniform distribution."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _VOXEL_BYTES = 4 * 8
 
 @dataclass(frozen=True)
 class PlaneSweepProposal:
-    """Plane sweep in the target frustum by photo-consistency, smoothed in the volume; nothing is learned.
+    """A plane sweep in the target frustum by photo-consistency, smoothed in the volume; nothing is learned.
 
-    At each voxel the source colours, plain and locally normalised, are compared with their mean, each view weighted
-    by how near its line of sight is to the target's. The mean and not the median: with the weights it did 2 dB
-    better on `fox` (23.6 against 21.4).
+    At each voxel the source colours, plain and locally normalised, are compared with their mean; each view's weight
+    falls with the angle between its line of sight and the target's. The mean and not the median: with the weights it is
+    2 dB better on `fox` (23.6 against 21.4).
 
     Args:
         num_planes: D.
         step: target pixels per cell of the sweep.
-        color_weight: of the plain colours' deviation against the normalised ones'.
-        max_cost: an occluded view costs no more than this.
-        unseen_cost: where fewer than two views see the voxel: worse than a match, better than a contradiction.
+        color_weight: weight of the plain colours' deviation relative to the normalised ones'.
+        max_cost: limits the cost of an occluded view.
+        unseen_cost: cost where fewer than two views see the voxel: worse than a match, better than a contradiction.
         sharpness: inverse temperature of the softmax over depth.
         num_smoothings: passes of a 3x3x3 box over the volume.
-        angle_floor: radians; views nearer than this to the target's direction count alike.
+        angle_floor: radians; views closer than this to the target's direction have about equal weight.
     """
 
     num_planes: int = 64
@@ -62,7 +62,7 @@ class PlaneSweepProposal:
         return DepthDistribution(probability, *depth_range, (1 / self.step, 1 / self.step))
 
     def cost(self, views: VoxelViews, weight: Tensor, color: Tensor, contrast: Tensor) -> Tensor:  # [*B, R]
-        """Photo-inconsistency of each voxel, from the views' weights and deviations from their mean, all [*B, V, R]."""
+        """Return each voxel's photo-inconsistency, from weights and deviations of the views, all [*B, V, R]."""
         deviation = torch.add(contrast, color, alpha=self.color_weight)
         cost = (weight * deviation.clamp_(max=self.max_cost)).sum(-2)
         return torch.where(views.seen.sum(-2) >= 2, cost, self.unseen_cost)
@@ -78,10 +78,10 @@ class PlaneSweepProposal:
 
 @dataclass(frozen=True)
 class UniformProposal:
-    """No Stage I: the surface may be anywhere, evenly in 1/z; what a single-stage renderer samples by.
+    """No Stage I: a uniform distribution in 1/z, which a single-stage renderer samples.
 
     Args:
-        num_latents: zeros in the place of what a learned Stage I tells Stage II.
+        num_latents: number of latent channels, all zero, that a learned Stage II gets.
     """
 
     num_latents: int
@@ -102,7 +102,7 @@ class UniformProposal:
 
 
 def uniform_distribution(num_latents: int, frustum: Frustum, device: torch.device) -> DepthDistribution:
-    """The surface may be anywhere between near and far, for all pixels alike; see `UniformProposal`."""
+    """Return a uniform distribution between near and far, the same for all pixels; see `UniformProposal`."""
     batch = frustum.near.shape if isinstance(frustum.near, Tensor) else ()
     anywhere = torch.full((*batch, 2, 1, 1), 0.5, device=device)
     latent = torch.zeros(*batch, num_latents, 2, 1, 1, device=device)
@@ -111,9 +111,10 @@ def uniform_distribution(num_latents: int, frustum: Frustum, device: torch.devic
 
 
 def angle_weighted_mean(views: VoxelViews, angle_floor: float) -> tuple[Tensor, Tensor]:
-    """Weights [*B, V, R] of the views that see a voxel, and by them the mean of their appearance [*B, 6, R].
+    """Return weights [*B, V, R] of the views that see a voxel, and their weighted mean appearance [*B, 6, R].
 
-    The weights sum to 1, or are all 0 where no view sees the voxel.
+    The weights fall with the angle to the target's line of sight. They sum to 1, or are all 0 where no view sees the
+    voxel.
     """
     weight = views.seen / (views.angle + angle_floor)
     weight = weight / weight.sum(-2, keepdim=True).clamp(min=1e-9)

@@ -1,10 +1,10 @@
-"""`clipseg`: CLIPSeg (Lüddecke & Ecker, CVPR 2022) finds what a text says; split before the text comes in.
+"""`clipseg`: CLIPSeg (Lüddecke & Ecker, CVPR 2022) segments by prompts; split before the text is used.
 
-Its decoder reads three layers of CLIP, each through a linear map to few channels, multiplies and shifts them by what
-the text says (FiLM), and lets all patches of the image attend to each other. The features are the results of the linear
-maps, which the text has not touched. Of the class token, which lies nowhere in the image, the same is in further
-channels that are equal over a photo's cells; their mean over a view's cells is the class token of the photos that the
-view was rendered from.
+Its decoder maps three layers of CLIP linearly to few channels, multiplies and shifts them depending on the text (FiLM),
+and lets all patches of the image attend to each other. The features are the results of the linear maps, which do not
+depend on the text. The class token, which has no place in the image, is mapped likewise to further channels that are
+equal over a photo's cells; their mean over a view's cells is the class token of the photos that the view was rendered
+from.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, ModelSpec, RenderedView, Segmentation
 from lift3d_cli.models.builtin.vit import IMAGENET_MEAN, IMAGENET_STD, whole_patches
-from lift3d_cli.models.pretrained import from_pretrained, load_network, require
+from lift3d_cli.models.pretrained import from_pretrained, load_transformers, require
 
 
 class ClipSeg(Model):
-    """Segments by prompts, each decided on its own.
+    """Segments by prompts, each independent of the others.
 
     The library's decoder takes square images only; this one runs the same layers on any grid.
     """
@@ -34,7 +34,7 @@ class ClipSeg(Model):
         version="1",
         license="Apache-2.0",
         summary="finds what --text says, by a decoder trained to (CLIPSeg on ViT-B/16)",
-        max_size=416,  # 26 x 20 patches in a photo of 4:3: about as many as the 22 x 22 that it was trained with
+        max_size=416,  # 26 x 20 patches in a photo of 4:3: about as many as the 22 x 22 of its training
         hub="CIDAS/clipseg-rd64-refined",
         revision="325a839908143a34b409ae6f2910fa015ea390e6",
         download_bytes=603_000_000,
@@ -45,7 +45,7 @@ class ClipSeg(Model):
         """Load the weights and tokenizer of `checkpoint`, a folder or `owner/repository@revision`, or the spec's."""
         super().__init__()
         spec = type(self).spec
-        self.network = load_network(spec, {"clipseg": "CLIPSegForImageSegmentation"}, checkpoint)
+        self.network = load_transformers(spec, {"clipseg": "CLIPSegForImageSegmentation"}, checkpoint)
         transformers = require(spec, "transformers")
         self.tokenizer = from_pretrained(spec, transformers.AutoTokenizer.from_pretrained, checkpoint)
         config = self.network.config
@@ -63,7 +63,7 @@ class ClipSeg(Model):
         pixels = whole_patches(image, self.spec.stride, IMAGENET_MEAN, IMAGENET_STD)
         vision = self.network.clip.vision_model
         states = vision(pixels, interpolate_pos_encoding=True, output_hidden_states=True).hidden_states
-        # The first state is what the first layer gets. The decoder reads the last of its layers first.
+        # The first state is the input of the first layer. The decoder reads the last of its layers first.
         layers = [states[i + 1][0] for i in reversed(self.network.config.extract_layers)]
         tokens = torch.cat([reduce(x) for reduce, x in zip(self.network.decoder.reduces, layers, strict=True)], 1).T
         patches = tokens[:, 1:].reshape(-1, grid.height, grid.width)
@@ -71,10 +71,10 @@ class ClipSeg(Model):
         return FeatureMap(torch.cat([patches, everywhere]), grid)
 
     def decoder(self, context: DecodeContext) -> Decoder:
-        """Classes "other" and the prompts, by a softmax over 0 and the network's logits.
+        """Segment into "other" and the prompts, by a softmax over 0 and the network's logits.
 
-        A single prompt so has the score that the network gives it, the sigmoid of its logit; of several the likeliest
-        wins where any is likelier than not, and "other" elsewhere.
+        A single prompt thus has the network's own score, the sigmoid of its logit; of several, the most likely one wins
+        if its probability is over one half, and "other" elsewhere.
 
         Raises:
             ModelError: if there are no prompts, or one is blank.
@@ -92,18 +92,18 @@ class ClipSeg(Model):
         return decode
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """Not without prompts: see `decoder`."""
+        """Raise an error: there are no prompts, see `decoder`."""
         raise self._no_text()
 
     def embed_text(self, text: str) -> Tensor:
-        """A prompt as [1, C] in CLIP's joint space, not normalised."""
+        """Embed a prompt in CLIP's joint space: [1, C], not normalised."""
         length = self.network.config.text_config.max_position_embeddings
         ids = self.tokenizer(text.strip(), truncation=True, max_length=length, return_tensors="pt")["input_ids"]
         clip = self.network.clip
         return clip.text_projection(clip.text_model(input_ids=ids.to(clip.logit_scale.device)).pooler_output)
 
     def logits(self, data: Tensor, prompts: Tensor) -> Tensor:
-        """Features [C, h, w] and K prompts [K, P] -> logits [K, h * patch, w * patch]."""
+        """Compute logits [K, h * patch, w * patch] from features [C, h, w] and K prompts [K, P]."""
         decoder = self.network.decoder
         height, width = data.shape[1:]
         patches, everywhere = data.flatten(1).chunk(2)
@@ -123,6 +123,6 @@ class ClipSeg(Model):
 
 
 def _layer(layer: nn.Module, x: Tensor) -> Tensor:
-    """A decoder layer, normalised after each part. By its parts, since its own arguments differ between versions."""
+    """Run a decoder layer, normalised after each part; part by part, as its arguments differ between versions."""
     x = layer.layer_norm1(x + layer.self_attn(x)[0])
     return layer.layer_norm2(x + layer.mlp(x))

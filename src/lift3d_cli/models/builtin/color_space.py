@@ -1,11 +1,11 @@
-"""sRGB <-> CIE Lab (D65), in torch: the colorizer keeps a picture's L and replaces its ab."""
+"""sRGB <-> CIE Lab (D65), in torch: the colorizer keeps an image's L and replaces its ab."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# IEC 61966-2-1 primaries; each row divided by its sum, the D65 white point, so that white is XYZ (1, 1, 1).
+# IEC 61966-2-1 primaries; each row is divided by its sum, the D65 white point, so that white is XYZ (1, 1, 1).
 _XYZ_FROM_RGB = (
     (0.412453 / 0.950456, 0.357580 / 0.950456, 0.180423 / 0.950456),
     (0.212671, 0.715160, 0.072169),
@@ -36,7 +36,7 @@ def lab_from_rgb(rgb: Tensor) -> Tensor:
 
 
 def rgb_from_lab(lab: Tensor) -> Tensor:
-    """Convert Lab [..., 3, H, W] to sRGB in [0, 1]; colours that no sRGB pixel can show are clipped."""
+    """Convert Lab [..., 3, H, W] to sRGB in [0, 1]; out-of-gamut colours are clipped."""
     lightness, a, b = lab.unbind(-3)
     y = (lightness + 16) / 116
     f = torch.stack([y + a / 500, y, y - b / 200], -3)
@@ -46,7 +46,7 @@ def rgb_from_lab(lab: Tensor) -> Tensor:
 
 
 def lightness(rgb: Tensor) -> Tensor:
-    """L in [0, 100] of sRGB [..., 3, H, W] as [..., 1, H, W]; a grey pixel of the same L gives the same number."""
+    """Return L in [0, 100] of sRGB [..., 3, H, W] as [..., 1, H, W]; a grey pixel of the same L has the same value."""
     luminance = _mix(rgb.new_tensor(_XYZ_FROM_RGB[1:2]), _linear_from_srgb(rgb))
     f = torch.where(luminance > _EPSILON, luminance.clamp_min(_EPSILON) ** (1 / 3), luminance * _KAPPA + 4 / 29)
     return 116 * f - 16

@@ -1,8 +1,8 @@
-"""`ddcolor`, `ddcolor-tiny`: DDColor (Kang et al., ICCV 2023) colorizes photos; split where its U-Net ends.
+"""`ddcolor`, `ddcolor-tiny`: DDColor (Kang et al., ICCV 2023) colorizes photos; split after its U-Net.
 
-What is lifted is one map at stride 4: that of the U-Net, and under it the two coarser maps that the colour queries
-attend to as well, each cell repeated. All of it is linear to blend, and averaging the repeated cells gives the coarser
-maps back. The rest of the network runs for each view: 15 % of the large one's work, 40 % of the tiny one's.
+Lifted is one map at stride 4: that of the U-Net, with the two coarser maps that the colour queries attend to as well,
+each cell repeated. All of it can be blended linearly, and averaging the repeated cells gives the coarser maps back. The
+rest of the network runs for each view: 15 % of the large one's work, 40 % of the tiny one's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lift3d_cli.models.pretrained import hub_file, read_state
 
 
 class DDColor(Model):
-    """Gives photos colours; reads lightness only. The variant with ConvNeXt-L that its authors recommend."""
+    """Colorizes photos; reads lightness only. The variant with ConvNeXt-L that its authors recommend."""
 
     spec = ModelSpec(
         name="ddcolor",
@@ -32,7 +32,7 @@ class DDColor(Model):
         tasks=("colorize",),
         license="Apache-2.0",
         summary="DDColor, large: colorizes photos",
-        max_size=512,  # it was made to see images of 512 x 512
+        max_size=512,  # the size of the images that it was trained on
         hub="piddnad/ddcolor_modelscope",
         revision="060f67494e31883a4b13cb27f889f3154847ada4",
         download_bytes=911_914_869,
@@ -53,18 +53,18 @@ class DDColor(Model):
                 self.net = DDColorNet(sizes)
             self.net.load_state_dict(state, assign=True)
         except (KeyError, RuntimeError, TypeError, ValueError, AssertionError) as e:
-            # torch's own text names every tensor: kept as the cause, not shown.
+            # torch's own message names every tensor: kept as the cause, not shown.
             raise ModelError(
                 f"model {self.spec.name}: {path} does not hold a DDColor network. "
                 "hint: weights of piddnad/DDColor with the multi-scale decoder"
             ) from e
         self.net.float()
-        # Of each map, channels: the U-Net's, at strides 4, 8 and 16.
+        # Channels of each map: the U-Net's, at strides 4, 8 and 16.
         self._widths = (sizes.width // 2, sizes.width, sizes.width)
         self.spec = dataclasses.replace(type(self).spec, channels=sum(self._widths))
 
     def grid(self, width: int, height: int) -> FeatureGrid:
-        """Cells of the image and of its padding: the queries attended to that as well."""
+        """Return the cells of the image and of its padding, which the queries attended to as well."""
         cells = DEEPEST_STRIDE // SPLIT_STRIDE
         across, down = (cells * math.ceil(n / DEEPEST_STRIDE) for n in (width, height))
         return FeatureGrid(across, down, (1 / SPLIT_STRIDE, 1 / SPLIT_STRIDE))
@@ -77,8 +77,8 @@ class DDColor(Model):
         return FeatureMap(torch.cat(maps, 1)[0], grid)
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """The view's lightness with the features' colour: [3, H, W] in [0, 1]."""
-        features = _whole_cells(features, 4)  # of stride 16
+        """Combine the view's lightness with the features' colour: [3, H, W] in [0, 1]."""
+        features = _whole_cells(features, 4)  # cells of stride 16
         at_4, at_8, at_16 = features.data[None].split(self._widths, 1)
         maps = [F.avg_pool2d(at_16, 4), F.avg_pool2d(at_8, 2), at_4]
         ab = features.finer(self.net.decode(maps, _grey_under(view.image, features.grid))[0])
@@ -99,13 +99,13 @@ class DDColorTiny(DDColor):
 
 
 def _grey_under(image: Tensor, grid: FeatureGrid) -> Tensor:
-    """The grey image that the network reads for the cells of a grid: RGB [1, 3, 4h, 4w] of equal lightness.
+    """Return the network's grey input for the cells of a grid: RGB [1, 3, 4h, 4w] of equal lightness.
 
-    Beyond the image, its border.
+    Beyond the image, its border is replicated.
     """
     light = lightness(image)
     sides = [max(1, round(n * SPLIT_STRIDE * s)) for n, s in zip(light.shape[:0:-1], grid.scale, strict=True)]
-    if sides[0] < light.shape[2] or sides[1] < light.shape[1]:  # points between too fine pixels would alias
+    if sides[0] < light.shape[2] or sides[1] < light.shape[1]:  # point samples of too fine pixels would alias
         small = F.interpolate(light[None], size=sides[::-1], mode="bilinear", antialias=True, align_corners=False)[0]
         grid = grid.rescaled(small.shape[2] / light.shape[2], small.shape[1] / light.shape[1])
         light = small
@@ -117,7 +117,7 @@ def _grey_under(image: Tensor, grid: FeatureGrid) -> Tensor:
 
 
 def _repeat(x: Tensor, times: int) -> Tensor:
-    """Every cell `times` x `times` times."""
+    """Repeat every cell `times` x `times` times."""
     return x.repeat_interleave(times, 2).repeat_interleave(times, 3)
 
 

@@ -1,8 +1,8 @@
 """The network of DDColor (Kang et al., ICCV 2023), with the parameter names of the official checkpoints.
 
-A ConvNeXt encoder (Liu et al., CVPR 2022) reads a grey image, a U-Net of pixel shuffles brings its maps to strides 16,
-8 and 4, and from there on a transformer turns 100 queries into colours, by attention to the three maps in turn. A
-pixel's affinity to each query times the query's colour, learned as one matrix, is its ab.
+A ConvNeXt encoder (Liu et al., CVPR 2022) reads a grey image, a U-Net of pixel shuffles upsamples its maps to strides
+16, 8 and 4, and then a transformer turns 100 queries into colours, by attention to the three maps in turn. A pixel's
+affinity to each query times the query's colour, learned as one matrix, is its ab.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HEADS = 8
-# Of the input, whose sides must be multiples of it.
+# The input's sides must be multiples of this.
 DEEPEST_STRIDE = 32
 SPLIT_STRIDE = 4
-# One tensor of each block of the encoder, and of each layer of the colour decoder.
+# Matches one tensor of each block of the encoder, and of each layer of the colour decoder.
 _BLOCK = re.compile(r"encoder\.arch\.stages\.(\d)\.\d+\.gamma")
 _LAYER = re.compile(r"decoder\.color_decoder\.transformer_ffn_layers\.\d+\.norm\.weight")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What tells the published variants apart, and what a test can make small.
+    """The sizes in which the published variants differ, and which a test can make small.
 
     Args:
-        depths: blocks of each of the encoder's four stages.
-        widths: their channels.
+        depths: number of blocks in each of the encoder's four levels.
+        widths: channels of these levels.
         width: channels of the U-Net at strides 16 and 8; half of it at stride 4 and in the colour decoder.
-        queries: colours.
-        layers: of the colour decoder.
-        inner: channels inside of its feed-forward layers.
+        queries: number of colour queries.
+        layers: number of layers of the colour decoder.
+        inner: channels inside its feed-forward layers.
     """
 
     depths: Sequence[int]
@@ -48,10 +48,10 @@ class Sizes:
 
     @classmethod
     def of_state(cls, state: Mapping[str, Tensor]) -> Sizes:
-        """Those of the network that a state dict is of.
+        """Read the sizes of the network from its state dict.
 
         Raises:
-            KeyError: if a tensor is missing that tells a size.
+            KeyError: if a tensor that determines a size is missing.
         """
         colors = "decoder.color_decoder."
         blocks = [int(found[1]) for key in state if (found := _BLOCK.match(key))]
@@ -74,12 +74,12 @@ class DDColorNet(nn.Module):
         self.encoder.arch = _ConvNeXt(sizes.depths, sizes.widths)
         self.decoder = _Decoder(sizes)
         self.refine_net = nn.Sequential(nn.Sequential(_SpectralConv(sizes.queries + 3, 2, 1, bias=True)))
-        # Of ImageNet, in the checkpoints as well.
+        # ImageNet's, which the checkpoints contain as well.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 
     def encode(self, rgb: Tensor) -> list[Tensor]:
-        """Grey RGB [B, 3, H, W] in [0, 1], H and W multiples of 32 -> maps at strides 16, 8 and 4."""
+        """Map grey RGB [B, 3, H, W] in [0, 1], H and W multiples of 32, to maps at strides 16, 8 and 4."""
         maps = self.encoder.arch((rgb - self.mean) / self.std)
         out = [maps.pop()]
         for layer in self.decoder.layers:
@@ -87,12 +87,12 @@ class DDColorNet(nn.Module):
         return out[1:]
 
     def decode(self, maps: Sequence[Tensor], rgb: Tensor) -> Tensor:
-        """The three maps, and the same RGB [B, 3, H, W] -> ab [B, 2, H, W] in Lab units."""
+        """Map the three maps, with the same RGB [B, 3, H, W], to ab [B, 2, H, W] in Lab units."""
         affinity = self.decoder.color_decoder(maps, self.decoder.last_shuf(maps[-1]))
         return self.refine_net(torch.cat([affinity, (rgb - self.mean) / self.std], 1))
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """The unsplit network: RGB [B, 3, H, W] in [0, 1] -> ab [B, 2, H, W]."""
+        """Run the unsplit network: RGB [B, 3, H, W] in [0, 1] to ab [B, 2, H, W]."""
         return self.decode(self.encode(rgb), rgb)
 
 
@@ -138,7 +138,7 @@ class _ConvNeXtBlock(nn.Module):
 
 
 class _ConvNeXt(nn.Module):
-    """Image -> four maps, at strides 4, 8, 16 and 32, each normalised on its way out only."""
+    """Maps an image to four maps, at strides 4, 8, 16 and 32, each normalised only at the output."""
 
     def __init__(self, depths: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class _ConvNeXt(nn.Module):
         self.stages = nn.ModuleList(nn.Sequential(*blocks) for blocks in stages)
         for i, width in enumerate(widths):
             self.add_module(f"norm{i}", _ChannelNorm(width))
-        self.norm = nn.LayerNorm(widths[-1], eps=1e-6)  # of a classifier: in the checkpoints, never used
+        self.norm = nn.LayerNorm(widths[-1], eps=1e-6)  # a classifier's: in the checkpoints, but not used
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
@@ -161,7 +161,7 @@ class _ConvNeXt(nn.Module):
 
 
 class _PixelShuffle(nn.Module):
-    """Upsampling by pixel shuffle, then a 2x2 mean against checkerboards, which looks left and up."""
+    """Upsampling by pixel shuffle, then a 2x2 mean (left and up) against checkerboard patterns."""
 
     def __init__(self, inputs: int, outputs: int, times: int, bias: bool) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class _PixelShuffle(nn.Module):
 
 
 class _UNetBlock(nn.Module):
-    """Doubles the resolution, and joins the encoder's map of that resolution."""
+    """Doubles the resolution, and adds the encoder's map of that resolution."""
 
     def __init__(self, inputs: int, skipped: int, outputs: int) -> None:
         super().__init__()
@@ -227,7 +227,7 @@ class _FeedForward(nn.Module):
 
 
 class _ColorDecoder(nn.Module):
-    """The three maps and the image's features [B, C, H, W] -> affinity of each pixel to each query [B, Q, H, W]."""
+    """Maps the three maps and the image's features [B, C, H, W] to each pixel's affinity to each query [B, Q, H, W]."""
 
     def __init__(self, sizes: Sizes, inputs: Sequence[int]) -> None:
         super().__init__()
@@ -263,7 +263,7 @@ class _ColorDecoder(nn.Module):
 
 
 def _positions(height: int, width: int, like: Tensor) -> Tensor:
-    """Sines and cosines of where each cell is in the image, down and across: [height * width, C], C of `like`."""
+    """Return sines and cosines of each cell's position, down and across: [height * width, C], with C of `like`."""
     channels = like.shape[-1] // 2
     period = 10000 ** (2 * torch.arange(channels // 2, device=like.device) / channels)
 

@@ -1,4 +1,4 @@
-"""`clip`, `siglip2`: features of patches in the space of a text encoder, so that classes are found by their names."""
+"""`clip`, `siglip2`: patch features in the space of a text encoder, so that prompts can segment them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lift3d_cli.errors import ModelError
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, ModelSpec, RenderedView, Segmentation
 from lift3d_cli.models.builtin.vit import whole_patches
 from lift3d_cli.models.heads import FeatureModel
-from lift3d_cli.models.pretrained import from_pretrained, load_network, require
+from lift3d_cli.models.pretrained import from_pretrained, load_transformers, require
 
-# A class's embedding is the mean over these: a single sentence says as much of itself as of the class.
+# A class's embedding is the mean over these: a single sentence says as much about itself as about the class.
 TEMPLATES = (
     "{}",
     "a photo of {}.",
@@ -25,15 +25,15 @@ TEMPLATES = (
     "the {} from a distance.",
     "a part of the {}.",
 )
-# What a single class is told apart from: the "canonical phrases" of LERF.
+# Negatives of a single class: the "canonical phrases" of LERF.
 NEGATIVES = ("object", "things", "stuff", "texture")
 
 
 class ImageTextModel(FeatureModel):
-    """A network trained on images and their captions, as an encoder of each patch into their joint space.
+    """A network trained on images and captions, as an encoder of each patch into their joint space.
 
-    Features are not normalised, so that views are blended before; `segment` compares directions. The text tower is a
-    part of the model and is needed for `segment` only. Subclasses name the network and say how a patch is embedded.
+    Features are not normalised, so that views are blended first; `segment` compares directions. The text tower is part
+    of the model, and used for `segment` only. Subclasses name the network and define how a patch is embedded.
     """
 
     networks: ClassVar[dict[str, str]]
@@ -44,19 +44,19 @@ class ImageTextModel(FeatureModel):
         """Load the weights and tokenizer of `checkpoint`, a folder or `owner/repository@revision`, or the spec's."""
         super().__init__()
         spec = type(self).spec
-        self.network = load_network(spec, self.networks, checkpoint)
-        # tokenizer.json as it is: which class goes with a checkpoint differs between versions of transformers.
+        self.network = load_transformers(spec, self.networks, checkpoint)
+        # Directly from tokenizer.json: the tokenizer class for a checkpoint differs between versions of transformers.
         loader = require(spec, "transformers").PreTrainedTokenizerFast.from_pretrained
         self.tokenizer = from_pretrained(spec, loader, checkpoint)
         stride = self.network.config.vision_config.patch_size
         self.spec = dataclasses.replace(spec, channels=self.joint_channels(), stride=stride)
 
     def joint_channels(self) -> int:
-        """Size of the joint space."""
+        """Return the number of channels of the joint space."""
         raise NotImplementedError
 
     def embed_patches(self, pixels: Tensor) -> Tensor:
-        """Pixels [1, 3, H, W], normalised, in whole patches -> [patches, C] in the joint space, row by row."""
+        """Embed normalised pixels [1, 3, H, W] of whole patches in the joint space: [patches, C], row by row."""
         raise NotImplementedError
 
     def encode(self, image: Tensor) -> FeatureMap:
@@ -66,26 +66,26 @@ class ImageTextModel(FeatureModel):
         return FeatureMap(patches.T.reshape(-1, grid.height, grid.width), grid)
 
     def embed_text(self, texts: list[str]) -> Tensor:
-        """Sentences -> [N, C] in the joint space, not normalised."""
+        """Embed sentences in the joint space: [N, C], not normalised."""
         length = self.network.config.text_config.max_position_embeddings
-        # Padded as in training, where SigLIP reads the padding too; CLIP does not look beyond the end of a text.
-        # Both know lower case only; of SigLIP2, not every version of the tokenizer sees to it.
+        # Padded as in training, as SigLIP reads the padding too; CLIP ignores what follows the end of a text.
+        # Both know lower case only, which not every version of SigLIP 2's tokenizer converts to.
         settings = {"padding": "max_length", "padding_side": "right", "truncation": True, "max_length": length}
         ids = self.tokenizer([text.lower() for text in texts], return_tensors="pt", **settings)["input_ids"]
         embedded = self.network.get_text_features(input_ids=ids.to(self.network.logit_scale.device))
         return embedded if isinstance(embedded, Tensor) else embedded.pooler_output  # transformers 4, 5
 
     def embed_class(self, name: str) -> Tensor:
-        """Direction [C] of a class: the mean over `TEMPLATES`, normalised before and after."""
+        """Return the direction [C] of a class: the mean over `TEMPLATES`, normalised before and after."""
         texts = self.embed_text([template.format(name.strip()) for template in TEMPLATES])
         return F.normalize(F.normalize(texts, dim=1).mean(0), dim=0)
 
     def segment_by_text(self, context: DecodeContext) -> Decoder:
-        """Softmax over the prompts of the cosine between pixel and prompt, sharpened as the network learned to.
+        """Segment by the softmax of the cosines between pixel and prompts, at the network's learned temperature.
 
-        A single prompt becomes the classes (prompt, "other"), by the relevancy of LERF (Kerr et al. 2023): the least,
-        over `NEGATIVES`, of the softmax between the prompt and a negative. With its logit l and theirs n, that is
-        1 / (1 + exp(max(n) - l)): the softmax between l and the largest n.
+        A single prompt becomes the classes (prompt, "other"), by the relevancy of LERF (Kerr et al. 2023): the minimum
+        over `NEGATIVES` of the softmax between the prompt and a negative. With logits l of the prompt and n of the
+        negatives, it is 1 / (1 + exp(max(n) - l)): the softmax between l and the largest n.
 
         Raises:
             ModelError: if a prompt is blank.
@@ -95,10 +95,10 @@ class ImageTextModel(FeatureModel):
             raise ModelError(f"model {self.spec.name}: a prompt is blank. hint: --text WORDS")
         single = len(names) == 1
         classes = torch.stack([self.embed_class(name) for name in (*names, *(NEGATIVES if single else ()))])
-        scale = self.network.logit_scale.exp()  # SigLIP's bias is left out: softmax does not see what all have
+        scale = self.network.logit_scale.exp()  # SigLIP's bias is left out: equal for all, it cancels in the softmax
 
         def decode(features: FeatureMap, view: RenderedView) -> Segmentation:
-            # At the cells, as the other heads do: a large view has far more pixels than cells.
+            # At the cells, as in the other heads: a large view has far more pixels than cells.
             directions = F.normalize(features.data.float(), dim=0)
             logits = torch.einsum("kc,chw->khw", scale * classes, directions)
             logits = FeatureMap(logits, features.grid).at_pixels(view.image.shape[2], view.image.shape[1])
@@ -112,7 +112,7 @@ class ImageTextModel(FeatureModel):
 class Clip(ImageTextModel):
     """CLIP (Radford et al. 2021), dense as in MaskCLIP (Zhou et al. 2022, "Extract Free Dense Labels from CLIP").
 
-    In the last layer each patch attends to itself alone: its features are the value and the output projection of the
+    In the last layer each patch attends only to itself: its features are the value and output projections of the
     layer-normed input, without the residual and the MLP, which were trained for the class token; then, as for the class
     token, LayerNorm and the projection to the joint space.
     """
@@ -144,7 +144,7 @@ class Clip(ImageTextModel):
         vision = self.network.vision_model
         states = vision(pixels, interpolate_pos_encoding=True, output_hidden_states=True).hidden_states
         last = vision.encoder.layers[-1]
-        patches = last.layer_norm1(states[-2][0, 1:])  # what the last layer gets, without the class token
+        patches = last.layer_norm1(states[-2][0, 1:])  # the last layer's input, without the class token
         values = last.self_attn.out_proj(last.self_attn.v_proj(patches))
         return self.network.visual_projection(vision.post_layernorm(values))
 

@@ -12,22 +12,24 @@ from lift3d_cli.errors import ModelError
 from lift3d_cli.models.base import FeatureMap, Model, ModelSpec, RenderedView
 from lift3d_cli.models.pretrained import from_pretrained, require
 
-# Side, in cells, of the field of noise that all photos begin from: 4096 pixels. Beyond, it repeats.
+# Side, in cells, of the field of initial noise for all photos: 4096 pixels. Beyond, it repeats.
 NOISE_CELLS = 512
 
 
 class InstructPix2Pix(Model):
-    """Edits a photo as it is told: `instruct-pix2pix?prompt=make+it+snow`.
+    """Edits a photo by an instruction: `instruct-pix2pix?prompt=make+it+snow`.
 
-    The features are the denoised latents, scaled as the UNet has them (variance about 1); the VAE's decoder decodes
-    them. Each photo is edited by itself, so the edits differ where the instruction leaves room; the lifted features are
-    their blend. What can be shared without depth is: all photos begin from one field of noise, by cell of the photo and
-    not by point of the scene, and photos of one size also get the same noise at each step of an ancestral scheduler.
+    The features are the denoised latents, scaled as for the UNet (variance about 1); the VAE's decoder decodes them.
+    Each photo is edited independently, so the edits differ where the instruction leaves room; the lifted features are
+    their blend. Without depth, only the noise can be shared: all photos start from one field of noise, by cell of the
+    photo and not by point of the scene, and photos of one size also get the same noise at each step of an ancestral
+    scheduler.
 
-    The latents belong to the pixels that the decoder, which is symmetric, makes of them: cell i to pixels 8i to 8i + 7.
-    (The VAE's encoder pads at right and bottom only and looks 3.5 pixels further; the trained decoder makes up for it.)
-    Both halves of the VAE normalise and attend over the whole image: decode(encode(photo)) is the unsplit model where
-    the sides are multiples of 64, which photos are padded to by replication; elsewhere, the decoder misses the padding.
+    A latent's cell is where the decoder, which is symmetric, places it: cell i covers pixels 8i to 8i + 7. (The VAE's
+    encoder pads only at right and bottom and is 3.5 pixels off; the trained decoder compensates for that.)
+    Both halves of the VAE normalise and attend over the whole image: decode(encode(photo)) equals the unsplit model
+    where the sides are multiples of 64, which photos are padded to by replication; elsewhere, the decoder misses the
+    padding.
 
     The safety checker is not loaded and nothing is filtered; see the licence of the weights.
     """
@@ -58,18 +60,18 @@ class InstructPix2Pix(Model):
         image_guidance: str = "1.5",
         seed: str = "0",
     ) -> None:
-        """Load the weights. Settings are text, as they come from a reference.
+        """Load the weights. Settings are text, as in a reference.
 
         Args:
             checkpoint: folder or repository of a pipeline; "" for the default.
             prompt: the instruction.
-            steps: of denoising.
-            guidance: how much the instruction counts; at 1, diffusers guides by neither instruction nor photo.
-            image_guidance: how much the photo counts.
-            seed: of the noise.
+            steps: number of denoising steps.
+            guidance: weight of the instruction; at 1, diffusers guides by neither instruction nor photo.
+            image_guidance: weight of the photo.
+            seed: seed of the noise.
 
         Raises:
-            ModelError: if there is no prompt, a setting is out of range, or the weights are not of this network.
+            ModelError: if there is no prompt, a setting is out of range, or the weights belong to another network.
         """
         super().__init__()
         if not prompt.strip():
@@ -81,13 +83,15 @@ class InstructPix2Pix(Model):
         self.seed = int(_number("seed", seed, int, 0, 2**63 - 1))
         self.pipeline = _load_pipeline(self.spec, checkpoint)
         self.pipeline.set_progress_bar_config(disable=True)
-        # The pipeline is no module: like this, its networks move and are part of the cache key.
-        self.text_encoder, self.unet, self.vae = self.pipeline.text_encoder, self.pipeline.unet, self.pipeline.vae
+        # The pipeline is not a module: as attributes, its networks move between devices and are part of the cache key.
+        self.text_encoder = self.pipeline.text_encoder
+        self.unet = self.pipeline.unet
+        self.vae = self.pipeline.vae
         channels, stride = self.vae.config.latent_channels, self.pipeline.vae_scale_factor
         self.spec = dataclasses.replace(self.spec, channels=channels, stride=stride)
 
     def preprocessing(self) -> dict[str, object]:
-        """The settings, and the scheduler, which is no weight."""
+        """Return the settings, and the scheduler, which has no weights."""
         scheduler = self.pipeline.scheduler
         facts = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
         return {
@@ -100,12 +104,12 @@ class InstructPix2Pix(Model):
         }
 
     def noise(self, width: int, height: int) -> tuple[Tensor, torch.Generator]:
-        """What denoising begins from, [1, C, height, width], and the source of the noise that its steps draw.
+        """Return the initial noise [1, C, height, width], and the generator of the steps' noise.
 
         On the CPU, so that it is the same on all devices. A cell has the same initial noise whatever the size.
         """
         generator = torch.Generator().manual_seed(self.seed)
-        # Before the steps' noise and not from a generator of its own: that would be the same numbers again.
+        # Before the steps' noise and not from a generator of its own, which would give the same numbers again.
         field = torch.randn(1, self.spec.channels, NOISE_CELLS, NOISE_CELLS, generator=generator)
         v, u = torch.arange(height) % NOISE_CELLS, torch.arange(width) % NOISE_CELLS
         return field[:, :, v[:, None], u], generator
@@ -131,7 +135,7 @@ class InstructPix2Pix(Model):
         return FeatureMap(latents[0, :, : grid.height, : grid.width], grid)
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """The edited view: [3, H, W] in [0, 1]."""
+        """Decode to the edited view: [3, H, W] in [0, 1]."""
         latents = features.data[None] / self.vae.config.scaling_factor
         colors = (self.vae.decode(latents, return_dict=False)[0][0] / 2 + 0.5).clamp(0, 1)
         # Clamped again, since interpolation rounds.
@@ -139,7 +143,7 @@ class InstructPix2Pix(Model):
 
 
 def _load_pipeline(spec: ModelSpec, checkpoint: str):
-    require(spec, "transformers")  # else diffusers has only a dummy of the pipeline
+    require(spec, "transformers")  # without it, diffusers has only a dummy of the pipeline
     loader = require(spec, "diffusers").StableDiffusionInstructPix2PixPipeline.from_pretrained
     pipeline = from_pretrained(
         spec,
@@ -151,7 +155,7 @@ def _load_pipeline(spec: ModelSpec, checkpoint: str):
         low_cpu_mem_usage=False,  # it would need accelerate
     )
     for network in (pipeline.text_encoder, pipeline.unet, pipeline.vae):
-        network.float()  # the text encoder comes as its file has it, which may be half
+        network.float()  # the text encoder keeps its file's dtype, which may be half
     unet, latents = pipeline.unet.config, pipeline.vae.config.latent_channels
     if (unet.in_channels, unet.cross_attention_dim) != (2 * latents, pipeline.text_encoder.config.hidden_size):
         raise ModelError(
@@ -163,10 +167,10 @@ def _load_pipeline(spec: ModelSpec, checkpoint: str):
 
 
 def _number(name: str, text: str, kind: type, low: int, high: int) -> float:
-    """A setting as a number.
+    """Convert a setting to a number.
 
     Raises:
-        ModelError: if it is none, or not in [low, high].
+        ModelError: if it is not one, or not in [low, high].
     """
     try:
         value = kind(text)

@@ -1,4 +1,4 @@
-"""`maps`: feature maps that the user made, one file per photo, by whatever network: `maps:FOLDER?stride=14`."""
+"""`maps`: feature maps that the user computed with any network, one file per photo: `maps:FOLDER?stride=14`."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from lift3d_cli.models.base import FeatureMap, ModelSpec
 from lift3d_cli.models.heads import FeatureModel
 
 SUFFIXES = (".npy", ".pt", ".safetensors")
-# Of several tensors in a file, the one that is meant.
+# Names of the tensor to use where a file has several.
 _TENSOR_NAMES = ("features", "data")
 _READ_BYTES = 2**20
 
 
 class Maps(FeatureModel):
-    """Serves the maps of a folder as features of the scene's photos; there is no network to encode anything else.
+    """Reads a folder of maps as features of the scene's photos; it has no network to encode anything else.
 
-    Photo `images/0001.jpg` has the file `0001` or `images/0001` of the folder, ending in `.npy`, `.pt` or
+    Photo `images/0001.jpg` has the file `0001` or `images/0001` in the folder, ending in `.npy`, `.pt` or
     `.safetensors`.
 
-    A map is of the photo as lift3d encodes it: without its lens distortion, and shrunk if `--max-size` says so.
+    A map belongs to the photo as lift3d encodes it: without lens distortion, and shrunk with `--max-size`.
     """
 
-    # Channels and stride are the folder's: those here stand for "unknown".
+    # Channels and stride depend on the folder: these values mean "unknown".
     spec = ModelSpec(
         name="maps",
         channels=1,
@@ -41,17 +41,18 @@ class Maps(FeatureModel):
     )
 
     def __init__(self, checkpoint: str = "", stride: str = "", fit: str = "pad", layout: str = "chw") -> None:
-        """Look into a folder of maps; only one of them is read, for its number of channels.
+        """Open a folder of maps; only one map is read, for its number of channels.
 
         Args:
             checkpoint: the folder.
             stride: pixels of the encoded photo per cell.
-            fit: "pad" if cells begin at the photo's corner and are `stride` pixels, the last ones reaching over its
-                edge or left out; "stretch" if the photo was resized to whole cells, so that they cover it exactly.
+            fit: "pad" if cells begin at the photo's corner and span `stride` pixels, with the last ones reaching over
+                its edge
+                    or left out; "stretch" if the photo was resized to whole cells, so that they cover it exactly.
             layout: "chw" for arrays [C, h, w] or [1, C, h, w], "hwc" for [h, w, C] or [1, h, w, C].
 
         Raises:
-            ModelError: if there is no folder with maps, or a setting is not one of these.
+            ModelError: if there is no folder with maps, or a setting is invalid.
         """
         super().__init__()
         self._folder = Path(checkpoint)
@@ -63,8 +64,9 @@ class Maps(FeatureModel):
         for setting, value, known in (("fit", fit, ("pad", "stretch")), ("layout", layout, ("chw", "hwc"))):
             if value not in known:
                 raise self._error(f"{setting} is {value!r}. hint: {setting}={' or '.join(known)}")
-        self._fit, self._layout = fit, layout
-        # Only these are served, so that none is served that `preprocessing` leaves out.
+        self._fit = fit
+        self._layout = layout
+        # Only these files are used, so that `preprocessing` covers all maps.
         self._files = _map_files(self._folder)
         if not self._files:
             raise self._error(f"{checkpoint} has no maps. hint: one {', '.join(SUFFIXES)} file per photo")
@@ -80,14 +82,14 @@ class Maps(FeatureModel):
         return FeatureGrid(w, h, (w / width, h / height))
 
     def encode(self, image: Tensor) -> FeatureMap:
-        """Raises ModelError: only photos of the scene have maps."""
+        """Raise ModelError: only photos of the scene have maps."""
         raise self._error("has maps of the scene's photos only, and cannot encode another image")
 
     def encode_photo(self, image: Tensor, name: str) -> FeatureMap:
-        """The map of the photo `name`, on the grid of `image` [3, H, W].
+        """Return the map of the photo `name`, on the grid of `image` [3, H, W].
 
         Raises:
-            ModelError: if it is missing, cannot be read, or is not of that size.
+            ModelError: if it is missing, cannot be read, or has another size.
         """
         path = self._find(name)
         data = self._read(path)
@@ -95,14 +97,14 @@ class Maps(FeatureModel):
         if len(data) != self.spec.channels:
             raise self._error(f"{path} has {len(data)} channels, the folder's first map has {self.spec.channels}")
         missing = (grid.height - data.shape[1], grid.width - data.shape[2])
-        # A network that takes whole cells only and was not given padding leaves the started one at the edge out.
+        # A network that takes only whole cells, without padding, leaves out a partial cell at the edge.
         started = [self._fit == "pad" and pixels % self.spec.stride > 0 for pixels in image.shape[1:]]
         if any(short not in (0, int(allowed)) for short, allowed in zip(missing, started, strict=True)):
             raise self._error(self._mismatch(path, data, image, grid))
         return FeatureMap(F.pad(data[None], (0, missing[1], 0, missing[0]), mode="replicate")[0].to(image.device), grid)
 
     def preprocessing(self) -> dict[str, object]:
-        """The settings, and a sha256 over the names and contents of all maps."""
+        """Return the settings, and a sha256 over the names and contents of all maps."""
         digest = hashlib.sha256()
         for path in self._files:
             name = path.relative_to(self._folder).as_posix().encode()
@@ -113,7 +115,7 @@ class Maps(FeatureModel):
         return {"stride": self.spec.stride, "fit": self._fit, "layout": self._layout, "maps": digest.hexdigest()}
 
     def _find(self, name: str) -> Path:
-        """The one file of a photo; remembers it, so that no other photo gets it too."""
+        """Find a photo's only file, and record it, so that no other photo uses it too."""
         photo = PurePosixPath(name)
         stems = dict.fromkeys((photo.stem, str(photo.parent / photo.stem)))
         paths = [self._folder / (stem + suffix) for stem in stems for suffix in SUFFIXES]
@@ -133,7 +135,7 @@ class Maps(FeatureModel):
     def _read(self, path: Path) -> Tensor:  # [C, h, w] float32
         try:
             data = _read_tensor(path).detach().to_dense().float()
-        except Exception as e:  # of three libraries, and hostile files
+        except Exception as e:  # three libraries, and hostile files
             raise self._error(f"{path} cannot be read as a map ({' '.join(str(e).split())[:160]})") from e
         data = data[0] if data.dim() == 4 and len(data) == 1 else data
         axes = "[C, h, w]" if self._layout == "chw" else "[h, w, C]"
@@ -162,16 +164,16 @@ class Maps(FeatureModel):
 
 
 def _map_files(folder: Path) -> list[Path]:
-    # Hidden folders are left out: one is lift3d's own cache, if the maps lie beside the photos.
+    # Hidden folders are left out: one is lift3d's own cache, if the maps are beside the photos.
     found = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
     return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 
 def _read_tensor(path: Path) -> Tensor:
-    """The array of a file; pickles run no code: `.npy` without objects, `.pt` with `weights_only`.
+    """Read the array of a file; pickles run no code: `.npy` without objects, `.pt` with `weights_only`.
 
     Raises:
-        ValueError: if it holds none, or several.
+        ValueError: if the file has none, or several.
     """
     if path.suffix == ".npy":
         import numpy as np
@@ -179,7 +181,7 @@ def _read_tensor(path: Path) -> Tensor:
         array = np.load(path, allow_pickle=False)
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
             raise ValueError(f"{getattr(array, 'dtype', 'an archive')}, not an array of numbers")
-        return torch.from_numpy(array.astype(np.float32))  # also of other byte order, which torch does not take
+        return torch.from_numpy(array.astype(np.float32))  # also converts byte orders that torch does not support
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 

@@ -1,4 +1,4 @@
-"""`rgb`: the identity. Its features are the photo's colours, so rendering them is plain view synthesis, for checks."""
+"""`rgb`: the identity. Its features are the photo's colours, so that rendering them is plain novel view synthesis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lift3d_cli.models.base import FeatureMap, Model, ModelSpec, RenderedView
 
 
 class Rgb(Model):
-    """Features are the pixels, and the decoder shows them."""
+    """Features are the pixels, and the decoder returns them."""
 
     spec = ModelSpec(
         name="rgb",
@@ -20,10 +20,10 @@ class Rgb(Model):
     )
 
     def encode(self, image: Tensor) -> FeatureMap:
-        """The image [3, H, W] itself."""
+        """Return the image [3, H, W] itself."""
         return FeatureMap(image, self.grid(image.shape[2], image.shape[1]))
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """The features at the view's pixels: [3, H, W] in [0, 1]."""
+        """Interpolate the features at the view's pixels: [3, H, W] in [0, 1]."""
         _, height, width = view.image.shape
         return features.at_pixels(width, height).clamp(0, 1)

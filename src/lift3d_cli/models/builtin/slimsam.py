@@ -1,10 +1,10 @@
-"""`slimsam`: a small Segment Anything (Kirillov et al. 2023; SlimSAM, Chen et al. 2024) segments what a point is on.
+"""`slimsam`: a small Segment Anything (Kirillov et al. 2023; SlimSAM, Chen et al. 2024) segments the object at a point.
 
-The features are SAM's image embedding, and its mask decoder runs for each view. A click is on one photo, so it has to
-be carried to the views, as in PerSAM (Zhang et al. 2023, "Personalize Segment Anything Model with One Shot"), without
-its fine-tuning and guided attention: the thing's mask in that photo gives a prototype of its embedding, and one of all
-else; in each view SAM is asked for the mask at the cell that is most like the one and unlike the other. Of several
-things that look alike, a view may so show another one than was clicked.
+The features are SAM's image embedding, and its mask decoder runs for each view. The point is in one photo, and is
+transferred to the views as in PerSAM (Zhang et al. 2023, "Personalize Segment Anything Model with One Shot"), without
+its fine-tuning and guided attention: the object's mask in that photo gives a prototype embedding of the object, and one
+of everything else; in each view SAM is prompted at the cell that is most similar to the one and dissimilar to the
+other. Of several similar objects, a view may thus show another one than was clicked.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from lift3d_cli.errors import ModelError
 from lift3d_cli.geometry.grids import FeatureGrid, inside
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, ModelSpec, RenderedView, Segmentation
 from lift3d_cli.models.builtin.vit import IMAGENET_MEAN, IMAGENET_STD
-from lift3d_cli.models.pretrained import load_network
+from lift3d_cli.models.pretrained import load_transformers
 
 
 class SlimSam(Model):
-    """Any `SamModel` checkpoint of transformers. A map always has 64 x 64 cells, of a square.
+    """Any `SamModel` checkpoint of transformers. A map always has 64 x 64 cells, covering a square.
 
-    SAM sees squares: images are resized so that the longer side fills one, and what is left at right or bottom is
-    empty. Its cells are kept, so that a photo's features are those of the unsplit model. Rendered ones have there what
-    the scene has beside the view, and get the cells of the clicked photo instead.
+    SAM sees squares: an image is resized so that its longer side fits, and the rest at right or bottom is empty. The
+    empty cells are kept, so that a photo's features are those of the unsplit model. In rendered features, these cells
+    show what the scene has beside the view, and are replaced by those of the clicked photo.
     """
 
     spec = ModelSpec(
@@ -49,13 +49,13 @@ class SlimSam(Model):
         """Load the weights of `checkpoint`, a folder or `owner/repository@revision`, or those of the spec."""
         super().__init__()
         spec = type(self).spec
-        self.network = load_network(spec, {"sam": "SamModel"}, checkpoint)
+        self.network = load_transformers(spec, {"sam": "SamModel"}, checkpoint)
         vision = self.network.config.vision_config
         sizes = {"channels": vision.output_channels, "stride": vision.patch_size, "max_size": vision.image_size}
         self.spec = dataclasses.replace(spec, **sizes)
 
     def grid(self, width: int, height: int) -> FeatureGrid:
-        """Cells of the square; one covers `spec.stride` pixels of an image that is as wide or high as the square."""
+        """Return the cells of the square; one covers `spec.stride` pixels of an image whose longer side fills it."""
         cells = self.spec.max_size // self.spec.stride
         resized = self._resized(width, height)
         scale = tuple(new / (self.spec.stride * old) for new, old in zip(resized, (width, height), strict=True))
@@ -73,10 +73,10 @@ class SlimSam(Model):
         return FeatureMap(data, self.grid(image.shape[2], image.shape[1]))
 
     def decoder(self, context: DecodeContext) -> Decoder:
-        """Classes "other" and "object", the thing that the point is on; see the module.
+        """Segment into "other" and "object", the object at the point; see the module.
 
         Raises:
-            ModelError: if there is no point, or it is not on the photo.
+            ModelError: if there is no point, or it is outside of the photo.
         """
         point = context.options.point
         if point is None:
@@ -86,7 +86,7 @@ class SlimSam(Model):
         features, image = context.photo(context.options.point_view)
         size = (image.shape[2], image.shape[1])
         masks, quality = self.masks(features, torch.tensor(point) * torch.tensor(size))
-        # SAM gives masks of a whole, a part and a part of that, each always in its place: views take the best one's.
+        # SAM always returns masks of a whole, a part and a subpart, in this order: views use the same one as the photo.
         chosen = int(quality.argmax())
         like = _likeness(features, masks[chosen], size)
         photo = features
@@ -98,7 +98,7 @@ class SlimSam(Model):
             centers = features.grid.cell_centers()
             score = score.masked_fill(~inside(centers, width, height).to(score.device), -torch.inf)
             best = int(score.argmax())
-            if score[best] <= 0:  # more like what is not the thing: it is not in the view
+            if score[best] <= 0:  # more like the rest than the object: the view does not show it
                 shown = torch.zeros(height, width, device=score.device)
             else:
                 masks, _ = self.masks(features, centers[best])
@@ -108,27 +108,27 @@ class SlimSam(Model):
         return decode
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """Not without a point: see `decoder`."""
+        """Raise an error: there is no point, see `decoder`."""
         raise self._no_point()
 
     def masks(self, features: FeatureMap, point: Tensor) -> tuple[Tensor, Tensor]:
-        """SAM's masks of the thing at a point.
+        """Return SAM's masks of the object at a point.
 
         Args:
-            features: of a square of cells.
-            point: [2] pixels of the image that the features' grid is in.
+            features: features of a square of cells.
+            point: [2] pixels of the image that the features' grid refers to.
 
         Returns:
-            logits [3, 4h, 4w], of the whole square; and how good SAM thinks they are, [3].
+            logits [3, 4h, 4w], of the whole square; and SAM's estimate of their quality, [3].
         """
         cells = point * torch.tensor(features.grid.scale) + torch.tensor(features.grid.offset)
-        # The library counts pixels from the centre of the first one.
+        # The library's pixels have the first one's centre at (0, 0).
         pixels = (cells * self.spec.stride - 0.5).reshape(1, 1, 1, 2).to(features.data.device)
         out = self.network(image_embeddings=features.data[None].float(), input_points=pixels)
         return out.pred_masks[0, 0], out.iou_scores[0, 0]
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of an image of this size in the square."""
+        """Return (width, height) of an image of this size, resized to the square."""
         factor = self.spec.max_size / max(width, height)
         return tuple(max(1, int(n * factor + 0.5)) for n in (width, height))
 
@@ -137,11 +137,11 @@ class SlimSam(Model):
 
 
 def _likeness(features: FeatureMap, mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """What to multiply a normalised cell with: its cosine with the mean cell in a mask, less that with those outside.
+    """Return the difference of the mean directions in and outside of a mask, to multiply normalised cells with.
 
     Args:
-        features: of a photo.
-        mask: logits, in the same square.
+        features: features of a photo.
+        mask: logits of the mask, in the same square.
         size: (width, height) of the photo, in pixels.
     """
     cells = F.normalize(features.data.float().flatten(1), dim=0)
@@ -154,11 +154,11 @@ def _likeness(features: FeatureMap, mask: Tensor, size: tuple[int, int]) -> Tens
 def _with_empty_cells(
     features: FeatureMap, size: tuple[int, int], photo: FeatureMap, photo_size: tuple[int, int]
 ) -> FeatureMap:
-    """A view's features with a photo's in the cells beside the view; where the photo has none, their mean.
+    """Replace a view's cells beside the image by a photo's; where the photo has none, by their mean.
 
     Args:
-        features, size: of the view, and its (width, height) in pixels.
-        photo, photo_size: of the photo.
+        features, size: the view's features, and its (width, height) in pixels.
+        photo, photo_size: the photo's features and size.
     """
     on_view, on_photo = (
         inside(f.grid.cell_centers(), *pixels).reshape(f.grid.height, f.grid.width).to(f.data.device)

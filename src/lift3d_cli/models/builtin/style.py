@@ -1,4 +1,4 @@
-"""`style`: turns photos into pictures of another style. A small network ships with lift3d; others come as files."""
+"""`style`: renders photos in the style of a picture. A small network ships with lift3d; others come as files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lift3d_cli.models.pretrained import read_state
 from lift3d_cli.weights import load_weights
 
 _ANY_STYLE = "--model style:vgg_normalised.pth,decoder.pth"
-# A style picture is shrunk to this shorter side, that of the pictures which the published AdaIN was trained on.
+# A style picture is shrunk to this shorter side, that of the training pictures of the published AdaIN.
 _STYLE_SIDE_PX = 512
-# Against division by nothing in a channel that is the same everywhere; that of the published AdaIN.
+# Guards the division in a constant channel; the published AdaIN's value.
 _EPSILON = 1e-5
 
 
@@ -39,7 +39,7 @@ class Style(Model):
     )
 
     def __init__(self, checkpoint: str = "") -> None:
-        """Load the shipped network, or that of `checkpoint`: FILE or FILE,FILE; which one it is, the keys say."""
+        """Load the shipped network, or that of `checkpoint`: FILE or FILE,FILE; their keys identify it."""
         super().__init__()
         if not checkpoint:
             self.net = _filled(TinyStyleNet(), load_weights("style.safetensors"), "weights of lift3d")
@@ -54,7 +54,7 @@ class Style(Model):
         )
 
     def grid(self, width: int, height: int) -> FeatureGrid:
-        """Whole cells; convolutions with odd kernels of stride 2 are centred on pixels, so that their grid is moved."""
+        """Return whole cells; odd kernels of stride 2 are centred on pixels, which shifts the grid."""
         n, offset = self.net.stride, self.net.offset
         return FeatureGrid(math.ceil(width / n), math.ceil(height / n), (1 / n, 1 / n), (offset, offset))
 
@@ -63,19 +63,19 @@ class Style(Model):
         return FeatureMap(self.net.encode(image[None])[0], self.grid(image.shape[2], image.shape[1]))
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """The stylized view [3, H, W]; colour comes from the features alone.
+        """Decode to the stylized view [3, H, W]; colour comes from the features only.
 
         Raises:
-            ModelError: of AdaIN, which needs a style: see `decoder`.
+            ModelError: for AdaIN, which needs a style: see `decoder`.
         """
         if isinstance(self.net, AdaInNet):
             raise ModelError("model style: these weights need a style. hint: --style PICTURE")
         return self._painted(features, view)
 
     def decoder(self, context: DecodeContext) -> Decoder:
-        """AdaIN (Huang & Belongie 2017, equation 8): the features get the mean and deviation of the style's.
+        """Prepare AdaIN (Huang & Belongie 2017, equation 8): the features get the style's mean and deviation.
 
-        Their own are taken over all frames: over each of them, colours would change as the camera turns.
+        Their own statistics are those of all frames: with each frame's own, colours would change as the camera turns.
         """
         style = context.options.style
         if not isinstance(self.net, AdaInNet):
@@ -95,7 +95,7 @@ class Style(Model):
         return painted
 
     def _painted(self, features: FeatureMap, view: RenderedView) -> Tensor:
-        """Decode, and bring the result to the view's pixels: result pixel (0, 0) is where the photo's would be."""
+        """Decode, and resample the result at the view's pixels: its pixel (0, 0) corresponds to the photo's."""
         image = self.net.decode(features.data[None])[0]
         n, grid = self.net.stride, features.grid
         offset = ((grid.offset[0] - self.net.offset) * n, (grid.offset[1] - self.net.offset) * n)
@@ -105,14 +105,14 @@ class Style(Model):
 
 
 def moments(maps: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel over all cells of all maps [C, h, w]: each [C, 1, 1].
+    """Return mean and standard deviation of each channel over all cells of all maps [C, h, w]: each [C, 1, 1].
 
     Raises:
         ModelError: if there is no map.
     """
     number, total, squares = 0, 0.0, 0.0
     for data in maps:
-        rows = data.double().flatten(1)  # sums of squares take more digits than float32 has
+        rows = data.double().flatten(1)  # sums of squares need more digits than float32 has
         number += rows.shape[1]
         total, squares = total + rows.sum(1), squares + rows.square().sum(1)
     if not number:
@@ -132,10 +132,10 @@ def _shrunk(picture: Tensor) -> Tensor:
 
 
 def network_of(states: list[dict[str, Tensor]], where: str) -> StyleNetwork:
-    """The network that these state dicts, one or two, are of; which one, their keys say.
+    """Build the network of one or two state dicts, which their keys identify.
 
     Raises:
-        ModelError: if they are of none that is known here.
+        ModelError: if they belong to no known network.
     """
     if len(states) == 2:
         encoder, decoder = sorted(states, key=lambda state: "0.weight" not in state)
@@ -146,7 +146,7 @@ def network_of(states: list[dict[str, Tensor]], where: str) -> StyleNetwork:
     state = states[0] if len(states) == 1 else {}
     first = [f"conv{i}.conv2d.weight" for i in (1, 2, 3)]
     if all(name in state and state[name].dim() == 4 for name in first):
-        # Those saved by old versions of torch have running statistics, which InstanceNorm does not use.
+        # Checkpoints of old versions of torch have running statistics, which InstanceNorm does not use.
         state = {name: t for name, t in state.items() if "running_" not in name and "num_batches" not in name}
         return _filled(TransformerNet(tuple(state[name].shape[0] for name in first)), state, where)
     return _filled(TinyStyleNet(), state, where)
@@ -156,7 +156,7 @@ def _filled(net: StyleNetwork, state: dict[str, Tensor], where: str) -> StyleNet
     try:
         net.load_state_dict({name: t.float() for name, t in state.items()})
     except RuntimeError as e:
-        # torch's own text names every tensor: kept as the cause, not shown.
+        # torch's own message names every tensor: kept as the cause, not shown.
         raise ModelError(
             f"model style: {where}: not the weights of a network that is known here. hint: one TransformerNet of "
             "fast_neural_style, or the two of AdaIN"

@@ -10,27 +10,27 @@ from torch.nn import functional as F
 
 
 class StyleNetwork(nn.Module):
-    """A split network: images [1, 3, H, W] in [0, 1] -> features -> images of whole cells.
+    """A split network: from images [1, 3, H, W] in [0, 1] to features, and to images of whole cells.
 
-    Output pixel (0, 0) is the image's pixel (0, 0), whatever the offset.
+    Output pixel (0, 0) corresponds to the image's pixel (0, 0), whatever the offset.
     """
 
     channels: int
     stride: int
     offset = 0.0
-    """Of the cells, as in `FeatureGrid`."""
+    """Offset of the cells, as in `FeatureGrid`."""
 
     def encode(self, image: Tensor) -> Tensor:
-        """Images [B, 3, H, W] -> features [B, channels, ceil(H / stride), ceil(W / stride)]."""
+        """Map images [B, 3, H, W] to features [B, channels, ceil(H / stride), ceil(W / stride)]."""
         raise NotImplementedError
 
     def decode(self, features: Tensor) -> Tensor:
-        """Features [B, channels, h, w] -> images [B, 3, stride * h, stride * w] in [0, 1]."""
+        """Map features [B, channels, h, w] to images [B, 3, stride * h, stride * w] in [0, 1]."""
         raise NotImplementedError
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-    """Convolution and BatchNorm. Kernels of stride 2 are even, so that a cell looks at its own centre."""
+    """Build convolution and BatchNorm. Kernels of stride 2 have even sizes, to be centred on their cells."""
     padding = (kernel - stride) // 2
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, padding_mode="replicate", bias=False)
     return [conv, nn.BatchNorm2d(outputs)]
@@ -45,10 +45,10 @@ class _Residual(nn.Sequential):
 
 
 class TinyStyleNet(StyleNetwork):
-    """The shape of Johnson et al. 2016 with fewer channels, and with BatchNorm instead of InstanceNorm.
+    """The architecture of Johnson et al. 2016 with fewer channels, and with BatchNorm instead of InstanceNorm.
 
-    InstanceNorm subtracts the mean of the frame: what a wall looks like would depend on what else is in the frame, and
-    change as the camera turns. BatchNorm does the same to every place of every frame.
+    InstanceNorm subtracts the frame's mean: the look of a wall would depend on what else is in the frame, and change as
+    the camera turns. BatchNorm is the same everywhere in every frame.
     """
 
     channels, stride = 64, 4
@@ -60,7 +60,7 @@ class TinyStyleNet(StyleNetwork):
             *_conv(3, 16, 5), nn.ReLU(), *_conv(16, 32, 4, 2), nn.ReLU(), *_conv(32, 64, 4, 2), nn.ReLU(),
             _Residual(64), _Residual(64),
         )  # fmt: skip
-        # Interpolation before convolution: transposed convolutions would leave a chequered pattern.
+        # Interpolation before convolution: transposed convolutions would leave a checkerboard pattern.
         twice = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
         last = nn.Conv2d(16, 3, 5, padding=2, padding_mode="replicate")
         self.decoder = nn.Sequential(
@@ -78,7 +78,7 @@ class TinyStyleNet(StyleNetwork):
 
 
 def _reflected(x: Tensor, pad: int) -> Tensor:
-    """`x` with its border reflected, or replicated where it is too small to be reflected."""
+    """Pad `x` by reflection, or by replication where it is too small for that."""
     return F.pad(x, (pad,) * 4, mode="reflect" if min(x.shape[2:]) > pad else "replicate")
 
 
@@ -104,17 +104,17 @@ class _InstanceResidual(nn.Module):
 
 
 def _normed(norm: nn.InstanceNorm2d, x: Tensor) -> Tensor:
-    """InstanceNorm, also of a single cell, which is its own mean; torch refuses that, fearing for training."""
+    """Apply InstanceNorm, also to a single cell, which equals its mean; torch refuses that, as useless in training."""
     variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
     x = (x - mean) * torch.rsqrt(variance + norm.eps)
     return x * norm.weight[:, None, None] + norm.bias[:, None, None]
 
 
 class TransformerNet(StyleNetwork):
-    """The network of Johnson et al. 2016 with InstanceNorm, as many checkpoints have it: [0, 255] in and out.
+    """The network of Johnson et al. 2016 with InstanceNorm, as in many checkpoints: [0, 255] in and out.
 
     Args:
-        widths: of the first three convolutions; 32, 64, 128 in those checkpoints.
+        widths: channels of the first three convolutions; 32, 64, 128 in those checkpoints.
     """
 
     stride = 4
@@ -156,7 +156,7 @@ class _ReflectedConv(nn.Conv2d):
         return super().forward(_reflected(x, self.kernel_size[0] // 2))
 
 
-# Places of the convolutions in the `nn.Sequential`s of the published checkpoints, with their channels.
+# Indices of the convolutions in the `nn.Sequential`s of the published checkpoints, with their channels.
 _VGG = {0: (3, 3), 2: (3, 64), 5: (64, 64), 9: (64, 128), 12: (128, 128), 16: (128, 256), 19: (256, 256),
         22: (256, 256), 25: (256, 256), 29: (256, 512)}  # fmt: skip
 _VGG_POOLS_BEFORE = (9, 16, 29)
@@ -166,16 +166,16 @@ _DECODER_DOUBLES_BEFORE = (5, 18, 25)
 
 
 class AdaInNet(StyleNetwork):
-    """Adaptive instance normalisation, Huang & Belongie 2017: VGG-19 up to relu4_1, and a decoder that mirrors it.
+    """Adaptive instance normalisation, Huang & Belongie 2017: VGG-19 up to relu4_1, and a mirrored decoder.
 
-    The pools take pixels in pairs, an odd last one alone, so that cells lie on the default grid.
+    The pools take pixels in pairs, an odd last one alone, so that cells are on the default grid.
     """
 
     channels, stride = 512, 8
 
     def __init__(self) -> None:
         super().__init__()
-        first = {0: nn.Conv2d(3, 3, 1)}  # turns RGB in [0, 1] into what VGG was trained on
+        first = {0: nn.Conv2d(3, 3, 1)}  # converts RGB in [0, 1] to VGG's input
         convs = {place: _ReflectedConv(*widths, 3) for place, widths in _VGG.items()} | first
         self.encoder = nn.Sequential(OrderedDict((str(place), convs[place]) for place in _VGG))
         convs = {place: _ReflectedConv(*widths, 3) for place, widths in _DECODER.items()}
@@ -190,7 +190,7 @@ class AdaInNet(StyleNetwork):
         return x
 
     def decode(self, features: Tensor) -> Tensor:
-        """See `StyleNetwork`; of features that have the style's statistics."""
+        """See `StyleNetwork`; the features must have the style's statistics."""
         x = features
         for name, conv in self.decoder.named_children():
             x = F.interpolate(x, scale_factor=2, mode="nearest") if int(name) in _DECODER_DOUBLES_BEFORE else x

@@ -1,4 +1,4 @@
-"""`swin2sr`: super-resolution by windows of attention (Conde et al. 2022, arXiv:2209.11345), split at its upsampler."""
+"""`swin2sr`: super-resolution by window attention (Conde et al. 2022, arXiv:2209.11345), split before its upsampler."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from torch.nn import functional as F
 from lift3d_cli.errors import ModelError
 from lift3d_cli.geometry.grids import sample_map
 from lift3d_cli.models.base import FeatureMap, Model, ModelSpec, RenderedView
-from lift3d_cli.models.pretrained import load_network
+from lift3d_cli.models.pretrained import load_transformers
 
-# Those that enlarge. Networks with another or none restore pictures, and add their result to the photo's pixels.
+# The upsamplers that enlarge. Networks with another or none restore pictures, and add their result to the photo's
+# pixels.
 UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect", "nearest+conv", "pixelshuffle_aux")
 
 
 class Swin2SR(Model):
-    """Makes pictures `spec.scale` times as wide and high; the photo is the small picture.
+    """Enlarges pictures `spec.scale` times; the photo is the small picture.
 
-    The features are what the upsampler gets: the first convolution's result plus that of the body, a cell per pixel.
-    The body needs whole windows, so photos are mirrored at right and bottom, as the authors do; only the photo's own
-    cells are features. The upsampler is local (3 cells, 5 with `pixelshuffle_aux`): but for so much at a padded side,
-    decode(encode(photo)) is the unsplit model.
+    The features are the upsampler's input: the first convolution's result plus that of the body, one cell per pixel.
+    The body needs whole windows, so photos are mirrored at right and bottom, as the authors do; only cells of the photo
+    itself are features. The upsampler is local (3 cells, 5 with `pixelshuffle_aux`): except that far from a padded
+    side, decode(encode(photo)) equals the unsplit model.
     """
 
     spec = ModelSpec(
@@ -44,9 +45,9 @@ class Swin2SR(Model):
     )
 
     def __init__(self, checkpoint: str = "") -> None:
-        """Load the default weights, or those of a folder or repository `checkpoint`, which says channels and scale."""
+        """Load the default weights, or those of a folder or repository `checkpoint`, with its channels and scale."""
         super().__init__()
-        self.net = load_network(self.spec, {"swin2sr": "Swin2SRForImageSuperResolution"}, checkpoint)
+        self.net = load_transformers(self.spec, {"swin2sr": "Swin2SRForImageSuperResolution"}, checkpoint)
         config = self.net.config
         where = f"model {self.spec.name}: {checkpoint or self.spec.hub}"
         if config.upsampler not in UPSAMPLERS:
@@ -65,10 +66,10 @@ class Swin2SR(Model):
         return FeatureMap(features[:, :height, :width], self.grid(width, height))
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """Enlarge: [3, scale * H, scale * W] in [0, 1], for a view [3, H, W].
+        """Enlarge a view [3, H, W] to [3, scale * H, scale * W] in [0, 1].
 
-        The upsampler works on the features' own cells, since it was trained on maps as sharp as those; where these are
-        not the view's pixels, its result is sampled.
+        The upsampler runs on the features' own cells, since it was trained on maps of that sharpness; if these are not
+        the view's pixels, its result is resampled.
         """
         scale = self.spec.scale
         colors = self._upsample(features, view.image)[0]
@@ -79,18 +80,18 @@ class Swin2SR(Model):
         return out.clamp(0, 1)  # again, since interpolation rounds
 
     def _upsample(self, features: FeatureMap, image: Tensor) -> Tensor:
-        """Features on h x w cells -> [1, 3, scale * h, scale * w], in the network's range."""
+        """Map features on h x w cells to [1, 3, scale * h, scale * w], in the network's range."""
         data, grid = features.data[None], features.grid
         if self.net.upsampler != "pixelshuffle_aux":
             return self.net.upsample(data)
-        # This one also looks at the small picture, enlarged bicubically: the view, at the cells.
+        # This upsampler also reads the small picture, enlarged bicubically: the view, sampled at the cells.
         small = sample_map(image[None], grid.cell_centers()[None].to(image)).reshape(1, 3, grid.height, grid.width)
         bicubic = F.interpolate(small, scale_factor=self.spec.scale, mode="bicubic", align_corners=False)
         return self.net.upsample(data, bicubic, grid.height, grid.width)[0]
 
 
 def _mirrored(image: Tensor, multiple: int) -> Tensor:
-    """Pad [3, H, W] at right and bottom to a multiple of pixels, mirrored at the border; H and W may be 1."""
+    """Pad [3, H, W] at right and bottom to a multiple of pixels by mirroring; H and W may be 1."""
     for dim in (1, 2):
         size = image.shape[dim]
         index = torch.arange(math.ceil(size / multiple) * multiple, device=image.device) % (2 * size)

@@ -16,20 +16,20 @@ from lift3d_cli.weights import load_weights
 
 STRIDE = 8
 CHANNELS = 64
-# The encoder goes down to stride 32 and comes back, for context: images are padded to whole cells of that.
+# The encoder goes down to stride 32 and back up, for context: images are padded to whole cells of that stride.
 _DEEPEST_STRIDE = 32
-# The decoder's map: from there to pixels, colour is interpolated, since eyes are blunt for colour.
+# Stride of the decoder's map: from there to pixels, colour is interpolated, as the eye's resolution for colour is low.
 CHROMA_STRIDE = 4
-# The decoder chooses between colours on a 9 x 9 grid of (a, b), instead of guessing a and b: a thing that is red or
-# blue would come out in between, as brown.
+# The decoder classifies colours on a 9 x 9 grid of (a, b) instead of regressing a and b, by which an object that is
+# either red or blue would become brown, their mean.
 _AB_STEP = 20.0
 _AB_LEVELS = torch.arange(-4, 5) * _AB_STEP
-# Below 1, the likelier colours win over the average of all. 0.4 has the least error on held-out photos (1: 9 % more).
+# Below 1, more likely colours outweigh the mean of all. 0.4 has the least error on held-out photos (1: 9 % more).
 _TEMPERATURE = 0.4
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Convolution, BatchNorm, ReLU. Kernels of stride 2 are even, so that a cell looks at its own centre."""
+    """Build convolution, BatchNorm, ReLU. Kernels of stride 2 have even sizes, to be centred on their cells."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - stride) // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
@@ -46,13 +46,13 @@ class _Residual(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """Lightness [B, 1, H, W], H and W multiples of 32 -> features [B, 64, H/8, W/8]."""
+    """Maps lightness [B, 1, H, W], H and W multiples of 32, to features [B, 64, H/8, W/8]."""
 
     def __init__(self) -> None:
         super().__init__()
         self.to_4 = nn.Sequential(_conv(1, 24, 4, 2), _conv(24, 40, 4, 2), _Residual(40))
         self.to_8 = nn.Sequential(_conv(40, 72, 4, 2), _Residual(72), _Residual(72))
-        # Dropout (in training only) where the network knows what it sees: with few photos it would learn them by heart.
+        # Dropout (in training only) at the deepest level: with few photos it would overfit.
         self.to_16 = nn.Sequential(_conv(72, 112, 2, 2), _Residual(112), _Residual(112), nn.Dropout2d(0.1))
         self.to_32 = nn.Sequential(_conv(112, 136, 2, 2), _Residual(136), _Residual(136), nn.Dropout2d(0.2))
         self.from_32 = _conv(136, 112, 1)
@@ -70,12 +70,12 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Sequential):
-    """Features [B, 64, h, w] -> logits [B, 81, 2h, 2w]. Small and local: it gets rendered features to work on."""
+    """Maps features [B, 64, h, w] to logits [B, 81, 2h, 2w]. Small and local, as its inputs are rendered features."""
 
     def __init__(self) -> None:
         up = nn.Upsample(scale_factor=STRIDE // CHROMA_STRIDE, mode="bilinear", align_corners=False)
         last = nn.Conv2d(64, len(_AB_LEVELS) ** 2, 1)
-        nn.init.zeros_(last.weight)  # training begins at "no colour", not at random colour
+        nn.init.zeros_(last.weight)  # training starts at "no colour", not at random colours
         nn.init.zeros_(last.bias)
         super().__init__(_conv(CHANNELS, 64, 3), up, _conv(64, 64, 3), last)
 
@@ -89,7 +89,7 @@ def color_shares(ab: Tensor) -> Tensor:
 
 
 def color_mean(shares: Tensor) -> Tensor:
-    """The ab [B, 2, h, w] that shares [B, 81, h, w] of the grid's colours mix to."""
+    """Return the mean ab [B, 2, h, w] of the grid's colours by shares [B, 81, h, w]."""
     a, b = torch.meshgrid(_AB_LEVELS, _AB_LEVELS, indexing="ij")
     return torch.einsum("bkhw,ck->bchw", shares, torch.stack([a.flatten(), b.flatten()]).to(shares))
 
@@ -99,7 +99,7 @@ def _twice(x: Tensor) -> Tensor:
 
 
 class ColorizerNet(nn.Module):
-    """The network without Lab, photos or grids: what is trained."""
+    """The network that is trained, without Lab, photos or grids."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,18 +107,18 @@ class ColorizerNet(nn.Module):
         self.decoder = _Decoder()
 
     def encode(self, light: Tensor) -> Tensor:
-        """Lightness [B, 1, H, W] in [0, 100], any size -> features [B, 64, ceil(H/8), ceil(W/8)]."""
+        """Map lightness [B, 1, H, W] in [0, 100], any size, to features [B, 64, ceil(H/8), ceil(W/8)]."""
         height, width = light.shape[2:]
         padding = (0, -width % _DEEPEST_STRIDE, 0, -height % _DEEPEST_STRIDE)
         features = self.encoder(F.pad(light / 50 - 1, padding, mode="replicate"))
         return features[:, :, : math.ceil(height / STRIDE), : math.ceil(width / STRIDE)]
 
     def decode(self, features: Tensor) -> Tensor:
-        """Features [B, 64, h, w] -> ab [B, 2, 2h, 2w] in Lab units."""
+        """Map features [B, 64, h, w] to ab [B, 2, 2h, 2w] in Lab units."""
         return color_mean(torch.softmax(self.decoder(features) / _TEMPERATURE, 1))
 
     def forward(self, light: Tensor) -> Tensor:
-        """The unsplit model: lightness [B, 1, H, W] in [0, 100] -> ab [B, 2, H, W] in Lab units."""
+        """Run the unsplit model: lightness [B, 1, H, W] in [0, 100] to ab [B, 2, H, W] in Lab units."""
         ab = self.decode(self.encode(light))
         ab = F.interpolate(ab, scale_factor=CHROMA_STRIDE, mode="bilinear", align_corners=False)
         return ab[:, :, : light.shape[2], : light.shape[3]]
@@ -146,7 +146,7 @@ class TinyColorizer(Model):
         try:
             self.net.load_state_dict({name: t.float() for name, t in tensors.items()})
         except RuntimeError as e:
-            # torch's own text names every tensor: kept as the cause, not shown.
+            # torch's own message names every tensor: kept as the cause, not shown.
             raise ModelError(f"weights {checkpoint or 'of lift3d'} do not fit the network of tiny-colorizer") from e
 
     def encode(self, image: Tensor) -> FeatureMap:
@@ -155,12 +155,12 @@ class TinyColorizer(Model):
         return FeatureMap(features, self.grid(image.shape[2], image.shape[1]))
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """The view's lightness with the features' colour: [3, H, W] in [0, 1]."""
+        """Combine the view's lightness with the features' colour: [3, H, W] in [0, 1]."""
         light = lightness(view.image)
         ab = features.finer(self.net.decode(features.data[None])[0])
         return rgb_from_lab(torch.cat([light, ab.at_pixels(light.shape[2], light.shape[1])]))
 
     def colorize(self, image: Tensor) -> Tensor:
-        """The unsplit model on one photo [3, H, W], for comparison: [3, H, W] in [0, 1]."""
+        """Run the unsplit model on one photo [3, H, W], for comparison: [3, H, W] in [0, 1]."""
         light = lightness(image)
         return rgb_from_lab(torch.cat([light, self.net(light[None])[0]]))

@@ -1,4 +1,4 @@
-"""`tiny-superres`: a small network that doubles a picture's width and height, split at full size. Ships with lift3d."""
+"""`tiny-superres`: a small network that doubles an image's width and height, split at full size. Ships with lift3d."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Residual(nn.Module):
 
 
 class SuperresNet(nn.Module):
-    """The network without photos or grids: what is trained. A small EDSR (Lim et al. 2017): no normalisation."""
+    """The network that is trained, without photos or grids. A small EDSR (Lim et al. 2017): no normalisation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,35 +37,35 @@ class SuperresNet(nn.Module):
             *(_Residual(CHANNELS) for _ in range(_BLOCKS)), nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
         )
         last = nn.Conv2d(CHANNELS, 3 * SCALE**2, 3, padding=1)
-        nn.init.zeros_(last.weight)  # training begins at the interpolated picture
+        nn.init.zeros_(last.weight)  # training starts at the interpolated image
         nn.init.zeros_(last.bias)
         self.decoder = nn.Sequential(
             nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), nn.ReLU(), last, nn.PixelShuffle(SCALE)
         )
 
     def encode(self, image: Tensor) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1] -> features [B, 32, H, W]."""
+        """Map images [B, 3, H, W] in [0, 1] to features [B, 32, H, W]."""
         x = self.head(2 * image - 1)
         return x + self.body(x)
 
     def decode(self, features: Tensor) -> Tensor:
-        """Features [B, 32, H, W] -> what the interpolated picture lacks, [B, 3, 2H, 2W]."""
+        """Map features [B, 32, H, W] to the detail that the interpolated image lacks, [B, 3, 2H, 2W]."""
         return self.decoder(features)
 
     def forward(self, image: Tensor) -> Tensor:
-        """The unsplit model: images [B, 3, H, W] in [0, 1] -> [B, 3, 2H, 2W], not clamped."""
+        """Run the unsplit model: images [B, 3, H, W] in [0, 1] to [B, 3, 2H, 2W], not clamped."""
         return enlarged(image) + self.decode(self.encode(image))
 
 
 def enlarged(image: Tensor) -> Tensor:
-    """Bicubic interpolation of [B, 3, H, W] to twice the size: what the network adds to."""
+    """Enlarge [B, 3, H, W] to twice the size by bicubic interpolation: what the network's detail is added to."""
     return F.interpolate(image, scale_factor=SCALE, mode="bicubic", align_corners=False)
 
 
 class TinySuperres(Model):
     """Doubles the resolution: the features hold the detail, which is added to the view's interpolated colour.
 
-    The detail comes from the photos, before the blur of rendering, and is as local as 5 x 5 cells.
+    The detail comes from the photos, before the blur of rendering, and depends on only 5 x 5 cells.
     """
 
     spec = ModelSpec(
@@ -88,7 +88,7 @@ class TinySuperres(Model):
         try:
             self.net.load_state_dict({name: t.float() for name, t in tensors.items()})
         except RuntimeError as e:
-            # torch's own text names every tensor: kept as the cause, not shown.
+            # torch's own message names every tensor: kept as the cause, not shown.
             raise ModelError(f"weights {checkpoint or 'of lift3d'} do not fit the network of tiny-superres") from e
 
     def encode(self, image: Tensor) -> FeatureMap:
@@ -96,8 +96,8 @@ class TinySuperres(Model):
         return FeatureMap(self.net.encode(image[None])[0], self.grid(image.shape[2], image.shape[1]))
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
-        """The view at twice its size: [3, 2H, 2W] in [0, 1]."""
+        """Enlarge the view to twice its size: [3, 2H, 2W] in [0, 1]."""
         detail = features.finer(self.net.decode(features.data[None])[0])
-        detail = FeatureMap(detail.data, detail.grid.rescaled(SCALE, SCALE))  # its pixels are now those of the result
+        detail = FeatureMap(detail.data, detail.grid.rescaled(SCALE, SCALE))  # the grid in pixels of the result
         image = enlarged(view.image[None])[0]
         return (image + detail.at_pixels(image.shape[2], image.shape[1])).clamp(0, 1)

@@ -1,6 +1,7 @@
-"""`torchscript`: a network of the user's, scripted in two halves: `torchscript:encoder.pt,decoder.pt`.
+"""`torchscript`: the user's own network, scripted in two halves: `torchscript:encoder.pt,decoder.pt`.
 
-A scripted file runs code of its maker. TorchScript is a small language, but no sandbox: load files that you trust.
+A scripted file runs its maker's code. TorchScript is a small language, but not a sandbox: load only files that you
+trust.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from lift3d_cli.geometry.grids import sample_map
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, ModelSpec, RenderedView
 from lift3d_cli.models.heads import FeatureModel
 
-# Whole cells of all usual strides, those of ViTs with patches of 14 and 16 among them: 224 = 16 * 14 = 32 * 7.
+# A multiple of all usual strides, including ViTs with patches of 14 and 16: 224 = 16 * 14 = 32 * 7.
 _PROBE_PIXELS = 224
 
 
 class TorchScript(FeatureModel):
-    """Runs an encoder and, if there is one, a decoder, loaded with `torch.jit.load`. They run code of their maker.
+    """Runs an encoder and, if given, a decoder, loaded with `torch.jit.load`. They run their maker's code.
 
-    The encoder takes images [1, 3, H, W] in [0, 1] sRGB, H and W whole multiples of the stride, to features
-    [1, C, H / stride, W / stride]. The decoder takes features [1, C, h, w], and if it has a second input the image
+    The encoder maps images [1, 3, H, W] in [0, 1] sRGB, H and W multiples of the stride, to features
+    [1, C, H / stride, W / stride]. The decoder maps features [1, C, h, w], and if it has a second input the image
     [1, 3, h * stride, w * stride], to an image [1, 3, h * k, w * k] in [0, 1].
     """
 
-    # Channels and stride are the encoder's: those here stand for "unknown".
+    # Channels and stride depend on the encoder: these values mean "unknown".
     spec = ModelSpec(
         name="torchscript",
         channels=1,
@@ -41,11 +42,11 @@ class TorchScript(FeatureModel):
     )
 
     def __init__(self, checkpoint: str = "", stride: str = "") -> None:
-        """Load the files, and try the encoder on two sizes for its channels and stride.
+        """Load the files, and run the encoder on two sizes to find its channels and stride.
 
         Args:
-            checkpoint: file of the encoder, or of encoder and decoder with a comma between.
-            stride: of the encoder, if it does not take sides of 224 pixels; else it is found out.
+            checkpoint: file of the encoder, or of encoder and decoder separated by a comma.
+            stride: stride of the encoder, if it does not take sides of 224 pixels; else it is found out.
 
         Raises:
             ModelError: if a file cannot be loaded, or the encoder has no whole stride.
@@ -62,7 +63,7 @@ class TorchScript(FeatureModel):
         self.spec = dataclasses.replace(type(self).spec, channels=channels, stride=found, tasks=tasks)
 
     def encode(self, image: Tensor) -> FeatureMap:
-        """Features of an image [3, H, W]; right and bottom are padded by replication to whole cells."""
+        """Encode an image [3, H, W]; right and bottom are padded by replication to whole cells."""
         grid = self.grid(image.shape[2], image.shape[1])
         stride = self.spec.stride
         padding = (0, -image.shape[2] % stride, 0, -image.shape[1] % stride)
@@ -75,7 +76,7 @@ class TorchScript(FeatureModel):
         return FeatureMap(data[0], grid)
 
     def decoder(self, context: DecodeContext) -> Decoder:
-        """See `Model`; task `decode` is the scripted decoder's, the others go by the features alone.
+        """Prepare task `decode` with the scripted decoder, or another task with the features only; see `Model`.
 
         Raises:
             ModelError: for `decode` without a decoder.
@@ -90,11 +91,11 @@ class TorchScript(FeatureModel):
         return self._decode
 
     def preprocessing(self) -> dict[str, object]:
-        """A sha256 of each file: the code of a scripted network is not in its weights."""
+        """Return a sha256 of each file: the code of a scripted network is not in its weights."""
         return {"files": [hashlib.sha256(path.read_bytes()).hexdigest() for path in self._files]}
 
     def _decode(self, features: FeatureMap, view: RenderedView) -> Tensor:
-        """The decoder's image at the view's pixels: [3, H, W] in [0, 1]."""
+        """Decode to the image at the view's pixels: [3, H, W] in [0, 1]."""
         _, height, width = features.data.shape
         inputs = [features.data[None].float()]
         if _takes_image(self.networks[1]):
@@ -109,7 +110,7 @@ class TorchScript(FeatureModel):
         return features.finer(out[0]).at_pixels(view.image.shape[2], view.image.shape[1]).clamp(0, 1)
 
     def _image_on(self, features: FeatureMap, image: Tensor) -> Tensor:  # [1, 3, h * stride, w * stride]
-        """The view's image where the encoder would have had it, `stride` pixels a cell, its border replicated."""
+        """Resample the view's image to `stride` pixels per cell, as the encoder's input, with its border replicated."""
         _, height, width = features.data.shape
         stride = self.spec.stride
         pixels = features.finer(features.data.new_empty(0, height * stride, width * stride)).grid
@@ -117,10 +118,10 @@ class TorchScript(FeatureModel):
         return sample_map(image[None], uv.to(image.device))
 
     def _probe(self, stride: int) -> tuple[int, int]:
-        """Channels and stride of the encoder, from a wide and an upright image.
+        """Find the encoder's channels and stride, from a landscape and a portrait image.
 
         Args:
-            stride: what the user says it is, or 0.
+            stride: the user's argument, or 0.
         """
         side = stride * math.ceil(_PROBE_PIXELS / stride) if stride else _PROBE_PIXELS
         found = set()
@@ -139,12 +140,12 @@ class TorchScript(FeatureModel):
         return channels, int(whole)
 
     def _run(self, index: int, *inputs: Tensor) -> Tensor:
-        """What a network gives, float32 and finite."""
+        """Run a network, and check that its result is float32 and finite."""
         path, shapes = self._files[index], " and ".join(str(list(x.shape)) for x in inputs)
         try:
             out = self.networks[index](*inputs)
-        except Exception as e:  # whatever the maker's code does
-            # The last line is what went wrong; above it is where, in the maker's code.
+        except Exception as e:  # from the maker's code
+            # The last line is the error; above it is the place in the maker's code.
             reason = str(e).strip().splitlines()[-1:] or [type(e).__name__]
             raise _error(f"{path} fails on {shapes} ({reason[0][:160]})") from e
         if not isinstance(out, Tensor) or not out.is_floating_point():
@@ -159,17 +160,17 @@ def _load(path: Path) -> torch.jit.ScriptModule:
         raise _error(f"there is no file {path}")
     try:
         network = torch.jit.load(path, map_location="cpu")
-    except Exception as e:  # of a damaged or foreign file
+    except Exception as e:  # from a damaged or foreign file
         reason = " ".join(str(e).split(". ")[0].split())[:160]
         raise _error(f"{path} is no TorchScript ({reason}). hint: torch.jit.script(network).save('network.pt')") from e
     if not hasattr(network, "forward"):
         raise _error(f"{path} has no forward()")
-    # At once: a network saved while it was trained would change the averages of its BatchNorms when it is tried.
+    # Immediately: a network saved in training mode would change its BatchNorm averages in the first run.
     return network.eval()
 
 
 def _takes_image(network: torch.jit.ScriptModule) -> bool:
-    """True if `forward(self, features, image)`; what else has a default is left at that."""
+    """Return True for `forward(self, features, image)`; further arguments must have defaults."""
     return any("Tensor" in str(argument.type) for argument in network.forward.schema.arguments[2:3])
 
 

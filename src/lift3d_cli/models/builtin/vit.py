@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 from lift3d_cli.models.base import FeatureMap, ModelSpec
 from lift3d_cli.models.heads import FeatureModel
-from lift3d_cli.models.pretrained import load_network
+from lift3d_cli.models.pretrained import load_transformers
 
-# Of ImageNet's photos, RGB: what all three were trained with.
+# ImageNet's mean and deviation, RGB, which all three were trained with.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def whole_patches(image: Tensor, patch: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """An image [3, H, W] padded right and bottom by replication to whole patches, and normalised: [1, 3, H', W']."""
+    """Pad an image [3, H, W] right and bottom by replication to whole patches, and normalise it: [1, 3, H', W']."""
     height, width = image.shape[1:]
     padded = F.pad(image[None].float(), (0, -width % patch, 0, -height % patch), mode="replicate")
     return (padded - padded.new_tensor(mean)[:, None, None]) / padded.new_tensor(std)[:, None, None]
@@ -26,7 +26,7 @@ def whole_patches(image: Tensor, patch: int, mean: tuple[float, ...], std: tuple
 class PatchModel(FeatureModel):
     """A vision transformer as an encoder: features are the patch tokens of the last layer, after the final LayerNorm.
 
-    Class and register tokens, which lie nowhere in the image, are dropped. Subclasses name the networks.
+    Class and register tokens, which have no place in the image, are dropped. Subclasses name the networks.
     """
 
     networks: ClassVar[dict[str, str]]
@@ -36,7 +36,7 @@ class PatchModel(FeatureModel):
     def __init__(self, checkpoint: str = "") -> None:
         """Load the weights of `checkpoint`, a folder or `owner/repository@revision`, or those of the spec."""
         super().__init__()
-        self.network: nn.Module = load_network(type(self).spec, self.networks, checkpoint, **self.network_settings)
+        self.network: nn.Module = load_transformers(type(self).spec, self.networks, checkpoint, **self.network_settings)
         config = self.network.config
         self.spec = dataclasses.replace(type(self).spec, channels=config.hidden_size, stride=config.patch_size)
         self._num_others = 1 + getattr(config, "num_register_tokens", 0)
@@ -78,8 +78,8 @@ class Dino(PatchModel):
 class DinoV2(PatchModel):
     """DINOv2: Oquab et al. 2023, "DINOv2: Learning Robust Visual Features without Supervision".
 
-    Checkpoints with registers (Darcet et al. 2023, such as `facebook/dinov2-with-registers-small`) have no cells that
-    the network uses as memory, which without them stand out in flat regions.
+    Checkpoints without registers (Darcet et al. 2023; with them, such as `facebook/dinov2-with-registers-small`) use
+    some cells as memory, which stand out in flat regions.
     """
 
     spec = ModelSpec(
@@ -90,7 +90,7 @@ class DinoV2(PatchModel):
         version="1",
         license="Apache-2.0",
         summary="self-supervised features that tell things and their parts apart (ViT-S/14)",
-        max_size=518,  # as large as it was trained at: 37 patches
+        max_size=518,  # its training size: 37 patches
         hub="facebook/dinov2-small",
         revision="ed25f3a31f01632728cabb09d1542f84ab7b0056",
         download_bytes=88_200_000,
@@ -100,9 +100,9 @@ class DinoV2(PatchModel):
 
 
 class DinoV3(PatchModel):
-    """DINOv3: Siméoni et al. 2025, "DINOv3". Positions are rotary (RoPE), so that there is nothing to interpolate.
+    """DINOv3: Siméoni et al. 2025, "DINOv3". Positions are rotary (RoPE), so there is nothing to interpolate.
 
-    The hub gives the weights only to who has accepted the DINOv3 License there.
+    The hub gives the weights only to users who have accepted the DINOv3 License there.
     """
 
     spec = ModelSpec(

@@ -1,4 +1,4 @@
-"""`benchmarks/stages.py` sees every stage of a frame, and knows what each must do at least."""
+"""`benchmarks/frame_steps.py` sees every step of a frame, and knows what each must do at least."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def stages():
+def frame_steps():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        import stages
+        import frame_steps
 
-        yield stages
-    sys.modules.pop("stages", None)
+        yield frame_steps
+    sys.modules.pop("frame_steps", None)
 
 
 @pytest.fixture(scope="module")
-def roofline(stages):
+def roofline(frame_steps):
     return sys.modules["roofline"]
 
 
 @pytest.fixture(scope="module")
 def sizes(roofline):
-    return roofline.Sizes(
+    return roofline.FrameSizes(
         views=2,
         photo_bytes=1000,
         source_pixels=2 * 64,
@@ -65,7 +65,7 @@ def test_gather_reads_maps_positions_and_weights_once(roofline, sizes):
 
 def test_rays_of_a_cell_a_pixel_are_those_of_the_colour(roofline, sizes):
     network = Lift3DNetwork()
-    shared = roofline.Sizes(**{**vars(sizes), "cells": sizes.pixels})
+    shared = roofline.FrameSizes(**{**vars(sizes), "cells": sizes.pixels})
     of_both = roofline.work(sizes, network)["Stage II: network"].flops
     assert roofline.work(shared, network)["Stage II: network"].flops == pytest.approx(of_both * 20 / 25)
 
@@ -85,7 +85,7 @@ def test_networks_have_the_flops_that_torch_counts(roofline):
     assert counter.get_total_flops() == pytest.approx(roofline.pyramid_flops(network.pyramid, 2 * 64 * 48))
 
 
-def test_stage_ii_looks_at_samples_in_views(roofline):
+def test_step_ii_looks_at_samples_in_views(roofline):
     network = Lift3DNetwork().blending
     weights = {name: sum(w.numel() for w in getattr(network, name).parameters() if w.dim() > 1)
                for name in ("view_encoder", "view_head", "pool_encoder", "ray_head")}  # fmt: skip
@@ -98,48 +98,48 @@ def test_stage_ii_looks_at_samples_in_views(roofline):
 # ---- the clock -------------------------------------------------------------------------------------------------------
 
 
-def test_stage_is_timed_without_those_within_it(stages, monkeypatch):
+def test_step_is_timed_without_those_within_it(frame_steps, monkeypatch):
     ticks = iter([0, 2, 5, 6, 7, 10])
-    monkeypatch.setattr(stages.measuring, "clock", lambda device: next(ticks))
-    stopwatch = stages.Stopwatch()
+    monkeypatch.setattr(frame_steps.measuring, "clock", lambda device: next(ticks))
+    stopwatch = frame_steps.Stopwatch()
     inner = stopwatch.timed(lambda: None, "inner")
     stopwatch.timed(lambda: (inner(), inner()), "outer")()
     assert dict(stopwatch.seconds) == {"inner": 4, "outer": 6}
 
 
-def test_gather_of_the_corrector_is_a_part_of_it(stages):
-    assert stages.precise("gather", "corrector", torch.zeros(5, 3)) == "corrector"
-    assert stages.precise("gather", stages.RENDERER, torch.zeros(5, stages.COLORS)) == "gather of colour"
-    assert stages.precise("gather", stages.RENDERER, torch.zeros(5, 64)) == "gather of features"
+def test_gather_of_the_corrector_is_a_part_of_it(frame_steps):
+    assert frame_steps.precise("gather", "corrector", torch.zeros(5, 3)) == "corrector"
+    assert frame_steps.precise("gather", frame_steps.RENDERER, torch.zeros(5, frame_steps.COLORS)) == "gather of colour"
+    assert frame_steps.precise("gather", frame_steps.RENDERER, torch.zeros(5, 64)) == "gather of features"
 
 
-def test_work_of_a_stage_that_was_not_seen_is_that_of_the_one_before(stages):
-    least = {"a": stages.Work(10, 1), "b": stages.Work(30, 2), "c": stages.Work(7)}
-    rows = stages.rows_of({"a": 8.0, "c": 1.0}, least, 10, 10)
-    assert [(row["stage"], row["bytes"], row["ratio"]) for row in rows] == [("a, b", 40, 2), ("c", 7, 1 / 0.7)]
+def test_work_of_a_step_that_was_not_seen_is_that_of_the_one_before(frame_steps):
+    least = {"a": frame_steps.Work(10, 1), "b": frame_steps.Work(30, 2), "c": frame_steps.Work(7)}
+    rows = frame_steps.rows_of({"a": 8.0, "c": 1.0}, least, 10, 10)
+    assert [(row["step"], row["bytes"], row["ratio"]) for row in rows] == [("a, b", 40, 2), ("c", 7, 1 / 0.7)]
 
 
 # ---- all of it -------------------------------------------------------------------------------------------------------
 
 
-def test_every_stage_of_a_frame_is_seen(stages, wall_scene, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(stages, "speed", lambda config: (1e9, 1e9))
-    argv = ["stages.py", "--scene", str(wall_scene), "--height", "24", "--views", "3", "--rounds", "1", "--json"]
-    monkeypatch.setattr(sys, "argv", [*argv, "--plot", str(tmp_path / "stages.svg")])
-    stages.main()
+def test_every_step_of_a_frame_is_seen(frame_steps, wall_scene, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(frame_steps, "speed", lambda config: (1e9, 1e9))
+    argv = ["frame_steps.py", "--scene", str(wall_scene), "--height", "24", "--views", "3", "--rounds", "1", "--json"]
+    monkeypatch.setattr(sys, "argv", [*argv, "--plot", str(tmp_path / "frame_steps.svg")])
+    frame_steps.main()
     result = json.loads(capsys.readouterr().out)
-    sizes = stages.Sizes(**result["sizes"])
+    sizes = frame_steps.FrameSizes(**result["sizes"])
     assert (sizes.views, sizes.pixels, sizes.channels) == (3, 32 * 24, 64)
     assert sizes.source_pixels == 3 * 32 * 24
     assert sizes.voxels == [32, 12, 16]  # as few planes as there may be, for so small a picture
     assert sizes.source_cells == 3 * sizes.cells == 3 * 4 * 3
-    # Had the insides of the renderer moved away from a clock, its stage would not be here under its own name.
-    assert [row["stage"] for row in result["stages"]] == list(stages.work(sizes, Lift3DNetwork()))
-    assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in result["stages"])
-    assert next(row for row in result["stages"] if row["stage"] == "decode")["flops"] > 0
-    assert (tmp_path / "stages.svg").stat().st_size > 0
+    # Had the insides of the renderer moved away from a clock, its step would not be here under its own name.
+    assert [row["step"] for row in result["steps"]] == list(frame_steps.work(sizes, Lift3DNetwork()))
+    assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in result["steps"])
+    assert next(row for row in result["steps"] if row["step"] == "decode")["flops"] > 0
+    assert (tmp_path / "frame_steps.svg").stat().st_size > 0
 
-    lines = stages.markdown(result["stages"], result["rest"], sizes, 1e9, 1e9).splitlines()
+    lines = frame_steps.markdown(result["steps"], result["rest"], sizes, 1e9, 1e9).splitlines()
     assert "1.0 GB/s" in lines[1]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert {len(row) for row in cells} == {6}

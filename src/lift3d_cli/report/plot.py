@@ -1,4 +1,4 @@
-"""Cameras and points of a run as the page's 3-D plot draws them: z up, the middle at 0, about as large as 1."""
+"""Cameras and points of a render for the page's 3-D plot: z up, centred at 0, with a size of about 1."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Sequence
 import numpy as np
 
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.report.collect import Run
+from lift3d_cli.report.collect import ReportedRender
 from lift3d_cli.report.pictures import jpeg, shrunk
 
-# Size of a drawn frustum, in parts of the plot's, and of how many photos; of more, each is smaller.
+# Size of a drawn frustum relative to the plot, and up to how many photos; with more, each is smaller.
 _FRUSTUM, _FEW = 0.16, 30
 
 
-def plot_data(run: Run, thumbnail: int, max_points: int) -> dict[str, object]:
-    """JSON values: `photos` and `path`, with each camera's centre and image corners [5, 3]; coloured `points` [N, 6].
+def plot_data(run: ReportedRender, thumbnail: int, max_points: int) -> dict[str, object]:
+    """Return JSON values: `photos` and `path`, each camera's centre and image corners [5, 3]; coloured `points` [N, 6].
 
     Args:
         run: the render.
-        thumbnail: longer side of the photos' pictures, in pixels.
-        max_points: more are thinned out evenly.
+        thumbnail: longer side of the photos' thumbnails, in pixels.
+        max_points: the most points; more are thinned out evenly.
     """
     scene = run.workspace.scene
     points = run.workspace.points()
     points = points[:: max(1, -(-len(points) // max_points))]
     small = [shrunk(run.workspace.photo(i).image, thumbnail) for i in range(len(scene.views))]
-    rotation, middle, scale = _frame(scene.cameras, points)
+    rotation, middle, scale = _plot_frame(scene.cameras, points)
 
     frustum = _FRUSTUM / scale * min(1, (_FEW / len(small)) ** 0.5)
 
@@ -48,8 +48,8 @@ def plot_data(run: Run, thumbnail: int, max_points: int) -> dict[str, object]:
     }
 
 
-def _frame(cameras: Sequence[Camera], points: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Rotation [3, 3] and middle [3] of the world, and its scale: up is what is up in most photos."""
+def _plot_frame(cameras: Sequence[Camera], points: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the plot's rotation [3, 3], centre [3] and scale; up is the up direction of most photos."""
     up = -np.mean([camera.w2c[1, :3] for camera in cameras], 0)
     forward = np.mean([camera.forward for camera in cameras], 0)
     up = up / np.linalg.norm(up) if np.linalg.norm(up) > 1e-6 else np.eye(3)[1]
@@ -59,7 +59,7 @@ def _frame(cameras: Sequence[Camera], points: np.ndarray) -> tuple[np.ndarray, n
     ahead /= np.linalg.norm(ahead)
     rotation = np.stack([np.cross(ahead, up), ahead, up])
     positions = np.stack([camera.position for camera in cameras])
-    # What the photos are about: the nearer things, not the hills behind them.
+    # The photos' subject: the nearer points, not the hills behind them.
     depths = [np.percentile(z[z > 0], 20) for z in (c.project(points)[1] for c in cameras) if (z > 0).any()]
     depth = float(np.median(depths)) if depths else np.linalg.norm(np.ptp(positions, axis=0))
     looked_at = positions + depth * np.stack([camera.forward for camera in cameras])
@@ -69,7 +69,7 @@ def _frame(cameras: Sequence[Camera], points: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _corners(camera: Camera, size: float) -> np.ndarray:  # [5, 3] world
-    """The camera's centre and its image's corners, clockwise from the top left; the image is `size` wide or high."""
+    """Return the camera's centre and the corners of its image, `size` wide or high, clockwise from the top left."""
     corners = np.array([(0, 0), (camera.width, 0), (camera.width, camera.height), (0, camera.height)], float)
     rays = np.c_[corners, np.ones(4)] @ np.linalg.inv(camera.K).T
     rays *= size / np.ptp(rays, axis=0)[:2].max()
@@ -77,7 +77,7 @@ def _corners(camera: Camera, size: float) -> np.ndarray:  # [5, 3] world
 
 
 def _colors(points: np.ndarray, cameras: Sequence[Camera], images: Sequence[np.ndarray]) -> np.ndarray:  # [N, 3]
-    """Median colour of each point over the photos that it lies in, whatever stands in front of it."""
+    """Return the median colour of each point over the photos that it projects into, ignoring occlusion."""
     seen = np.full((len(images), len(points), 3), np.nan, np.float32)
     for colors, camera, image in zip(seen, cameras, images, strict=True):
         uv, z = camera.resized(image.shape[1], image.shape[0]).project(points)

@@ -1,4 +1,4 @@
-"""Plain photos as training data for our own 2D models: which are held out, and random crops of the others."""
+"""Photos as training data for our own 2D models: the held-out split, and random crops."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lift3d_cli.geometry.grids import sample_map
 
 
 def split_photos(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The photos to train on and the held-out ones: those below a folder `val`, or else every fifth; sorted by path."""
+    """Split a folder's photos into training and held-out ones: those below a folder `val`, or every fifth."""
     photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
     held_out = [p for p in photos if "val" in p.relative_to(folder).parts[:-1]] or photos[::5]
     return sorted(set(photos) - set(held_out)), held_out
 
 
-def read_photo(path: Path) -> np.ndarray:
-    """A photo as sRGB uint8 [H, W, 3].
+def read_image(path: Path) -> np.ndarray:
+    """Read an image file as sRGB uint8 [H, W, 3].
 
     Raises:
         SceneError: if it is not a readable image.
@@ -38,12 +38,12 @@ def read_photo(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """Photos to learn from and to score on, sRGB uint8 [H, W, 3] each.
+    """Photos for training and for scoring, each sRGB uint8 [H, W, 3].
 
     Args:
-        learned: what is learned from.
-        held_out: what is not.
-        about: what they are and how many, for the manifest.
+        learned: photos to train on.
+        held_out: photos to score on.
+        about: describes and counts them, for the manifest.
     """
 
     learned: Sequence[np.ndarray]
@@ -57,7 +57,7 @@ class PhotoSet:
         Raises:
             SceneError: if one cannot be read, or there is none to learn from.
         """
-        learned, held_out = ([read_photo(path) for path in paths] for paths in split_photos(folder))
+        learned, held_out = ([read_image(path) for path in paths] for paths in split_photos(folder))
         if not learned:
             raise SceneError(f"{folder}: has no photos to learn from. hint: --photos FOLDER of .jpg or .png files")
         return cls(learned, held_out, f"{dataset} ({len(learned)} photos; {len(held_out)})")
@@ -69,7 +69,7 @@ def to_tensor(photo: np.ndarray) -> Tensor:
 
 
 def random_crop(photo: np.ndarray, size_px: int, rng: random.Random) -> np.ndarray:
-    """A random rectangle of the photo, of 0.6 to 1.4 times its scale, perhaps mirrored: [size_px, size_px, 3]."""
+    """Cut a random rectangle from a photo, at 0.6 to 1.4 times its scale, perhaps mirrored: [size_px, size_px, 3]."""
     height, width = photo.shape[:2]
     stretch = math.exp(rng.uniform(-0.1, 0.1))
     side = size_px / math.exp(rng.uniform(math.log(0.6), math.log(1.4)))
@@ -82,7 +82,7 @@ def random_crop(photo: np.ndarray, size_px: int, rng: random.Random) -> np.ndarr
 
 
 def crops(photos: Sequence[np.ndarray], number: int, size_px: int, rng: random.Random) -> Tensor:
-    """Random squares of random photos, mirrored and turned at random: [number, 3, size_px, size_px] in [0, 1]."""
+    """Cut random squares from random photos, mirrored and turned at random: [number, 3, size_px, size_px] in [0, 1]."""
     squares = []
     for photo in rng.choices(photos, k=number):
         top, left = (rng.randint(0, side - size_px) for side in photo.shape[:2])
@@ -92,7 +92,7 @@ def crops(photos: Sequence[np.ndarray], number: int, size_px: int, rng: random.R
 
 
 def moved(features: Tensor, shift: tuple[float, float]) -> Tensor:
-    """Features [B, C, h, w] read `shift` cells (x, y) further right and down, as lifting reads them between cells."""
+    """Sample features [B, C, h, w] `shift` cells (x, y) further right and down, between the cells as lifting does."""
     _, _, height, width = features.shape
     v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     uv = torch.stack([u + shift[0], v + shift[1]], -1)

@@ -1,11 +1,11 @@
-"""Time of each stage of a frame against this machine's roofline: `python benchmarks/stages.py`.
+"""Time of each step of a frame against this machine's roofline: `python benchmarks/frame_steps.py`.
 
-A frame is rendered and decoded as `lift3d render` and `lift3d decode` do it, from photos that no frame before it has
-read, with a clock around each stage; what a stage takes is without the stages within it. A CPU computes on one thread,
-and what is otherwise read and written on other threads meanwhile is done in turn. The roofline of a stage is the time
-in which the machine could move the least bytes that it must move, or do the least sums that it must do, at the
-measured rates of a large copy and a large matrix product. Photos and features are counted once, however often they are
-read, so that data which stays in the processor's cache can be faster than the roofline.
+A frame is rendered and decoded as by `lift3d render` and `lift3d decode`, from photos that no earlier frame has read,
+with a clock around each step; the time of a step excludes that of steps within it. A CPU computes on one thread, and
+what other threads otherwise read and write in the background is done in turn. The roofline of a step is the time in
+which the machine could move the least bytes, or do the least flops, that the step needs, at the measured rates of a
+large copy and a large matrix product. Photos and features are counted once, however often they are read, so data in the
+processor's cache can be faster than the roofline.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import measuring
 import torch
-from roofline import COLORS, Sizes, Work, speed, work
+from roofline import COLORS, FrameSizes, Work, speed, work
 from torch.utils.flop_counter import FlopCounterMode
 
 from lift3d_cli import load_scene
@@ -52,43 +52,43 @@ from lift3d_cli.scene.paths import CameraPath
 from lift3d_cli.scene.scene import Scene
 
 ONCE_A_PHOTO = ("read photos", "read features", "photo features", "descriptors of photos")
-"""Stages whose results are kept for the next frames."""
+"""Steps whose results are kept for the next frames."""
 REST, RENDERER = "all else", "all else in the renderer"
-"""What is in no stage: padding, stacking, bringing positions from photos to features."""
+"""Time outside of all steps: padding, stacking, converting positions from photos to features."""
 
 
 class InTurn:
-    """Stands in for a `ThreadPoolExecutor`: what it is given is done at once."""
+    """Replaces a `ThreadPoolExecutor`: functions run immediately, in the caller's thread."""
 
     def __init__(self, *_: Any) -> None: ...
 
     def submit(self, function: Callable, *args: Any) -> Future:
-        """The result, which is there."""
+        """Run the function, and return its result as a finished future."""
         done: Future = Future()
         done.set_result(function(*args))
         return done
 
     def shutdown(self, **_: Any) -> None:
-        """There is nothing to wait for."""
+        """Do nothing: no thread is running."""
 
 
 class Stopwatch:
-    """Seconds by stage, of each without those of the stages within it.
+    """Seconds per step, without those of the steps within it.
 
     Args:
-        device: waited for at both ends of a stage.
+        device: waited for at both ends of a step.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self.last: dict[str, tuple[Any, Any]] = {}  # arguments and result of the last call
+        self.last: dict[str, tuple[Any, Any]] = {}  # arguments and result of the last call, by step
         self.decoder: Callable | None = None  # the last one made
         self._device = device
-        self._stack: list[list[Any]] = []  # stages within each other, with the seconds of those within them
+        self._stack: list[list[Any]] = []  # nested steps, with the seconds of the steps within them
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[list[Any]]:
-        """Time what is done within; the name, the first of the list, can be changed meanwhile."""
+    def step(self, name: str) -> Iterator[list[Any]]:
+        """Time the block as a step; the name, first of the yielded list, can still be changed."""
         start = measuring.clock(self._device)
         entry = [name, 0.0]
         self._stack.append(entry)
@@ -102,11 +102,11 @@ class Stopwatch:
                 self._stack[-1][1] += elapsed
 
     def timed(self, call: Callable, name: str) -> Callable:
-        """`call`, timed as the stage `name`; see `precise`."""
+        """Wrap `call`, to time it as the step `name`; see `precise`."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
             around = self._stack[-1][0] if self._stack else ""
-            with self.stage(name) as entry:
+            with self.step(name) as entry:
                 result = call(*args, **kwargs)
                 entry[0] = precise(name, around, result)
             self.last[entry[0]] = args, result
@@ -115,14 +115,14 @@ class Stopwatch:
         return run
 
     def progress(self, items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
-        """A `Progress` that times what is done to each item; what no stage takes of it is `REST`."""
+        """Time the work on each item, as a `Progress`; what is in no step is `REST`."""
         for item in items:
-            with self.stage(REST):
+            with self.step(REST):
                 yield item
 
     @contextmanager
     def watching(self, model: type) -> Iterator[None]:
-        """Time the stages of a frame with features of this class of model."""
+        """Time the steps of a frame with features of this class of model."""
         network, make_decoder = Lift3DNetwork(), model.decoder
         torch.set_num_threads(1)
 
@@ -153,14 +153,14 @@ class Stopwatch:
         ]
         with ExitStack() as stack:
             stack.enter_context(patch.object(overlap, "ThreadPoolExecutor", InTurn))
-            for owner, name, stage in seams:
-                stack.enter_context(patch.object(owner, name, self.timed(getattr(owner, name), stage)))
+            for owner, name, step in seams:
+                stack.enter_context(patch.object(owner, name, self.timed(getattr(owner, name), step)))
             stack.enter_context(patch.object(model, "decoder", decoder))
             yield
 
 
 def precise(name: str, around: str, result: Any) -> str:
-    """Which gather, by the stage around it and the channels of its result [R, C]; and descriptors of what."""
+    """Name a gather by the step around it and the channels of its result [R, C]; and descriptors by their image."""
     if name == "gather":
         return around if around == "corrector" else f"gather of {'colour' if result.shape[1] <= COLORS else 'features'}"
     if name == "descriptors":
@@ -169,7 +169,7 @@ def precise(name: str, around: str, result: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Job:
+class FirstFrame:
     """A frame of a scene, which `run` renders and decodes as the first one of a path."""
 
     scene: Scene
@@ -179,21 +179,21 @@ class Job:
     task: str
 
     def run(self, stopwatch: Stopwatch) -> None:
-        """Leaves nothing behind but what can be read again in the cache: the features and the scene's points."""
+        """Render and decode the frame; only the features and the scene's points stay in the cache."""
         decoding = DecodeConfig(self.task, device=self.config.device, video=False)
         workspace = Workspace(self.scene, self.cache, keep=PHOTOS_PER_VIEW * self.config.views)
         with tempfile.TemporaryDirectory() as folder:
-            done = render(workspace, self.path, "stages", self.config, Path(folder) / "render", stopwatch.progress)
+            done = render(workspace, self.path, "steps", self.config, Path(folder) / "render", stopwatch.progress)
             decode(done, Path(folder), decoding, stopwatch.progress)
 
-    def sizes(self, stopwatch: Stopwatch) -> Sizes:
-        """Of the frame that a stopwatch saw last."""
+    def sizes(self, stopwatch: Stopwatch) -> FrameSizes:
+        """Return the sizes of the frame that a stopwatch timed last."""
         (_, _, sources, *_), distribution = stopwatch.last["Stage I: sweep"]
         (features, view), _ = stopwatch.last["decode"]
         of_photo = stopwatch.last["read features"][1].data
         views = len(sources.cameras)
         files = [seen.image_path.stat().st_size for seen in self.scene.views]
-        return Sizes(
+        return FrameSizes(
             views,
             round(views * statistics.fmean(files)),
             sum(camera.width * camera.height for camera in sources.cameras),
@@ -206,8 +206,8 @@ class Job:
         )
 
 
-def measure(job: Job, model: type, rounds: int) -> tuple[dict[str, float], dict[str, Work], Sizes]:
-    """Median seconds of each stage, the least that each must do, and the sizes. A first round is not counted."""
+def measure(job: FirstFrame, model: type, rounds: int) -> tuple[dict[str, float], dict[str, Work], FrameSizes]:
+    """Return median seconds of each step, the least work of each, and the sizes. A first round is not counted."""
     device = job.config.device
     times = defaultdict(list)
     for counts in [False, *[True] * rounds]:
@@ -225,35 +225,35 @@ def measure(job: Job, model: type, rounds: int) -> tuple[dict[str, float], dict[
 
 
 def rows_of(seconds: Mapping[str, float], least: Mapping[str, Work], bandwidth: float, rate: float) -> list[dict]:
-    """One of each stage in order; a stage that was not seen was done by the one before it, which has its work."""
+    """Return a row per step in order; a step that was not timed counts as part of the one before it."""
     seen: list[tuple[str, Work]] = []
-    for name, stage in least.items():
+    for name, step in least.items():
         if name in seconds:
-            seen.append((name, stage))
+            seen.append((name, step))
         else:
             before, its_work = seen.pop()
-            seen.append((f"{before}, {name}", its_work + stage))
+            seen.append((f"{before}, {name}", its_work + step))
     rows = []
-    for name, stage in seen:
-        taken, roofline = seconds[name.split(",")[0]], stage.seconds(bandwidth, rate)
-        rows.append({"stage": name, "seconds": taken, **asdict(stage), "roofline": roofline, "ratio": taken / roofline})
+    for name, step in seen:
+        taken, roofline = seconds[name.split(",")[0]], step.seconds(bandwidth, rate)
+        rows.append({"step": name, "seconds": taken, **asdict(step), "roofline": roofline, "ratio": taken / roofline})
     return rows
 
 
-def markdown(rows: list[dict], rest: Mapping[str, float], sizes: Sizes, bandwidth: float, rate: float) -> str:
-    """The table, below what it is of."""
+def markdown(rows: list[dict], rest: Mapping[str, float], sizes: FrameSizes, bandwidth: float, rate: float) -> str:
+    """Format the table, below the sizes."""
     planes, height, width = sizes.voxels
-    head = ["stage", "ms", "MB", "Gflop", "roofline, ms", "ms / roofline"]
+    head = ["step", "ms", "MB", "Gflop", "roofline, ms", "ms / roofline"]
     lines = []
     for row in rows:
         amounts = f"{row['bytes'] / 1e6:,.1f}", f"{row['flops'] / 1e9:,.2f}"
         times = measuring.milliseconds(row["seconds"]), measuring.milliseconds(row["roofline"])
-        lines.append([row["stage"], times[0], *amounts, times[1], f"{row['ratio']:,.1f}x"])
+        lines.append([row["step"], times[0], *amounts, times[1], f"{row['ratio']:,.1f}x"])
     lines += [[name, measuring.milliseconds(value), *[""] * 4] for name, value in rest.items()]
     total, roofline = sum(row["seconds"] for row in rows) + sum(rest.values()), sum(row["roofline"] for row in rows)
     sums = measuring.milliseconds(total), "", "", measuring.milliseconds(roofline), f"{total / roofline:,.1f}x"
     lines.append(["a path's first frame", *sums])
-    once = sum(row["seconds"] for row in rows if row["stage"] in ONCE_A_PHOTO)
+    once = sum(row["seconds"] for row in rows if row["step"] in ONCE_A_PHOTO)
     lines.append(["a frame of photos that are known", measuring.milliseconds(total - once), *[""] * 4])
     return (
         f"A frame of {sizes.pixels:,} pixels from {sizes.views} photos, {sizes.samples} samples a ray, "
@@ -263,16 +263,16 @@ def markdown(rows: list[dict], rest: Mapping[str, float], sizes: Sizes, bandwidt
 
 
 def draw(file: Path, rows: list[dict]) -> None:
-    """Bars of each stage and its roofline."""
+    """Plot each step's time and roofline as bars."""
     with measuring.plot(file, xlabel="milliseconds", xscale="log") as axes:
-        names = [row["stage"] for row in rows][::-1]
+        names = [row["step"] for row in rows][::-1]
         for key, height in (("seconds", 0.8), ("roofline", 0.4)):
             axes.barh(names, [1e3 * row[key] for row in rows][::-1], height, label=key.replace("seconds", "measured"))
         axes.legend()
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     options = measuring.parser(__doc__, rounds=3)
     options.add_argument("--scene", type=Path, default=measuring.SCENE)
     options.add_argument("--height", type=int, default=270, help="of the frame, in pixels [270]")
@@ -284,18 +284,18 @@ def main() -> None:
     path = CameraPath((measuring.novel_pose(scene, options.height),), ("0000",))
     with tempfile.TemporaryDirectory() as folder:
         cache = SceneCache(Path(folder), str(scene.root))
-        # At the frame's size, so that its features have a cell for as many pixels as those of the photos.
+        # At the frame's size, so that its features have as many pixels per cell as those of the photos.
         longest = max(path.cameras[0].width, path.cameras[0].height)
         encode(Workspace(scene, cache), EncodeConfig((options.model,), options.device, max_size=longest))
         config = RenderConfig(views=options.views, device=options.device)
-        job = Job(scene, cache, path, config, options.task or model.spec.tasks[0])
+        job = FirstFrame(scene, cache, path, config, options.task or model.spec.tasks[0])
         seconds, least, sizes = measure(job, type(model), options.rounds)
     bandwidth, rate = speed(config)
     rows = rows_of(seconds, least, bandwidth, rate)
     if options.plot:
         draw(options.plot, rows)
     rest = {name: seconds[name] for name in (RENDERER, REST)}
-    result = {"sizes": asdict(sizes), "bandwidth": bandwidth, "flops_per_second": rate, "stages": rows, "rest": rest}
+    result = {"sizes": asdict(sizes), "bandwidth": bandwidth, "flops_per_second": rate, "steps": rows, "rest": rest}
     measuring.report(options, result, markdown(rows, rest, sizes, bandwidth, rate))
 
 
