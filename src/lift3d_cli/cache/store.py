@@ -274,5 +274,5 @@ class SceneCache:
 
 
 def _surface_stem(name: str) -> str:
-    """The photo's name, for people, and what tells apart two that are spelled alike."""
+    """Spell a photo's name as a file name that no other photo has."""
     return f"{slug(name, 'photo')}-{key_of('name', {'name': name})[:6]}"

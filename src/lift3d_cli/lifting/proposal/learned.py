@@ -111,7 +111,7 @@ class LearnedProposal:
         )
 
     def _surface_cues(self, views: VoxelViews, weight: Tensor, mean: Tensor, cost: Tensor) -> Tensor:  # [*B, 11, R]
-        """What the source views' own surfaces say, and what those show that nothing hides the voxel from.
+        """Return what the source views' own surfaces say, and the cost and mean colour of those that it is visible in.
 
         Without surfaces, the cost and the colour are those of all views and nothing else is said.
         """
