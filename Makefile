@@ -89,7 +89,7 @@ format: $(STAMP) ## rewrite the code in the project's style
 
 # --- making things ----------------------------------------------------------------------------------------------------
 
-docs: $(STAMP) ## write docs/cli.md and the README's tables again, from the code
+docs: $(STAMP) ## write again what the documents repeat from the code: docs/cli.md, tables, counts
 	$(RUN) docs/make_reference.py
 
 golden: $(STAMP) ## write tests/golden/errors.json again after a wanted change of a message; then read the difference

@@ -1,6 +1,6 @@
-"""Write what the documents repeat from the code: `docs/cli.md`, and the tables of README.md between their marks.
+"""Write what the documents repeat from the code: `docs/cli.md`, and parts of other pages between their marks.
 
-`make docs` runs it; `tests/test_docs.py` fails where it was forgotten.
+`make docs` runs it; `tests/docs/test_docs.py` fails where it was forgotten.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import typer.main
+from torch import nn
 from typer.testing import CliRunner
 
 from lift3d_cli.cli.app import app
+from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.models.base import ModelSpec
 from lift3d_cli.models.registry import BUILT_INS, find_model
 from lift3d_cli.weights import read_manifest
@@ -21,6 +23,13 @@ ROOT = Path(__file__).resolve().parents[1]
 CLI_PAGE = ROOT / "docs" / "cli.md"
 README = ROOT / "README.md"
 MODELS_PAGE = ROOT / "docs" / "models.md"
+METHOD_PAGE = ROOT / "docs" / "how-it-works.md"
+_PARTS_OF_NETWORK = {
+    "pyramid": ("photo pyramid", "what Stage II sees of each photo"),
+    "regularizer": ("Stage I, 3-D U-Net", "where along each ray the surface is"),
+    "blending": ("Stage II", "which photo and sample to believe"),
+    "corrector": ("inconsistency corrector", "how to change features that suit colours only"),
+}
 _HEAD = """# Command-line reference
 
 What `lift3d COMMAND --help` says, written by `make docs`. How the commands work together: [pipeline.md](pipeline.md).
@@ -47,6 +56,11 @@ def readme_page(text: str) -> str:
 def models_page(text: str) -> str:
     """Generate the table of docs/models.md again."""
     return _with_parts(text, {"models": _model_table()})
+
+
+def method_page(text: str) -> str:
+    """docs/how-it-works.md with its table made anew."""
+    return _with_parts(text, {"network": _network_table()})
 
 
 def _with_parts(text: str, parts: dict[str, str]) -> str:
@@ -94,6 +108,20 @@ def _model_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def _network_table() -> str:
+    network = Lift3DNetwork()
+    rows = ["| part | weights | what it decides |", "|---|--:|---|"]
+    for name, part in network.named_children():
+        title, decides = _PARTS_OF_NETWORK[name]
+        rows.append(f"| {title} | {num_weights(part):,} | {decides} |")
+    return "\n".join([*rows, f"| **all** | {num_weights(network):,} | |"]) + "\n"
+
+
+def num_weights(network: nn.Module) -> int:
+    """How many numbers a network learns."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def _where(name: str, spec: ModelSpec) -> str:
     if spec.hub:
         return f"`{spec.hub}`"
@@ -123,6 +151,7 @@ def main() -> None:
         CLI_PAGE: cli_page(),
         README: readme_page(README.read_text(encoding="utf-8")),
         MODELS_PAGE: models_page(MODELS_PAGE.read_text(encoding="utf-8")),
+        METHOD_PAGE: method_page(METHOD_PAGE.read_text(encoding="utf-8")),
     }
     for path, text in pages.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -13,6 +13,7 @@ import pytest
 import typer.main
 
 from lift3d_cli.cli.app import app
+from lift3d_cli.weights import read_manifest
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -50,6 +51,64 @@ def test_generated_parts_of_the_readme_are_up_to_date(reference):
 def test_table_of_the_models_page_is_up_to_date(reference):
     text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     assert text == reference.models_page(text), MADE
+
+
+def test_table_of_the_networks_parts_is_up_to_date(reference):
+    text = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    assert text == reference.method_page(text), MADE
+
+
+def test_sizes_of_the_small_models_are_those_of_their_networks(reference):
+    from lift3d_cli.models.builtin.style_nets import TinyStyleNet
+    from lift3d_cli.models.builtin.tiny_superres import SuperresNet
+
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    networks = {"style": TinyStyleNet(), "tiny-superres": SuperresNet()}
+    for name, network in networks.items():
+        section = re.search(rf"^## `{name}\.safetensors`(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
+        assert f"{reference.num_weights(network):,} weights" in section
+
+
+def test_constants_in_the_documents_are_those_of_the_code():
+    from lift3d_cli.lifting import confidence
+    from lift3d_cli.lifting.correction import corrector, evidence
+    from lift3d_cli.lifting.proposal import learned
+    from lift3d_cli.pipeline import trust
+
+    stated = {
+        "how-it-works.md": (
+            f"{learned._MAX_VOXELS} voxels across",
+            f"from {learned._FEWEST_PLANES} to `--planes`",
+            f"moves by {learned.LearnedProposal.voxels_per_plane} voxels",
+            f"to {corrector.NUM_DESCRIPTORS} numbers",
+            f"*sketches*: {evidence.SKETCH_CHANNELS} random projections",
+        ),
+        "limits.md": (
+            f"exp(−disagreement / {confidence._DISAGREEMENT} − spread / {confidence._SPREAD})",
+            f"mean coverage is below {trust.LEAST_COVERAGE}",
+            f"confidence below {trust.DOUBTFUL}.",
+        ),
+    }
+    for page, phrases in stated.items():
+        text = " ".join((ROOT / "docs" / page).read_text(encoding="utf-8").split())
+        for phrase in phrases:
+            assert phrase in text, f"{page} does not say {phrase!r}"
+
+
+def test_results_of_the_development_scenes_are_those_of_the_weights_that_ship():
+    scores = read_manifest(ROOT / "weights")["lift3d.safetensors"]["scores"]
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    section = re.search(r"^## Nine development scenes(.*?)^## ", page, re.MULTILINE | re.DOTALL)[1]
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d.]+) / [\d.]+ \| [+-][\d.]+ \|$", section, re.MULTILINE)
+    assert {f"psnr_{name}": float(value) for name, value in rows} == {
+        name: round(value, 2) for name, value in scores.items() if name.startswith("psnr_")
+    }
+
+
+@pytest.mark.parametrize("page", ["results.md", "limits.md", "performance.md"])
+def test_figures_of_earlier_versions_are_in_the_history(page):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert not re.search(r"\bcommit [0-9a-f]{7}", text), "figures of earlier versions belong in docs/history.md"
 
 
 def test_exit_codes_are_those_of_the_errors():

@@ -17,17 +17,17 @@ from lift3d_cli.errors import SceneError
 from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal.sweep import Frustum
 from lift3d_cli.procedural.stream import StreamSpec
+from lift3d_cli.training.batches import Batches
 from lift3d_cli.training.loop import TrainingRun
+from lift3d_cli.training.procedural_scenes import ProceduralScenes, ProceduralWorkers
 from lift3d_cli.training.renderer import RendererTask, loss_of, render_crops, true_positions
 from lift3d_cli.training.renderer_data import (
     CPU_CROP,
-    Batches,
     CropSize,
     Draw,
     Example,
     assemble,
 )
-from lift3d_cli.training.renderer_scenes import ProceduralScenes, ProceduralWorkers
 
 CPU = torch.device("cpu")
 TINY = CropSize((16, 12), (24, 16))

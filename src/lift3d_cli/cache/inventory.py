@@ -19,7 +19,7 @@ class Holding:
     """An entry of the inventory: a folder, or a file of arrays.
 
     Args:
-        kind: "features", "photos", "arrays" or "render".
+        kind: "features", "photos", "surfaces", "arrays" or "render".
         path: path of the folder, or of the file of arrays.
         num_files: number of photos, frames or arrays; a manifest does not count.
         num_bytes: size on disk of everything in the folder.
@@ -36,7 +36,7 @@ class Holding:
 
 
 def inventory(root: Path) -> list[Holding]:
-    """List everything in a scene's cache: features by encoder, photos, arrays, renders. Reads no tensor."""
+    """List everything in a scene's cache: features by encoder, photos, surfaces, arrays, renders. Reads no tensor."""
     holdings = []
     for folder in _folders(root / "feats"):
         encoder, problem = None, None
@@ -45,7 +45,7 @@ def inventory(root: Path) -> list[Holding]:
         except CacheError as error:
             problem = str(error)
         holdings.append(_holding("features", folder, encoder, problem))
-    holdings += [_holding("photos", folder) for folder in _folders(root) if folder.name == "photos"]
+    holdings += [_holding(folder.name, folder) for folder in _folders(root) if folder.name in ("photos", "surfaces")]
     holdings += [_holding("arrays", path) for path in sorted(root.glob("*.safetensors"))]
     holdings += [_holding("render", folder) for folder in _folders(root / "renders")]
     return holdings
@@ -69,14 +69,15 @@ def prune(root: Path, keep: Iterable[Path]) -> int:
         return any(str(p) in kept for p in (absolute, *absolute.parents))
 
     freed = remove_leftovers(root)
-    candidates = [*root.glob("*.safetensors"), *root.glob("photos/*.safetensors"), *root.glob("feats/*/*.safetensors")]
-    for pattern in ("frames/*.safetensors", "color/*.png", "manifest.json"):
-        candidates += root.glob(f"renders/*/{pattern}")
+    patterns = ["*.safetensors", "photos/*.safetensors", "surfaces/*.safetensors", "feats/*/*.safetensors"]
+    patterns += [f"renders/*/{name}" for name in ("frames/*.safetensors", "color/*.png", "manifest.json")]
+    candidates = [path for pattern in patterns for path in root.glob(pattern)]
     freed += sum(_remove(path) for path in candidates if not is_kept(path))
     for record in root.glob("feats/*/encoder.json"):
         if not is_kept(record) and not any(record.parent.glob("*.safetensors")):
             freed += _remove(record)
-    for pattern in ("feats/*/", "renders/*/frames/", "renders/*/color/", "renders/*/", "photos/", "feats/", "renders/"):
+    inner = ("feats/*/", "renders/*/frames/", "renders/*/color/", "renders/*/")
+    for pattern in (*inner, "photos/", "surfaces/", "feats/", "renders/"):
         for folder in root.glob(pattern):
             with contextlib.suppress(OSError):  # not empty
                 folder.rmdir()

@@ -51,6 +51,7 @@ def render_content(
     choices: Sequence[tuple[tuple[float, float], Sequence[int]]],
     views: int,
     renderer: Mapping[str, object],
+    surfaces: Sequence[str] = (),
 ) -> dict[str, object]:
     """Collect everything that the rendered colours depend on, as JSON values.
 
@@ -62,6 +63,7 @@ def render_content(
                 the surface points.
         views: source photos per pose, at most.
         renderer: settings of the renderer.
+        surfaces: key of each used photo's own surface, if the renderer looks at them.
     """
     return {
         "version": version,
@@ -73,6 +75,7 @@ def render_content(
         "views": views,
         "renderer": renderer,
         "maps": ["confidence", "coverage", "depth"],
+        "surfaces": list(surfaces),
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lift3d_cli.cache.files import TensorFile, read_document
-from lift3d_cli.cache.format import EncoderRecord, PhotoRecord, photo_key, slug
+from lift3d_cli.cache.format import EncoderRecord, PhotoRecord, key_of, photo_key, slug
 from lift3d_cli.cache.frames import by_last_use
 from lift3d_cli.errors import CacheError, SceneError
 from lift3d_cli.machine.atomic import Later, at_once, remove_leftovers, write_atomic
@@ -200,6 +200,35 @@ class SceneCache:
             raise CacheError(f"{file.path}: damaged: has no {error.args[0]}. hint: {file.hint}") from error
         return image, valid, opaque
 
+    def surface_paths(self, name: str) -> list[Path]:
+        """Find all files of the surface of the photo of this name, whatever they were made from."""
+        return list(self.root.glob(f"surfaces/{_surface_stem(name)}-*.safetensors"))
+
+    def has_surface(self, name: str, key: str) -> bool:
+        """True if `read_surface` would succeed."""
+        return self._surface(name, key).is_valid()
+
+    def write_surface(self, name: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Store a photo's surface, see `pipeline.surfaces`.
+
+        Args:
+            name: of the photo.
+            key: `key_of("surface", ...)` of everything it was made from.
+            arrays: by name.
+
+        Raises:
+            ResourceError, CacheError: if the disk is full or the folder cannot be written.
+        """
+        self._surface(name, key).write_arrays(arrays)
+
+    def read_surface(self, name: str, key: str) -> dict[str, np.ndarray]:
+        """Undo `write_surface`.
+
+        Raises:
+            CacheError: if it is missing, damaged, or made from something else.
+        """
+        return self._surface(name, key).read_arrays()
+
     def array_paths(self, kind: str) -> list[Path]:
         """Find all files of arrays of a kind, whatever their keys."""
         return list(self.root.glob(f"{kind}-*.safetensors"))
@@ -233,8 +262,17 @@ class SceneCache:
     def _photo(self, photo: PhotoRecord) -> TensorFile:
         return TensorFile(self.photo_path(photo), "photo", {"photo": photo.key}, self._hint)
 
+    def _surface(self, name: str, key: str) -> TensorFile:
+        path = self.root / "surfaces" / f"{_surface_stem(name)}-{key[:8]}.safetensors"
+        return TensorFile(path, "surface", {"surface": key}, self._hint)
+
     def _arrays(self, kind: str, key: str) -> TensorFile:
         return TensorFile(self.root / f"{kind}-{key[:8]}.safetensors", kind, {kind: key}, self._hint)
 
     def _encoder_files(self) -> list[Path]:
         return by_last_use(self.root.glob("feats/*/encoder.json"))
+
+
+def _surface_stem(name: str) -> str:
+    """The photo's name, for people, and what tells apart two that are spelled alike."""
+    return f"{slug(name, 'photo')}-{key_of('name', {'name': name})[:6]}"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lift3d_cli.cli import console, inputs, options
-from lift3d_cli.config import EncodeConfig
+from lift3d_cli.config import EncodeConfig, RenderConfig
 
 
 def encode(
@@ -30,7 +30,7 @@ def encode(
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:
-    """Encode each photo with 2D models, once.
+    """Encode each photo with 2D models, and find the surface that it shows, once.
 
     Only what is missing or stale is done again. Prints the folder of each model's features.
 
@@ -44,9 +44,12 @@ def encode(
     loaded = inputs.open_scene(scene)
     store = inputs.open_cache(loaded, cache)
     from lift3d_cli.pipeline.encode import encode as run
+    from lift3d_cli.pipeline.surfaces import find_surfaces
     from lift3d_cli.pipeline.workspace import Workspace
 
     done = run(Workspace(loaded, store, keep=2), config, console.progress)
+    # The same photos serve the surfaces of their neighbours.
+    num_found = find_surfaces(Workspace(loaded, store, keep=32), RenderConfig(device=device), console.progress)
     console.warn(remember(scene, cache))
     if prune:
         from lift3d_cli.pipeline.prune import prune_features
@@ -60,6 +63,7 @@ def encode(
     for d in done:
         console.say(f"{d.model}: {d.num_encoded} photos encoded, {d.num_reused} were there")
         console.result(d.folder)
+    console.say(f"surfaces: {num_found} photos' found, {len(loaded.views) - num_found} were there")
     console.say("next: lift3d path SCENE orbit, then lift3d render --poses path.json")
 
 

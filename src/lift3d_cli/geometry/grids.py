@@ -51,8 +51,9 @@ def pixel_centers(width: int, height: int, device: torch.device | str = "cpu") -
 def sample_map(
     maps: Tensor,  # [*B, V, C, h, w]
     uv: Tensor,  # [*B, V, *P, 2] pixels of the map, first pixel centre (0.5, 0.5)
+    mode: str = "bilinear",
 ) -> Tensor:  # [*B, V, C, *P]
-    """Sample each map bilinearly at its own points; outside of the image, the border's value.
+    """Sample each map at its own points, bilinearly or the "nearest" pixel; outside of the image, the border's value.
 
     The caller must find out which points are outside: see `inside`. A NaN point gets some finite value of the map.
     """
@@ -61,7 +62,7 @@ def sample_map(
     # A NaN point, behind its camera, would give a NaN sample, and NaN times a weight of 0 is still NaN.
     grid = (2 * torch.nan_to_num(uv) / size - 1).reshape(math.prod(batch), 1, -1, 2).to(maps.dtype)
     maps = maps.flatten(0, -4)
-    out = F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    out = F.grid_sample(maps, grid, mode=mode, padding_mode="border", align_corners=False)
     return out.reshape(*batch, channels, *uv.shape[len(batch) : -1])
 
 

@@ -57,6 +57,7 @@ class Renderer:
         num_samples: S, importance samples per ray.
         memory_bytes: rough bound on temporaries; rays are rendered in chunks that fit.
         corrector: corrects features whose `SourceFeatures` do not name another one; or None.
+        surface_proposal: Stage I for the photos' own surfaces, or None to do without them.
     """
 
     proposal: Proposal = field(default_factory=PlaneSweepProposal)
@@ -64,6 +65,7 @@ class Renderer:
     num_samples: int = 8
     memory_bytes: int = 2 * 1024**3
     corrector: Corrector | None = None
+    surface_proposal: Proposal | None = None
 
     @torch.inference_mode()
     def render(

@@ -43,6 +43,7 @@ class SourceViews:
         valid: [*B, V, 1, H, W] float, 1 where the pixel may be used; 0 in the padding.
         features: [*B, V, F, h, w] photo features of a learned Stage II, see `Blending.photo_features`, or None.
         depth_buffers: [*B, V, 2, h, w] the target's surface as they see it, see `blending.visibility`, or None.
+        surfaces: [*B, V, 3, h, w] what each photo sees, see `lifting.surfaces`, or None.
     """
 
     cameras: Sequence[Camera]
@@ -50,6 +51,7 @@ class SourceViews:
     valid: Tensor
     features: Tensor | None = None
     depth_buffers: Tensor | None = None
+    surfaces: Tensor | None = None
 
     @cached_property
     def texture(self) -> Tensor:
@@ -76,11 +78,13 @@ class SourceViews:
         valid: Sequence[Tensor],
         device: torch.device | str,
         features: Sequence[Tensor | None] = (None,),
+        surfaces: Sequence[Tensor | None] = (None,),
     ) -> SourceViews:
-        """Pad and stack photos [3, H_i, W_i], validity [H_i, W_i] and features [F, h_i, w_i] on `device`."""
+        """Pad and stack photos [3, H_i, W_i], validity [H_i, W_i], features and surfaces [C, h_i, w_i] on `device`."""
         masks = [mask[None] for mask in valid]
-        padded = None if any(x is None for x in features) else pad_maps(features).to(device)
-        return cls(cameras, pad_maps(images).to(device), pad_maps(masks, "constant").to(device), padded)
+        maps = [None if any(x is None for x in each) else pad_maps(each).to(device) for each in (features, surfaces)]
+        images, valid = pad_maps(images).to(device), pad_maps(masks, "constant").to(device)
+        return cls(cameras, images, valid, maps[0], surfaces=maps[1])
 
 
 def box(maps: Tensor) -> Tensor:  # [*B, C, H, W]

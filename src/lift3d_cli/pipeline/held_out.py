@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lift3d_cli.cache.format import canonical_json
 from lift3d_cli.config import EvalConfig
 from lift3d_cli.errors import SceneError
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.lift import SceneLifter
+from lift3d_cli.pipeline.surfaces import PhotoSurfaces
 from lift3d_cli.pipeline.workspace import ResizedWorkspace
 from lift3d_cli.scene.scene import Scene
 
@@ -66,6 +68,7 @@ class HeldOutPhotos(ResizedWorkspace):
         self.held_out, self.candidates = split(scene, every)
         self._views = views
         self._points: dict[tuple[int, ...] | None, np.ndarray] = {}
+        self._surfaces: dict[str, PhotoSurfaces] = {}
 
     def points(self, indices: list[int] | None = None) -> np.ndarray:
         """Return the surface points, triangulated once; see `Workspace`."""
@@ -82,5 +85,11 @@ class HeldOutPhotos(ResizedWorkspace):
 
     def lifter(self, renderer: Renderer, device: torch.device, views: int = 0) -> SceneLifter:
         """Make a lifter that renders from the photos that are not held out, `views` at most; 0 for the usual number."""
-        points = self.points(self.candidates)
-        return SceneLifter(self, points, renderer, views or self._views, device, self.candidates)
+        points, proposal = self.points(self.candidates), renderer.surface_proposal
+        surfaces = None
+        if proposal is not None:
+            key = canonical_json(proposal.settings())
+            if key not in self._surfaces:
+                self._surfaces[key] = PhotoSurfaces(self, points, proposal, device, self.candidates)
+            surfaces = self._surfaces[key]
+        return SceneLifter(self, points, renderer, views or self._views, device, self.candidates, surfaces)

@@ -17,9 +17,11 @@ from lift3d_cli.lifting.renderer import RenderedFrame, Renderer
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews, select_sources
 from lift3d_cli.machine.background import touched
+from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.memory import plan_memory
+from lift3d_cli.pipeline.surfaces import PhotoSurfaces, source_camera
 from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.bounds import depth_range
 
@@ -106,6 +108,7 @@ class SceneLifter:
         num_views: source photos per target, at most.
         device: where to render.
         candidates: indices of the photos that may be sources; None for all.
+        surfaces: of the photos, if there are some already.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class SceneLifter:
         num_views: int,
         device: torch.device,
         candidates: Sequence[int] | None = None,
+        surfaces: PhotoSurfaces | None = None,
     ) -> None:
         self._workspace = workspace
         self._points = points
@@ -123,6 +127,9 @@ class SceneLifter:
         self._num_views = num_views
         self._device = device
         self._candidates = range(workspace.num_photos) if candidates is None else candidates
+        self.surfaces = surfaces
+        if surfaces is None and renderer.surface_proposal is not None:
+            self.surfaces = PhotoSurfaces(workspace, points, renderer.surface_proposal, device, self._candidates)
         # The networks' features and descriptors of each photo, most of which the next pose needs too.
         self._recent_features: Recent[Tensor | None] = Recent(2 * num_views)
         self._descriptors: dict[tuple[Corrector, FeatureSource], Recent[Tensor]] = {}
@@ -168,6 +175,11 @@ class SceneLifter:
             found[name] = replace(found[name], maps=maps, channels_at_once=channels)
         return Plan(target, choice, cameras, origins, found, left)
 
+    def find_surfaces(self, choices: Sequence[Choice], progress: Progress = no_progress) -> None:
+        """Find the surfaces of the photos that targets are rendered from, where they are missing; see `lift`."""
+        if self.surfaces:
+            self.surfaces.find(sorted({i for choice in choices for i in choice.sources}), progress)
+
     def read_ahead(self, plan: Plan) -> None:
         """Read the files that `lift` will need, on another thread while the previous target is rendered."""
         for place, (index, camera) in enumerate(zip(plan.choice.sources, plan.cameras, strict=True)):
@@ -212,7 +224,8 @@ class SceneLifter:
         images = [to_image(photo) for photo in photos]
         valid = [torch.from_numpy(photo.valid) for photo in photos]
         features = [self._photo_features(i, image) for i, image in zip(chosen, images, strict=True)]
-        return SourceViews.stack(cameras, images, valid, self._device, features)
+        surfaces = [self.surfaces and self.surfaces.at_size(i, c) for i, c in zip(chosen, cameras, strict=True)]
+        return SourceViews.stack(cameras, images, valid, self._device, features, surfaces)
 
     @torch.inference_mode()
     def _photo_features(self, index: int, image: Tensor) -> Tensor | None:  # [F, h, w]
@@ -236,15 +249,7 @@ class SceneLifter:
         return recent.get(index, make)
 
     def _source_cameras(self, chosen: Sequence[int], target: Camera) -> list[Camera]:
-        return [self._source_camera(index, target) for index in chosen]
-
-    def _source_camera(self, index: int, target: Camera) -> Camera:
-        """Return the photo's camera, shrunk to pixels as fine as the target's: finer ones would alias."""
-        camera = self._workspace.camera(index)
-        factor = min(1.0, target.K[0, 0] / camera.K[0, 0])
-        if factor > 1 - 1e-3:  # not worth a resampling
-            return camera
-        return camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
+        return [source_camera(self._workspace.camera(index), target) for index in chosen]
 
 
 def _source_features(

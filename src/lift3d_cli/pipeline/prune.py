@@ -13,13 +13,14 @@ from lift3d_cli.scene.scene import Scene
 def prune_features(scene: Scene, cache: SceneCache) -> int:
     """Delete features and photos that no longer match the scene, and all but the latest encoder of each model.
 
-    Renders and points stay. Return the bytes freed.
+    Renders, points and the surfaces of the scene's photos stay. Return the bytes freed.
     """
     workspace = Workspace(scene, cache)
     latest = {encoder.name: encoder for encoder in cache.encoders()}.values()
     keep = [renders_dir(cache.root), *cache.array_paths("points")]
     for index, view in enumerate(scene.views):
         keep.append(cache.photo_path(workspace.record(index)))
+        keep += cache.surface_paths(view.name)
         for encoder in latest:
             record = workspace.record(index, encoded_size(encoder, view.camera))
             keep.append(cache.features_path(encoder, record))

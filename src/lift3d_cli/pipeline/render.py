@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -74,12 +74,13 @@ def render(
     choices = [lifter.choose(camera) for camera in path.cameras]
     used = sorted({i for choice in choices for i in choice.sources})
     features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in _encoders(workspace, used, config)}
-    content = _content(workspace, path, choices, config.views, lifter.renderer.settings())
+    content = _content(workspace, path, choices, config.views, lifter)
     root = output or render_dir(workspace.cache.root, name, content)
     colors = Render.begin(root, content, workspace.scene.root.resolve(), path.fps, path.names)
     lifted = {name: colors.begin_features(source.encoder, config.dtype) for name, source in features.items()}
     todo_colors, missing = set(colors.missing()), {name: set(r.missing()) for name, r in lifted.items()}
     todo = sorted(todo_colors.union(*missing.values()))
+    lifter.find_surfaces([choices[index] for index in todo], progress)
 
     def read(index: int) -> Plan:
         wanted = {name: source for name, source in features.items() if index in missing[name]}
@@ -121,7 +122,7 @@ def _encoders(workspace: Workspace, used: Sequence[int], config: RenderConfig) -
 
 
 def _content(
-    workspace: Workspace, path: CameraPath, choices: Sequence[Choice], views: int, renderer: Mapping[str, object]
+    workspace: Workspace, path: CameraPath, choices: Sequence[Choice], views: int, lifter: SceneLifter
 ) -> dict[str, object]:
     """Return everything that the rendered colours depend on."""
     used = sorted({i for choice in choices for i in choice.sources})
@@ -132,7 +133,8 @@ def _content(
         [(workspace.record(i).key, workspace.camera(i)) for i in used],
         [(choice.depth_range, [place[i] for i in choice.sources]) for choice in choices],
         views,
-        renderer,
+        lifter.renderer.settings(),
+        [lifter.surfaces.key(i) for i in used] if lifter.surfaces else (),
     )
 
 

@@ -52,16 +52,18 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
         network.to_bfloat16(torch.device(device))
     proposal = LearnedProposal(network.regularizer, identity, config.planes, precision=precision)
     blending = LearnedBlending(network.pyramid, network.blending, identity, precision)
+    # The same whatever the settings of a render, so that each photo's surface is found once.
+    surface_proposal = LearnedProposal(network.regularizer, identity, precision=precision)
     corrector, samples = network.corrector, config.samples
     if variant == "single-stage":
         own = load_weights(SINGLE_STAGE_WEIGHTS)
         network.load({**network.state_dict(), **own})
-        proposal, samples = UniformProposal(NUM_LATENTS), SINGLE_STAGE_SAMPLES
+        proposal, samples, surface_proposal = UniformProposal(NUM_LATENTS), SINGLE_STAGE_SAMPLES, None
     elif variant == "no-correction":
         corrector = None
     elif variant == "feature-prediction":
         corrector = load_prediction(network.corrector, device)
-    return Renderer(proposal, blending, samples, memory_bytes, corrector)
+    return Renderer(proposal, blending, samples, memory_bytes, corrector, surface_proposal)
 
 
 def load_prediction(corrector: InconsistencyCorrector, device: torch.device | str = "cpu") -> FeaturePrediction:

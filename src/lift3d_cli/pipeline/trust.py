@@ -10,7 +10,7 @@ from lift3d_cli.machine.background import BackgroundWriter
 from lift3d_cli.machine.png import encode_png
 from lift3d_cli.machine.progress import Progress, no_progress
 
-# Of 119 frames of real scenes, 30 and 52 are on the wrong side; all but one of them are below 20 dB: docs/limits.md.
+# Of 119 frames of real scenes, 30 and 52 are on the wrong side; all but one of them are below 20 dB: docs/history.md.
 LEAST_COVERAGE = 0.9  # mean over the frame
 DOUBTFUL, MOST_DOUBTFUL = 0.25, 0.25  # a confidence; and the share of a frame that may be below it
 

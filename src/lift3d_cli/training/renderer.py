@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lift3d_cli.config import TrainConfig
+from lift3d_cli.config import RenderConfig, TrainConfig
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.grids import pixel_centers, sample_map
 from lift3d_cli.lifting.blending.learned import LearnedBlending
@@ -27,12 +27,20 @@ from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.machine.device import resolve_precision
 from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
-from lift3d_cli.pipeline.renderers import SINGLE_STAGE_SAMPLES
+from lift3d_cli.pipeline.renderers import SINGLE_STAGE_SAMPLES, make_renderer
 from lift3d_cli.scene.load import load_scene
+from lift3d_cli.training.batches import Batches
 from lift3d_cli.training.loop import TrainingTask
 from lift3d_cli.training.photo_set import read_image
-from lift3d_cli.training.renderer_data import CPU_CROP, GPU_CROP, Batches, Draw, Example, assemble
-from lift3d_cli.training.renderer_scenes import ProceduralScenes, ProceduralWorkers, RealScenes
+from lift3d_cli.training.procedural_scenes import ProceduralScenes, ProceduralWorkers
+from lift3d_cli.training.renderer_data import (
+    CPU_CROP,
+    GPU_CROP,
+    Draw,
+    Example,
+    assemble,
+)
+from lift3d_cli.training.renderer_scenes import RealScenes
 
 # The most photos to keep in memory as textures.
 _MAX_TEXTURES = 150
@@ -85,12 +93,19 @@ class RendererTask(TrainingTask):
         self._share_procedural = config.procedural if config.scenes else 1.0
         self._size = CPU_CROP if device.type == "cpu" else GPU_CROP
         textures = _textures(config)
-        self._real = RealScenes(config.scenes, config.height, self._size, device) if config.scenes else None
-        self._procedural = ProceduralScenes(config.seed, textures, self._size, device)
+        # Of the weights that the training begins with, so that surfaces are found once.
+        proposal = None
+        if config.weights != "none" and not single_stage:
+            proposal = make_renderer(RenderConfig(weights=config.weights), device).surface_proposal
+        self._surface_proposal = proposal
+        self._real = RealScenes(config.scenes, config.height, self._size, device, proposal) if config.scenes else None
+        self._procedural = ProceduralScenes(config.seed, textures, self._size, device, proposal=proposal)
         self._workers: ProceduralWorkers | None = None
         self._batches: Batches | None = None
         if self.is_batched and config.workers and self._share_procedural:
-            self._workers = ProceduralWorkers(config.seed, textures, self._size, device, config.workers)
+            self._workers = ProceduralWorkers(
+                config.seed, textures, self._size, device, config.workers, proposal=proposal
+            )
         if self._real is not None and device.type != "cpu":
             self._real.preload(max(4, config.workers))
 
@@ -132,7 +147,7 @@ class RendererTask(TrainingTask):
         if self._single_stage:
             proposal, samples = UniformProposal(NUM_LATENTS), SINGLE_STAGE_SAMPLES
         blending = LearnedBlending(self.network.pyramid, self.network.blending, "training")
-        renderer = Renderer(proposal, blending, samples)
+        renderer = Renderer(proposal, blending, samples, surface_proposal=self._surface_proposal)
         return {f"psnr_{f.name}": held_out_psnr(renderer, f, self._device) for f in self._held_out}
 
     def close(self) -> None:
@@ -159,7 +174,7 @@ def render_crops(network: Lift3DNetwork, example: Example, single_stage: bool = 
     """
     views, frustum = example.sources, example.frustum
     pyramid = network.pyramid(views.images.flatten(0, 1)).unflatten(0, views.images.shape[:2])
-    sources = SourceViews(views.cameras, views.images, views.valid, pyramid)
+    sources = SourceViews(views.cameras, views.images, views.valid, pyramid, surfaces=views.surfaces)
     if single_stage:
         swept, num_samples = None, SINGLE_STAGE_SAMPLES // 2
         distribution = uniform_distribution(NUM_LATENTS, frustum, sources.images.device)

@@ -6,12 +6,9 @@ assembled on the training device, where all photos stay in memory as bytes.
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
-from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,13 +21,12 @@ from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.lifting.proposal.learned import LearnedProposal
 from lift3d_cli.lifting.proposal.sweep import Frustum
 from lift3d_cli.lifting.sources import SourceViews, pad_maps
+from lift3d_cli.lifting.surfaces import NUM_SURFACE_CHANNELS, SURFACE_STRIDE, surface_at_size
 
 # Target pixels per voxel. Pictures of 320 lines are rendered with 3, smaller ones with 2, larger ones with more.
 _STEPS = (2, 3, 3, 4)
 # Classes of the numbers of planes and of sources, so that the examples of one batch have equal shapes.
 PLANE_CLASSES, VIEW_CLASSES = (32, 40, 56, 72, 96, 128), (4, 6, 8, 10)
-# A batch may take as much memory as its number of crops would with 8 photos and 48 planes.
-_USUAL_VIEWS, _USUAL_PLANES = 8, 48
 
 
 @dataclass(frozen=True)
@@ -64,6 +60,7 @@ class StoredPhoto:
         valid: [h, w] bool, True where the pixel may be used.
         depth: [h, w] z-depth if the exact depth is known, or None.
         depth_range: smallest and largest depth, or None.
+        surface: as Stage I finds it, see `lifting.surfaces`, or None.
     """
 
     camera: Camera
@@ -71,11 +68,12 @@ class StoredPhoto:
     valid: Tensor
     depth: Tensor | None = None
     depth_range: tuple[float, float] | None = None
+    surface: Tensor | None = None
 
     def to(self, device: torch.device | str) -> StoredPhoto:
         """Return a copy on another device."""
-        depth = None if self.depth is None else self.depth.to(device)
-        return replace(self, image=self.image.to(device), valid=self.valid.to(device), depth=depth)
+        depth, surface = (None if x is None else x.to(device) for x in (self.depth, self.surface))
+        return replace(self, image=self.image.to(device), valid=self.valid.to(device), depth=depth, surface=surface)
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,7 @@ class Draw:
         gain: factor of each colour channel of all photos.
         is_mirrored: mirror the crop and the sources horizontally.
         has_depth: the target's exact depth is known.
+        surfaces: make those of the sources; none where the sources have none.
     """
 
     target: Callable[[], StoredPhoto]
@@ -105,6 +104,7 @@ class Draw:
     gain: Sequence[float]
     is_mirrored: bool
     has_depth: bool = False
+    surfaces: Sequence[Callable[[], Tensor]] = ()
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,7 @@ def assemble(
     step = draws[0].step
     width, height = (n * step for n in size.voxels)
     images, valid = _source_photos(draws, num_views, device)
+    surfaces = _source_surfaces(draws, images, device)
     gain = torch.tensor([draw.gain for draw in draws], device=device)[:, :, None, None] / 255
     images = (images * gain[:, None]).clamp_(0, 1)
     targets = [(draw.target(), draw.corner) for draw in draws]
@@ -159,7 +160,7 @@ def assemble(
         of_draw = _with_views(draw.lines, num_views)
         if draw.is_mirrored:
             of_draw = of_draw.mirrored(width, [images.shape[-1]] * num_views)
-            for x in (images, valid, truth, counts, *([] if depth is None else [depth])):
+            for x in (images, valid, surfaces, truth, counts, *([] if depth is None else [depth])):
                 x[i] = x[i].flip(-1)
         lines.append(of_draw)
     near, far = torch.tensor([draw.depth_range for draw in draws], device=device, dtype=torch.float32).T
@@ -167,7 +168,7 @@ def assemble(
     # Even, so that the sweep's voxels lie as they would in the whole image.
     left, top = (rng.randrange(a - b + 1) // 2 * 2 for a, b in zip((width, height), window, strict=True))
     return Example(
-        SourceViews((), images, valid),
+        SourceViews((), images, valid, surfaces=surfaces),
         EpipolarLines.stack(lines).to(device),
         Frustum(*size.voxels, draws[0].num_planes, step, near, far),
         truth,
@@ -186,6 +187,18 @@ def _source_photos(draws: Sequence[Draw], num_views: int, device: torch.device) 
     valid = pad_maps([photo.valid[None] for photo in flat], "constant").unflatten(0, shape).to(device)
     is_there = torch.tensor([[i < len(stack) for i in range(num_views)] for stack in stacks], device=device)
     return images, valid * is_there[..., None, None, None]
+
+
+def _source_surfaces(draws: Sequence[Draw], images: Tensor, device: torch.device) -> Tensor:
+    """Stack the sources' surfaces, in the cells of their pictures; what is not there is unknown."""
+    rows, columns = (math.ceil(n / SURFACE_STRIDE) for n in images.shape[-2:])
+    stacked = torch.zeros(*images.shape[:2], NUM_SURFACE_CHANNELS, rows, columns, device=device)
+    for i, draw in enumerate(draws):
+        for k, (make, photo) in enumerate(zip(draw.surfaces, draw.sources, strict=False)):
+            camera = photo().camera
+            surface = surface_at_size(make().to(device), camera.width, camera.height)
+            stacked[i, k, :, : surface.shape[-2], : surface.shape[-1]] = surface
+    return stacked
 
 
 def _with_views(lines: EpipolarLines, num_views: int) -> EpipolarLines:
@@ -229,65 +242,3 @@ def draw_crop(
     num_planes = next(n for n in PLANE_CLASSES if n >= needed)
     lines = EpipolarLines.between(crop, sources)
     return Draw(photos[0], photos[1:], lines, margins, (left, top), step, num_planes, gain, rng.random() < 0.5)
-
-
-class Batches:
-    """Batches of examples of equal shapes; threads draw examples and assemble the next batch in the background.
-
-    Examples wait in a bucket for their numbers of planes and sources, step and knowledge of depth, until it is full.
-
-    Args:
-        draw: makes the draw with a given number.
-        crops: size of a batch, in crops with 8 photos and 48 planes.
-        size: size of the crops.
-        device: device of the batches.
-        first: number of the first draw.
-        workers: number of threads.
-    """
-
-    def __init__(
-        self,
-        draw: Callable[[int], Draw],
-        crops: int,
-        size: CropSize,
-        device: torch.device,
-        first: int = 0,
-        workers: int = 4,
-    ) -> None:
-        self._draw = draw
-        self._crops = crops
-        self._size = size
-        self._device = device
-        self._numbers = itertools.count(first)
-        self._pool = ThreadPoolExecutor(workers, "lift3d-draw")
-        self._assembler = ThreadPoolExecutor(1, "lift3d-batch")
-        self._ahead: deque[Future[Draw]] = deque()
-        self._buckets: dict[tuple[int, ...], list[Draw]] = defaultdict(list)
-        self._next = self._assembler.submit(self._assemble)
-
-    def next(self) -> Example:
-        """Return the next batch."""
-        example = self._next.result()
-        self._next = self._assembler.submit(self._assemble)
-        return example
-
-    def _assemble(self) -> Example:
-        while True:
-            while len(self._ahead) < 8 * self._crops:
-                self._ahead.append(self._pool.submit(self._draw, next(self._numbers)))
-            draw = self._ahead.popleft().result()
-            num_views = next(n for n in VIEW_CLASSES if n >= len(draw.sources))
-            # A batch has exact depth for all of its examples or for none.
-            key = (num_views, draw.num_planes, draw.step, draw.has_depth)
-            bucket = self._buckets[key]
-            bucket.append(draw)
-            # Stage II's memory grows with the photos, Stage I's with the planes too.
-            room = self._crops * _USUAL_VIEWS / num_views * min(1.0, _USUAL_PLANES / draw.num_planes)
-            if len(bucket) >= max(1, round(room)):
-                del self._buckets[key]
-                return assemble(bucket, self._size, num_views, random.Random(next(self._numbers)), self._device)
-
-    def close(self) -> None:
-        """Stop the threads."""
-        self._assembler.shutdown(wait=True, cancel_futures=True)
-        self._pool.shutdown(wait=False, cancel_futures=True)

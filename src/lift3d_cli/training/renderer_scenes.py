@@ -1,37 +1,35 @@
-"""Sources of training examples for the renderer: posed photos of real scenes, and procedural scenes."""
+"""Where the renderer's training examples come from: posed photos of real scenes."""
 
 from __future__ import annotations
 
-import itertools
-import os
+import functools
 import random
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from lift3d_cli.cache.location import cache_dir
+from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.sources import select_sources
-from lift3d_cli.pipeline.workspace import Recent, Workspace
-from lift3d_cli.procedural.stream import StreamSpec, stream
+from lift3d_cli.pipeline.surfaces import PhotoSurfaces
+from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.bounds import depth_range
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.photos import resize_photo
-from lift3d_cli.scene.scene import View
-from lift3d_cli.training.renderer_data import CPU_CROP, CropSize, Draw, StoredPhoto, draw_crop
+from lift3d_cli.scene.scene import Scene, View
+from lift3d_cli.training.renderer_data import CropSize, Draw, StoredPhoto, draw_crop
+from lift3d_cli.training.training_surfaces import split_targets
 
-# Procedural scenes that share a set of textures.
-_BLOCK_SCENES = 16
-# Scales of the photos, one of which each example uses: near and far, coarse and fine.
+# Of photos, of which each example takes one: near and far, coarse and fine.
 _SCALES = (1.0, 0.75, 0.5)
+# Of the examples whose sources have surfaces, the share that is not told.
+_WITHOUT_SURFACES = 0.1
 
 
 class RealScenes:
@@ -42,17 +40,29 @@ class RealScenes:
         height: maximum height of the photos, in pixels.
         size: size of the crops.
         device: device that stores the photos.
+        proposal: finds the sources' own surfaces, which are kept in the scenes' caches; None to do without.
     """
 
     def __init__(
-        self, folders: Sequence[Path], height: int, size: CropSize, device: torch.device | str = "cpu"
+        self,
+        folders: Sequence[Path],
+        height: int,
+        size: CropSize,
+        device: torch.device | str = "cpu",
+        proposal: Proposal | None = None,
     ) -> None:
         self._height = height
         self._size = size
         self._device = device
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            self._workspaces = [Workspace(scene, None) for scene in pool.map(load_scene, folders)]
+            self._workspaces = [Workspace(scene, _cache(scene, proposal)) for scene in pool.map(load_scene, folders)]
             self._points = list(pool.map(Workspace.points, self._workspaces))
+        self._surfaces: list[PhotoSurfaces] | None = None
+        if proposal is not None:
+            self._surfaces = [
+                PhotoSurfaces(each, points, proposal, torch.device(device), split_targets(each.num_photos)[1])
+                for each, points in zip(self._workspaces, self._points, strict=True)
+            ]
         # Larger scenes are drawn more often, but not in proportion: 300 photos of one room are not 300 scenes.
         self._shares = [workspace.num_photos**0.5 for workspace in self._workspaces]
         self._stored: dict[tuple[int, int], dict[float, StoredPhoto]] = {}
@@ -61,19 +71,26 @@ class RealScenes:
         """Draw an example with random numbers of sources, gaps between them, scale, depth margins and colours."""
         which = rng.choices(range(len(self._workspaces)), self._shares)[0]
         views = self._workspaces[which].scene.views
-        left_out, chosen, (near, far) = draw_views(views, self._points[which], rng)
+        targets, others = split_targets(len(views)) if self._surfaces else (range(len(views)), range(len(views)))
+        left_out, chosen, (near, far) = draw_views(views, self._points[which], rng, targets, others)
         scale = rng.choice((1.0, *_SCALES))
         gain = [rng.uniform(0.8, 1.2) for _ in range(3)] if rng.random() < 0.5 else [1.0] * 3
         margins = (near * rng.uniform(0.8, 1.1), far * rng.uniform(0.9, 1.4))
         cameras = [self._camera(views[i], scale) for i in [left_out, *chosen]]
         photos = [_Later(self, which, i, scale) for i in [left_out, *chosen]]
-        return draw_crop(photos, cameras, margins, gain, self._size, rng)
+        draw = draw_crop(photos, cameras, margins, gain, self._size, rng)
+        if self._surfaces is None or rng.random() < _WITHOUT_SURFACES:
+            return draw
+        return replace(draw, surfaces=[functools.partial(self._surfaces[which].get, i) for i in chosen])
 
     def preload(self, workers: int) -> None:
         """Read all photos now, so that no training step waits for one."""
         every = [(k, i) for k, workspace in enumerate(self._workspaces) for i in range(workspace.num_photos)]
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(lambda place: self.stored(*place, 1.0), every))
+        for surfaces, workspace in zip(self._surfaces or (), self._workspaces, strict=False):
+            for i in split_targets(workspace.num_photos)[1]:
+                surfaces.get(i)
 
     def stored(self, which: int, index: int, scale: float) -> StoredPhoto:
         """Return a photo of a scene at one of the scales; it is read once."""
@@ -108,12 +125,27 @@ class _Later:
         return self.scenes.stored(self.which, self.index, self.scale)
 
 
+def _cache(scene: Scene, proposal: Proposal | None) -> SceneCache | None:
+    return None if proposal is None else SceneCache(cache_dir(scene.root).path)
+
+
 def draw_views(
-    views: Sequence[View], points: np.ndarray, rng: random.Random
+    views: Sequence[View],
+    points: np.ndarray,
+    rng: random.Random,
+    targets: Sequence[int] = (),
+    others: Sequence[int] = (),
 ) -> tuple[int, list[int], tuple[float, float]]:
-    """Choose a photo to leave out, 3 to 10 sources, perhaps with gaps between them, and its depth range."""
-    left_out = rng.randrange(len(views))
-    pool = [i for i in range(len(views)) if i != left_out]
+    """Draw a photo to leave out, 3 to 10 others to render it from, perhaps with gaps between them, and near and far.
+
+    Args:
+        views: of the scene.
+        points: on its surfaces.
+        rng: random numbers.
+        targets, others: indices of those that may be left out, and of those to render from; empty for all.
+    """
+    left_out = rng.choice(targets or range(len(views)))
+    pool = [i for i in others or range(len(views)) if i != left_out]
     if rng.random() < 0.5:
         share = rng.uniform(0.4, 1)
         pool = [i for i in pool if rng.random() < share] or pool
@@ -121,152 +153,3 @@ def draw_views(
     bounds = depth_range(camera, points, views)
     chosen = select_sources(camera, [views[i].camera for i in pool], rng.randint(3, 10), bounds, points)
     return left_out, [pool[i] for i in chosen], bounds
-
-
-class ProceduralScenes:
-    """An endless sequence of random scenes with exact depth, used many times each from a stock that moves along it.
-
-    Args:
-        seed: seed of all scenes.
-        textures: photos [3, h, w] that some textures are cut from.
-        size: size of the crops.
-        device: device that stores the photos.
-        stock: number of scenes to draw from at a time.
-        uses: number of examples drawn per new scene.
-    """
-
-    spec = StreamSpec(num_views=8)
-
-    def __init__(
-        self,
-        seed: int,
-        textures: Sequence[Tensor] = (),
-        size: CropSize = CPU_CROP,
-        device: torch.device | str = "cpu",
-        stock: int = 64,
-        uses: int = 8,
-    ) -> None:
-        self._seed = seed
-        self._textures = textures
-        self._size = size
-        self._device = device
-        self._stock = stock
-        self._uses = uses
-        # Scenes come in blocks that share textures: the scenes of a block made so far, and the iterator of the others.
-        self._blocks: Recent[tuple[list[list[StoredPhoto]], Iterator[dict[str, Tensor]]]] = Recent(
-            stock // _BLOCK_SCENES + 2
-        )
-        self._making = Lock()
-
-    def draw(self, rng: random.Random, drawn: int = 0) -> Draw:
-        """Draw an example with random sources and depth margins.
-
-        Args:
-            rng: random numbers; the example depends only on them and on `drawn`.
-            drawn: number of examples drawn before.
-        """
-        with self._making:
-            photos = self._scene(drawn // self._uses + rng.randrange(self._stock))
-        return draw_procedural(photos, self._size, rng)
-
-    def _scene(self, number: int) -> list[StoredPhoto]:
-        block, place = divmod(number, _BLOCK_SCENES)
-        made, rest = self._blocks.get(block, lambda: ([], _scene_block(self._seed, block, self.spec, self._textures)))
-        while len(made) <= place:
-            made.append([photo.to(self._device) for photo in stored_photos(next(rest))])
-        return made[place]
-
-
-class ProceduralWorkers:
-    """`ProceduralScenes` made by other processes, for trainings that leave the cores free.
-
-    Which scenes exist at a training step depends on how fast they are made.
-    """
-
-    spec = StreamSpec(num_views=9, width=320, height=240, num_textures=32)
-
-    def __init__(
-        self,
-        seed: int,
-        textures: Sequence[Tensor],
-        size: CropSize,
-        device: torch.device | str,
-        workers: int,
-        spec: StreamSpec | None = None,
-        stock: int = 1000,
-    ) -> None:
-        self._size = size
-        self._device = device
-        self._scenes: deque[list[StoredPhoto]] = deque(maxlen=stock)
-        self._collecting = Lock()
-        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _stay_behind)
-        kept = [(255 * texture).round().to(torch.uint8).numpy() for texture in textures]
-        jobs = ((seed, block, spec or self.spec, kept) for block in itertools.count())
-        self._jobs = jobs
-        self._pending = {self._pool.submit(_make_block, *next(jobs)) for _ in range(workers)}
-
-    def __len__(self) -> int:
-        """Count the scenes to draw from, after collecting finished ones."""
-        with self._collecting:
-            for job in [job for job in self._pending if job.done()]:
-                self._pending.discard(job)
-                # A process that died loses its scenes, but does not end the training.
-                with suppress(BrokenExecutor):
-                    made = [stored_photos({k: torch.from_numpy(x) for k, x in scene.items()}) for scene in job.result()]
-                    self._scenes.extend([photo.to(self._device) for photo in scene] for scene in made)
-                    self._pending.add(self._pool.submit(_make_block, *next(self._jobs)))
-            return len(self._scenes)
-
-    def draw(self, rng: random.Random) -> Draw:
-        """Draw an example from the scenes made so far."""
-        return draw_procedural(self._scenes[rng.randrange(len(self._scenes))], self._size, rng)
-
-    def close(self) -> None:
-        """End the processes."""
-        processes = list(self._pool._processes.values())  # the pool forgets them, and would wait for their last block
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-
-
-def _stay_behind() -> None:
-    """Lower this process's priority: the training process would wait for a core to launch its kernels."""
-    torch.set_num_threads(1)
-    if hasattr(os, "nice"):
-        os.nice(15)
-
-
-def _make_block(seed: int, block: int, spec: StreamSpec, textures: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Make the scenes of a block as arrays: tensors would be shared in memory and keep a file open each."""
-    scenes = _scene_block(seed, block, spec, [torch.from_numpy(texture).float() / 255 for texture in textures])
-    return [{k: x.numpy() for k, x in scene.items()} for scene in itertools.islice(scenes, _BLOCK_SCENES)]
-
-
-def _scene_block(seed: int, block: int, spec: StreamSpec, textures: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
-    # Distant seeds: adjacent ones would give the first random numbers of a simple generator in common.
-    return stream(seed * 1_000_003 + block, spec, "cpu", textures)
-
-
-def stored_photos(scene: dict[str, Tensor]) -> list[StoredPhoto]:
-    """Convert a procedural scene to stored photos, see `stream`."""
-    height, width = scene["depth"].shape[1:]
-    images = (scene["images"] * 255).round().to(torch.uint8)
-    cameras = [
-        Camera(*(x.double().numpy() for x in pose), width, height)
-        for pose in zip(*(scene[k] for k in ("K", "w2c")), strict=True)
-    ]
-    everywhere = torch.ones(height, width, dtype=torch.bool)
-    parts = zip(cameras, images, scene["depth"], strict=True)
-    return [StoredPhoto(camera, image, everywhere, z, (float(z.min()), float(z.max()))) for camera, image, z in parts]
-
-
-def draw_procedural(photos: Sequence[StoredPhoto], size: CropSize, rng: random.Random) -> Draw:
-    """Draw an example of a procedural scene, with random sources and depth margins."""
-    target, *pool = rng.sample(photos, len(photos))
-    near, far = target.depth_range
-    margins = (near * rng.uniform(0.7, 1), far * rng.uniform(1, 1.6))
-    cameras = [photo.camera for photo in pool]
-    chosen = select_sources(target.camera, cameras, rng.randint(2, len(pool)), margins, None)
-    used = [target, *(pool[i] for i in chosen)]
-    draw = draw_crop([lambda p=p: p for p in used], [p.camera for p in used], margins, [1.0] * 3, size, rng)
-    return replace(draw, has_depth=True)

@@ -15,7 +15,7 @@ from lift3d_cli.lifting.blending.network import BlendingNetwork
 from lift3d_cli.lifting.blending.protocol import BlendingWeights
 from lift3d_cli.lifting.blending.pyramid import PYRAMID_STRIDE, PhotoPyramid
 from lift3d_cli.lifting.blending.training_free import AngleAgreementBlending, SampleViews, normalized
-from lift3d_cli.lifting.blending.visibility import depth_buffers, visibility_inputs
+from lift3d_cli.lifting.blending.visibility import depth_buffers, surface_inputs, visibility_inputs
 from lift3d_cli.lifting.proposal.protocol import DepthDistribution
 from lift3d_cli.lifting.sources import NO_VIEW, SourceViews
 
@@ -52,6 +52,7 @@ class LearnedBlending:
             inputs = _view_inputs(views)
             position = _position(t, distribution)
             visibility = visibility_inputs(sources.depth_buffers, views.uv, views.z, distribution)
+            surfaces = surface_inputs(sources.surfaces, views.uv, views.z, t, distribution)
         features = sample_map(sources.features, views.uv / PYRAMID_STRIDE)
         # The first and last plane are in the middle of their bins, while the volume extends to the bins' ends.
         num_planes = distribution.latent.shape[-3]
@@ -61,7 +62,7 @@ class LearnedBlending:
         count = views.seen.sum(-3) / 8
         samples = torch.cat([latent, *(x[..., None] for x in (spacing, position, count))], -1)
         view_weights, ray_logits = self.network(
-            torch.cat([*inputs, features, visibility], -3),
+            torch.cat([*inputs, features, visibility, surfaces], -3),
             views.seen,
             views.by_angle,
             torch.log(views.weight + 1e-12),  # finite

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lift3d_cli.lifting.blending.pyramid import NUM_PHOTO_FEATURES
-from lift3d_cli.lifting.blending.visibility import NUM_VISIBILITY_INPUTS
+from lift3d_cli.lifting.blending.visibility import NUM_SURFACE_INPUTS, NUM_VISIBILITY_INPUTS
 from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 from lift3d_cli.lifting.proposal.network import NUM_LATENTS, zeroed
 
-NUM_VIEW_INPUTS = 16 + NUM_PHOTO_FEATURES + NUM_VISIBILITY_INPUTS
+NUM_VIEW_INPUTS = 16 + NUM_PHOTO_FEATURES + NUM_VISIBILITY_INPUTS + NUM_SURFACE_INPUTS
 """Channels of Stage II's input per sample and source view."""
 # Scale of the residuals, as in Stage I.
 _VIEW_GAIN, _RAY_GAIN = 3.0, 3.0

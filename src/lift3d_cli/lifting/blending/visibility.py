@@ -8,6 +8,7 @@ depth, blending by angle has 24.5 dB; without the views occluded here, 25.6; wit
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -18,9 +19,10 @@ from lift3d_cli.geometry.grids import inside, pixel_centers, sample_map
 from lift3d_cli.lifting.proposal.protocol import DepthDistribution
 from lift3d_cli.lifting.proposal.sampling import sample_depths
 from lift3d_cli.lifting.sources import SourceViews
+from lift3d_cli.lifting.surfaces import surface_evidence
 
-NUM_VISIBILITY_INPUTS = 4
-"""Channels of `visibility_inputs`."""
+NUM_VISIBILITY_INPUTS, NUM_SURFACE_INPUTS = 4, 6
+"""Channels of `visibility_inputs` and of `surface_inputs`."""
 # Behind the surface by more than this many planes, a sample is probably occluded; Stage I errs by about one.
 _PLANES_BEHIND = 2.0
 
@@ -56,12 +58,26 @@ def visibility_inputs(
     distribution: DepthDistribution,
 ) -> Tensor:  # [*B, V, NUM_VISIBILITY_INPUTS, R, S]
     """Return how far samples lie behind the surface in each source view, in distances between Stage I's planes."""
-    near, far = distribution.inverse_range()
-    step = (near - far) / (distribution.probability.shape[-3] - 1)
+    step = distribution.inverse_step
     if isinstance(step, Tensor):
-        step = step[:, None, None]
+        step = step[:, None, None, None, None]
     buffered = sample_map(buffers, uv * distribution.scale[0])
     # 1e-6 keeps points behind the camera, which do not count, finite.
     behind, behind_any = ((buffered - 1 / z.clamp(min=1e-6)[..., None, :, :]) / step).unbind(-3)
     seen, seen_by_all = (torch.sigmoid(_PLANES_BEHIND - x) for x in (behind, behind_any))
     return torch.stack([seen, (behind / 4).clamp(-2, 2), (behind / 16).clamp(-2, 2), seen_by_all], -3)
+
+
+def surface_inputs(
+    surfaces: Tensor | None,  # [*B, V, NUM_SURFACE_CHANNELS, h, w], see `lifting.surfaces`
+    uv: Tensor,  # [*B, V, R, S, 2] pixels of the source images
+    z: Tensor,  # [*B, V, R, S] z-depth in the source's camera
+    t: Tensor,  # [*B, R, S] z-depth in the target camera
+    distribution: DepthDistribution,
+) -> Tensor:  # [*B, V, NUM_SURFACE_INPUTS, R, S]
+    """Tell where samples lie by the surface that each source view itself has; zeros without any."""
+    if surfaces is None:
+        return z.new_zeros(*z.shape[:-2], NUM_SURFACE_INPUTS, *z.shape[-2:])
+    evidence = surface_evidence(surfaces, uv, z, t, distribution.inverse_step)
+    parts = [getattr(evidence, f.name) for f in fields(evidence)]
+    return torch.stack([*parts[:-1], parts[-1] / 4], -3)

@@ -26,6 +26,8 @@ _FEWEST_PLANES, _PLANES_AT_ONCE = 32, 8
 # Measured peak memory of the sweep and the network per voxel, by precision.
 _VOXEL_BYTES = {"fp32": 4 * 112, "bf16": 4 * 64}
 _MAX_DEVIATION = 6.0
+# A view whose surface hides a voxel counts for so much less: the surface may be wrong, and it may be the only view.
+_MOST_HIDDEN = 0.95
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,11 @@ class LearnedProposal:
         volume = plane_sweep(sources, lines, frustum, memory_bytes, self.cues)
         # The first channel of `cues` is the cost minus 1, to be centred; the last ones are the mean colour.
         smooth = smooth_volume(volume[..., :1, :, :, :], self.prior.num_smoothings)
-        logits, latent = self.regularizer(torch.cat([volume, smooth], -4))
+        logits, latent = self.regularizer(torch.cat([smooth, volume], -4))
         logits = logits - self.prior.sharpness * (smooth[..., 0, :, :, :] + 1)
         return Sweep(frustum, logits, latent, volume[..., -3:, :, :, :])
 
-    def cues(self, views: VoxelViews) -> Tensor:  # [*B, 12, R]
+    def cues(self, views: VoxelViews) -> Tensor:  # [*B, NUM_CUES - 1, R]
         """Compute fixed cues of each voxel, whatever the number and order of the source views."""
         weight, mean = angle_weighted_mean(views, self.prior.angle_floor)
         color, contrast = views.deviation(mean)
@@ -104,6 +106,27 @@ class LearnedProposal:
         count, nearest = views.seen.sum(-2) / 8, torch.where(views.seen, views.angle, NO_VIEW).amin(-2).clamp(max=1)
         deviations = (weight * color).sum(-2) * self.prior.color_weight, (weight * contrast).sum(-2)
         scalars = [cost - 1, *deviations, *best.unbind(-2), count, nearest, (weight**2).sum(-2)]
+        return torch.cat(
+            [torch.stack(scalars, -2), mean[..., :3, :], self._surface_cues(views, weight, mean, cost)], -2
+        )
+
+    def _surface_cues(self, views: VoxelViews, weight: Tensor, mean: Tensor, cost: Tensor) -> Tensor:  # [*B, 11, R]
+        """What the source views' own surfaces say, and what those show that nothing hides the voxel from.
+
+        Without surfaces, the cost and the colour are those of all views and nothing else is said.
+        """
+        evidence = views.evidence
+        if evidence is None:
+            nothing = torch.zeros_like(mean)
+            return torch.cat([nothing, nothing[..., :1, :], cost[..., None, :] - 1, mean[..., :3, :]], -2)
+        shares = (evidence.on, evidence.near, evidence.before, evidence.behind, evidence.sure)
+        weighted = [(weight * share).sum(-2) for share in shares]
+        seen_on, seen_before = views.seen * evidence.on, views.seen * evidence.before
+        visible = weight * (1 - _MOST_HIDDEN * evidence.behind)
+        visible = visible / visible.sum(-2, keepdim=True).clamp(min=1e-9)
+        mean = (visible[..., None, :] * views.appearance).sum(-3)
+        cost = self.prior.cost(views, visible, *views.deviation(mean))
+        scalars = [*weighted, seen_on.sum(-2) / 4, seen_before.amax(-2), cost - 1]
         return torch.cat([torch.stack(scalars, -2), mean[..., :3, :]], -2)
 
     def _best_matches(self, views: VoxelViews) -> Tensor:  # [*B, 3, R]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 from lift3d_cli.ops.conv3d import Conv3d
 
-NUM_CUES = 13
+NUM_CUES = 24
 """Channels per voxel of Stage I's input, see `lifting/proposal/learned.py`."""
 NUM_LATENTS = 8
 """Channels per voxel that Stage I passes to Stage II."""

@@ -29,6 +29,11 @@ class DepthDistribution:
     scale: tuple[float, float]
     latent: Tensor | None = None
 
+    @property
+    def inverse_step(self) -> float | Tensor:  # [*B]
+        """From plane to plane in 1/z."""
+        return (1 / self.near - 1 / self.far) / max(self.probability.shape[-3] - 1, 1)
+
     def inverse_range(self) -> tuple[float | Tensor, float | Tensor]:
         """Return 1/z of the first and last plane; for B targets as [B, 1, 1], to broadcast with [B, R, S]."""
         near, far = (x[:, None, None] if isinstance(x, Tensor) else x for x in (self.near, self.far))

@@ -15,6 +15,7 @@ from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines, ray_angles
 from lift3d_cli.geometry.grids import inside, pixel_centers, sample_map
 from lift3d_cli.lifting.sources import SourceViews, box
+from lift3d_cli.lifting.surfaces import SurfaceEvidence, surface_evidence
 from lift3d_cli.machine.parallel import mapped, num_workers
 
 # On a CPU: the temporaries of this many voxels stay in a processor's cache.
@@ -31,11 +32,13 @@ class VoxelViews:
         appearance: [*B, V, 6, R] sRGB, and the same locally normalised (contrast), free of exposure and shading.
         seen: [*B, V, R] bool, True where the voxel projects onto a usable pixel.
         angle: [*B, V, R] radians, between the lines of sight from the target and from the view.
+        evidence: of the views' own surfaces, or None without any.
     """
 
     appearance: Tensor
     seen: Tensor
     angle: Tensor
+    evidence: SurfaceEvidence | None = None
 
     def deviation(self, reference: Tensor) -> tuple[Tensor, Tensor]:  # [*B, 6, R] to [*B, V, R], [*B, V, R]
         """Return the mean absolute difference of each view's colour, and of its contrast, from a reference."""
@@ -65,6 +68,11 @@ class Frustum:
     def before(cls, target: Camera, depth_range: tuple[float, float], num_planes: int, step: int) -> Frustum:
         """Build the frustum of a whole target."""
         return cls(*sweep_size(target, step), num_planes, step, *depth_range)
+
+    @property
+    def inverse_step(self) -> float | Tensor:  # [*B]
+        """From plane to plane in 1/z."""
+        return (1 / self.near - 1 / self.far) / max(self.num_planes - 1, 1)
 
     def depths(self, device: torch.device) -> Tensor:  # [*B, D] z-depth
         """Return the planes' z-depths."""
@@ -102,7 +110,7 @@ def plane_sweep(
 
     def of_rays(rays: Tensor) -> Tensor:  # [*B, N, R, D]
         t = depths.expand(*depths.shape[:-2], len(rays), -1)
-        return statistics(_voxel_views(maps, lines, rays, t, frustum.step)).unflatten(-1, t.shape[-2:])
+        return statistics(_voxel_views(maps, sources.surfaces, lines, rays, t, frustum)).unflatten(-1, t.shape[-2:])
 
     volume = torch.cat(list(mapped(of_rays, uv.split(max(1, chunk // frustum.num_planes)), device)), -2)
     return volume.mT.unflatten(-1, (frustum.height, frustum.width))
@@ -140,12 +148,18 @@ def _sweep_maps(sources: SourceViews, step: int) -> Tensor:  # [*B, V, 7, h, w]
     return torch.cat([images, (images - mean) / (variance + 1e-3).sqrt(), valid], -3)
 
 
-def _voxel_views(maps: Tensor, lines: EpipolarLines, rays: Tensor, t: Tensor, step: int) -> VoxelViews:
+def _voxel_views(
+    maps: Tensor, surfaces: Tensor | None, lines: EpipolarLines, rays: Tensor, t: Tensor, frustum: Frustum
+) -> VoxelViews:
     """Sample the maps at the voxels at z-depths `t` [*B, R, D] on `rays` [R, 2], flattened to R * D."""
-    uv = lines.project(rays, t)[0].flatten(-3, -2) / step
+    pixels, z = lines.project(rays, t)
+    uv = pixels.flatten(-3, -2) / frustum.step
     values = sample_map(maps, uv)  # [*B, V, 7, R * D]
     seen = inside(uv, maps.shape[-1], maps.shape[-2]) & (values[..., 6, :] > 0.99)
-    return VoxelViews(values[..., :6, :], seen, ray_angles(lines, rays, t).flatten(-2))
+    evidence = None
+    if surfaces is not None:
+        evidence = surface_evidence(surfaces, pixels, z, t, frustum.inverse_step).flattened()
+    return VoxelViews(values[..., :6, :], seen, ray_angles(lines, rays, t).flatten(-2), evidence)
 
 
 def _shrink(maps: Tensor, step: int) -> Tensor:
