@@ -27,7 +27,7 @@ from roofline import COLORS, FrameSizes, Work, speed, work
 from torch.utils.flop_counter import FlopCounterMode
 
 from lift3d_cli import load_scene
-from lift3d_cli.cache.frames import Frames
+from lift3d_cli.cache.frames import FrameFolder
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.config import DecodeConfig, EncodeConfig, RenderConfig
 from lift3d_cli.lifting import gather as gather_module
@@ -146,8 +146,8 @@ class Stopwatch:
             (type(network.corrector), "correct", "corrector"),
             (gather_module, "fill_unseen", "fill"),
             (render_module, "encode_png", "write"),
-            (Frames, "write_frame", "write"),
-            (Frames, "read_frame", "read what is rendered"),
+            (FrameFolder, "write_frame", "write"),
+            (FrameFolder, "read_frame", "read what is rendered"),
             (decode_module, "read_png", "read what is rendered"),
             (TaskFolder, "write", "write what is decoded"),
         ]

@@ -20,7 +20,7 @@ from lift3d_cli.cli.app import app
 from lift3d_cli.config import ReportConfig
 from lift3d_cli.errors import Lift3dError, ResourceError
 from lift3d_cli.machine.png import read_png
-from lift3d_cli.report import cameras, page, pictures, tables
+from lift3d_cli.report import page, pictures, plot, tables
 
 # ---- the page --------------------------------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ def test_colours_go_from_the_first_to_the_last_of_the_map():
 
 def test_frustum_has_its_corners_where_the_camera_sees_them():
     camera = plane_world.look_at((1.0, 2.0, -4.0), width=40, height=20, focal=40.0)
-    apex, *corners = cameras._corners(camera, 0.5)
+    apex, *corners = plot._corners(camera, 0.5)
     assert apex == pytest.approx(camera.position)
     uv, z = camera.project(np.array(corners))
     assert uv == pytest.approx(np.array([(0, 0), (40, 0), (40, 20), (0, 20)]), abs=1e-9)
