@@ -15,7 +15,7 @@ from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.scene.depth_files import count_depth_formats, with_depth_from
 from lift3d_cli.scene.depth_formats import DEPTH_SUFFIXES, depth_suffix, read_stored_depth
-from lift3d_cli.scene.depth_maps import DEPTH_KINDS, ray_lengths, read_depth_map, z_depth
+from lift3d_cli.scene.depth_maps import DEPTH_KINDS, DepthMap, Meaning, ray_lengths, read_depth_map, z_depth
 from lift3d_cli.scene.distortion import undistortion_map
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.scene import DepthFile, Distortion, View
@@ -324,7 +324,9 @@ def test_kinds_of_depth_agree_on_a_plane():
     inverse = np.divide(1, z, out=np.zeros_like(z), where=z > 0)
     np.testing.assert_allclose(ray_lengths(camera, z.shape) * z, distance, rtol=1e-6)
     for kind, values in zip(DEPTH_KINDS, (z, distance, inverse), strict=True):
-        found = z_depth((values / 2).astype(np.float32), kind, 0.5 if kind == "inverse depth" else 2.0, camera)
+        scale = 1 / 3 if kind == "inverse depth" else 3
+        stored = DepthMap((values / 0.5 / 3).astype(np.float32), 0.5)
+        found = z_depth(stored, Meaning(kind, scale), camera)
         np.testing.assert_allclose(found, z, rtol=1e-6)
         assert found.dtype == np.float32
 

@@ -34,6 +34,19 @@ class DepthMap:
     unit: float
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """How stored values are understood.
+
+    Args:
+        kind: one of `DEPTH_KINDS`.
+        scale: what the z-depth in the declared unit is multiplied with; 1 if the unit is right.
+    """
+
+    kind: str = DEPTH_KINDS[0]
+    scale: float = 1.0
+
+
 def read_depth_map(view: View) -> DepthMap | None:
     """Read a view's depth file; None if it has none.
 
@@ -56,20 +69,27 @@ def read_depth_map(view: View) -> DepthMap | None:
     return DepthMap(values, unit)
 
 
-def z_depth(values: np.ndarray, kind: str, scale: float, camera: Camera) -> np.ndarray:  # [h, w] float32
-    """The z-depth that a map holds, in world units; 0 where unknown.
+def z_depth(stored: DepthMap, meaning: Meaning, camera: Camera) -> np.ndarray:  # [h, w] float32
+    """The z-depth that a map of a photo of this camera (of any size) holds, in world units; 0 where unknown."""
+    known = stored.values > 0
+    depth = np.zeros_like(stored.values)
+    rays = ray_lengths(camera, depth.shape)[known]
+    depth[known] = meaning.scale * unscaled_depth(stored.values[known], rays, stored.unit, meaning.kind)
+    return depth
+
+
+def unscaled_depth(values: np.ndarray, rays: np.ndarray, unit: float, kind: str) -> np.ndarray:
+    """The z-depth of known stored values of one of `DEPTH_KINDS`, if the declared unit is right.
 
     Args:
-        values: [h, w] stored values, 0 where unknown.
+        values: stored, all known.
+        rays: the length of the rays of unit z through their pixels.
+        unit: declared world units of a value of 1; of the inverse of 1 / unit, if it is inverse depth.
         kind: one of `DEPTH_KINDS`.
-        scale: world units of a value of 1; for inverse depth, of the inverse of a value of 1.
-        camera: of the photo, in any size.
     """
     if kind == "inverse depth":
-        return np.divide(scale, values, out=np.zeros_like(values), where=values > 0)
-    if kind == "distance":
-        values = values / ray_lengths(camera, values.shape)
-    return (values * scale).astype(np.float32)
+        return 1 / (values * unit)
+    return values * unit / (rays if kind == "distance" else 1.0)
 
 
 def ray_lengths(camera: Camera, shape: tuple[int, int]) -> np.ndarray:  # [h, w]
