@@ -25,7 +25,7 @@ _MAX_TOLERANCE, _MIN_TOLERANCE, _TOLERANCE_OF_SPREAD = 0.05, 0.01, 0.25
 # width of the histogram's bins.
 _PEAK, _BIN = 0.015, 0.005
 # A declared scale, or the more usual kind, is kept if its peak is at least this part of the highest.
-KEPT = 0.9
+_KEPT = 0.9
 # A map agrees if this part of the points that speak for or against it do, and this part of what is usual in the scene.
 _MIN_SHARE, _MIN_OF_USUAL = 0.5, 0.7
 # Tries of a scale and shift through two points.
@@ -72,15 +72,15 @@ def find_meaning(evidence: Sequence[Evidence]) -> Meaning:
     found = []
     for kind in DEPTH_KINDS:
         height, peak, declared = _peak_of(np.concatenate([_log_ratio(each, kind) for each in evidence]))
-        is_kept = declared >= KEPT * height
+        is_kept = declared >= _KEPT * height
         found.append((declared if is_kept else height, Meaning(kind, 1.0 if is_kept else rounded_scale(np.exp(peak)))))
-    return best_meaning(found)
+    return best_meaning(found, _KEPT)
 
 
-def best_meaning(found: Sequence[tuple[float, Meaning]]) -> Meaning:
-    """Choose among meanings, with their scores, in the order of `DEPTH_KINDS`: the first, or a clearly better one."""
+def best_meaning(found: Sequence[tuple[float, Meaning]], kept: float) -> Meaning:
+    """Choose among meanings, with their scores, the best: or the first, if it has at least this part of the score."""
     best = max(found, key=lambda item: item[0])
-    return found[0][1] if found[0][0] >= KEPT * best[0] else best[1]
+    return found[0][1] if found[0][0] >= kept * best[0] else best[1]
 
 
 def agreement(evidence: Evidence, meaning: Meaning) -> float:

@@ -12,9 +12,9 @@ from lift3d_cli.errors import Lift3dError, SceneError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.scene.colmap_files import read_cameras, read_images
 from lift3d_cli.scene.depth_formats import DEPTH_SUFFIXES, depth_suffix, read_stored_depth
+from lift3d_cli.scene.mesh import MESH_SUFFIXES
 from lift3d_cli.scene.scene import DepthFile, Scene, View
 
-MESH_SUFFIXES = (".ply", ".obj")
 # Where `colmap image_undistorter` is told to write to, as the guides of COLMAP and of its users have it.
 _DENSE_FOLDERS = (".", "dense", "dense/0")
 _COLMAP_MAPS = "stereo/depth_maps"

@@ -10,6 +10,7 @@ from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.scene.depth_formats import read_stored_depth
 from lift3d_cli.scene.distortion import opencv_from_corner_pixels, undistortion_map
+from lift3d_cli.scene.mesh import MESH_SUFFIXES, draw_depth
 from lift3d_cli.scene.photos import quarter_turn
 from lift3d_cli.scene.scene import View
 
@@ -59,6 +60,8 @@ def read_depth_map(view: View) -> DepthMap | None:
     file = view.depth_file
     if file is None:
         return None
+    if file.path.suffix.lower() in MESH_SUFFIXES:
+        return DepthMap(draw_depth(file.path, view.camera), 1.0)
     values, is_integer = read_stored_depth(file.path)
     unit = file.unit or (INTEGER_UNIT if is_integer else 1.0)
     if file.camera is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.scene.depth_check import KEPT, best_meaning, rounded_scale
+from lift3d_cli.scene.depth_check import best_meaning, rounded_scale
 from lift3d_cli.scene.depth_maps import DEPTH_KINDS, DepthMap, Meaning, ray_lengths, unscaled_depth
 from lift3d_cli.scene.photos import resize_photo
 from lift3d_cli.scene.scene import Photo
@@ -23,6 +23,11 @@ _PATCH = 2  # reach in pixels: patches of 5x5
 _NOISE_LEVELS = 4.0
 # Steps of log scale: the first finds the peak, which is as wide as patches are; the second its top.
 _STEP, _FINE_STEP = 0.04, 0.005
+# Likeness up to which patches show different things: random ones come to half of that.
+_UNLIKE = 0.5
+# A declared scale, or the more usual kind, is kept if its score is at least this part of the best: photos look quite
+# alike with depths that are off by a few percent, too.
+_KEPT, _KEPT_KIND = 0.97, 0.99
 # Of a possible 1. Photos whose patches have less contrast on average tell nothing.
 _MIN_TEXTURE = 0.15
 
@@ -93,8 +98,8 @@ def scale_scores(
     # 3. How alike the patches there are.
     patches = own.patches.reshape(-1, own.patches.shape[-1])[chosen]
     alike = [_likeness(patches, xyz, picture).reshape(z.shape) for picture in neighbours]
-    best = np.sort(np.stack(alike), axis=0)[-2:].mean(axis=0)
-    return best.mean(axis=0) / texture[chosen].mean()
+    best = np.sort(np.stack(alike), axis=0)[-2:].mean(axis=0) / texture[chosen, None]
+    return np.clip((best - _UNLIKE) / (1 - _UNLIKE), 0, 1).mean(axis=0)
 
 
 def _likeness(patches: np.ndarray, xyz: np.ndarray, picture: Picture) -> np.ndarray:  # [K * S]
@@ -139,10 +144,10 @@ def find_meaning_by_photos(
         top = coarse[scores(coarse).argmax()]
         fine = top + np.arange(-_STEP, _STEP + _FINE_STEP, _FINE_STEP)
         at_fine, declared = scores(fine), float(scores(np.zeros(1))[0])
-        is_kept = declared >= KEPT * at_fine.max()
+        is_kept = declared >= _KEPT * at_fine.max()
         scale = 1.0 if is_kept else rounded_scale(np.exp(fine[at_fine.argmax()]))
         found.append((declared if is_kept else float(at_fine.max()), Meaning(kind, scale)))
-    return best_meaning(found)
+    return best_meaning(found, _KEPT_KIND)
 
 
 def agreement_by_photos(scores_at: np.ndarray, scores_off: np.ndarray) -> np.ndarray:  # [V]
@@ -154,11 +159,11 @@ def agreement_by_photos(scores_at: np.ndarray, scores_off: np.ndarray) -> np.nda
 
 
 def _scale_range(maps: Sequence[DepthMap], kind: str, ranges: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Between which logs of scales the middle of the maps' depths is where surfaces may be."""
+    """Between which logs of scales most of the maps' depths are where surfaces may be."""
     logs = []
     for stored, bounds in zip(maps, ranges, strict=True):
         known = stored.values[stored.values > 0]
         if len(known):
-            middle = unscaled_depth(float(np.median(known)), 1.0, stored.unit, kind)
-            logs.append(np.log(np.array(bounds) / middle))
+            close, far = np.sort(unscaled_depth(np.percentile(known, (20, 80)), 1.0, stored.unit, kind))
+            logs.append((np.log(bounds[0] / far), np.log(bounds[1] / close)))
     return (min(low for low, _ in logs), max(high for _, high in logs)) if logs else (0.0, 0.0)
