@@ -22,6 +22,7 @@ from lift3d_cli.scene.depth_check import (
 )
 from lift3d_cli.scene.depth_maps import DEPTH_KINDS, Meaning, read_depth_map, z_depth
 from lift3d_cli.scene.depth_photometry import (
+    MIN_AGREEMENT,
     WRONG_SCALES,
     Picture,
     agreement_by_photos,
@@ -146,11 +147,11 @@ class KnownDepths:
         key = key_of("depth-check", {"files": [self._ingredients(i) for i in group], "photos": photos})
         try:
             stored = cache.read_arrays("depth-check", key)
-            meaning = Meaning(DEPTH_KINDS[int(stored["kind"])], float(stored["scale"]))
-            return _Judgement(meaning, stored["believed"], stored["shares"], bool(stored["is_affine"]))
+            meaning = Meaning(DEPTH_KINDS[int(stored["kind"][0])], float(stored["scale"][0]))
+            return _Judgement(meaning, stored["believed"], stored["shares"], bool(stored["is_affine"][0]))
         except (CacheError, KeyError, IndexError):
             judged = self._judge(group)
-            arrays = {"believed": judged.believed, "shares": judged.shares, "is_affine": np.array(judged.is_affine)}
+            arrays = {"believed": judged.believed, "shares": judged.shares, "is_affine": np.array([judged.is_affine])}
             arrays |= {
                 "kind": np.array(DEPTH_KINDS.index(judged.meaning.kind)),
                 "scale": np.array(judged.meaning.scale),
@@ -167,9 +168,10 @@ class KnownDepths:
         if np.median([len(each.z) for each in evidence]) >= MIN_POINTS:
             meaning = Meaning() if is_settled else find_meaning(evidence)
             shares[group] = [agreement(each, meaning) for each in evidence]
+            believed[group] = are_believed(shares[group])
         else:
             meaning, shares[group] = self._judge_by_photos(group, points, is_settled)
-        believed[group] = are_believed(shares[group])
+            believed[group] = are_believed(shares[group], MIN_AGREEMENT, of_usual=0.0)
         return _Judgement(meaning, believed, shares, not believed.any() and is_affine(evidence))
 
     def _judge_by_photos(

@@ -27,7 +27,11 @@ _PEAK, _BIN = 0.015, 0.005
 # A declared scale, or the more usual kind, is kept if its peak is at least this part of the highest.
 _KEPT = 0.9
 # A map agrees if this part of the points that speak for or against it do, and this part of what is usual in the scene.
-_MIN_SHARE, _MIN_OF_USUAL = 0.5, 0.7
+# On eighteen procedural scenes: right maps 0.78 and more, with noise of 3 % too, and at least 0.88 of their median;
+# noise up to 0.35, scales off by a tenth 0.09, maps of other photos 0.4 in the mean, as the ground is everywhere.
+_MIN_SHARE, _MIN_OF_USUAL = 0.6, 0.75
+# If fewer than this part of the maps agree, they do so by chance.
+_MIN_AGREEING = 0.25
 # Tries of a scale and shift through two points.
 _LINES = 200
 
@@ -95,13 +99,22 @@ def agreement(evidence: Evidence, meaning: Meaning) -> float:
     return float(agree / speaks)
 
 
-def are_believed(shares: np.ndarray) -> np.ndarray:  # [V] bool
-    """Which maps to use, from their `agreement` [V]; one that nothing speaks about goes with the others."""
+def are_believed(
+    shares: np.ndarray, at_least: float = _MIN_SHARE, of_usual: float = _MIN_OF_USUAL
+) -> np.ndarray:  # [V] bool
+    """Which maps to use; one that nothing speaks about goes with the others.
+
+    Args:
+        shares: [V] each map's agreement, NaN where it is not known.
+        at_least: what each must reach.
+        of_usual: the part of what is usual that each must reach.
+    """
     judged = np.isfinite(shares)
-    good = shares[judged & (shares >= _MIN_SHARE)]
-    if not len(good):
-        return np.zeros(len(shares), dtype=bool) if judged.any() else np.ones(len(shares), dtype=bool)
-    return ~judged | (shares >= max(_MIN_SHARE, _MIN_OF_USUAL * np.median(good)))
+    good = judged & (shares >= at_least)
+    if good.sum() < _MIN_AGREEING * judged.sum():
+        return np.zeros(len(shares), dtype=bool)
+    usual = np.median(shares[good]) if good.any() else 0.0
+    return ~judged | (good & (shares >= of_usual * usual))
 
 
 def is_affine(evidence: Sequence[Evidence]) -> bool:
