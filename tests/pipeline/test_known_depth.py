@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,8 @@ def test_scale_is_found(scene, judged_by, kind, scale):
     there = workspace(maps)
     assert max(error(there, i, depths[i]) for i in range(VIEWS)) < 0.01
     (warning,) = there.depth_warnings()
-    assert f"this is {kind} of" in warning
+    formula = r"z-depth = \S+ / value" if kind == "inverse depth" else rf"{kind} = \S+ \* value"
+    assert re.search(rf"maps: the photos say that {formula} here", warning)
 
 
 def test_noise_and_holes_of_a_sensor_are_no_contradiction(scene, judged_by):

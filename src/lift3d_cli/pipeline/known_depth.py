@@ -98,10 +98,7 @@ class KnownDepths:
                 lines.append(f"{self._problem(group, judged)}; it is not used")
                 continue
             if judged.meaning != Meaning():
-                lines.append(
-                    f"{folder}: the photos say that this is {judged.meaning.kind} of {judged.meaning.scale:g} "
-                    "times the declared size, and it is used so"
-                )
+                lines.append(f"{folder}: the photos say that {self._formula(group[0])} here, and so it is used")
             lines += [
                 f"{self._views[i].depth_file.path}: contradicts the photos ({self._share(judged, i)}); "
                 f"{self._views[i].name} is used without its depth"
@@ -235,6 +232,13 @@ class KnownDepths:
             f"{file.path.parent}: none of the {len(group)} depth maps agrees with the photos, neither as z-depth nor "
             "as distance or inverse depth, at any scale. hint: are they of these photos, and the poses right?"
         )
+
+    def _formula(self, index: int) -> str:
+        """How a photo's stored values are understood."""
+        meaning, unit = self._judgement_of(index).meaning, read_depth_map(self._views[index]).unit
+        if meaning.kind == "inverse depth":
+            return f"z-depth = {meaning.scale / unit:.4g} / value"
+        return f"{meaning.kind} = {meaning.scale * unit:.4g} * value"
 
     def _share(self, judged: _Judgement, index: int) -> str:
         share = judged.shares[index]

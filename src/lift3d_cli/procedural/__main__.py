@@ -56,17 +56,7 @@ def write_scene(
     Raises:
         SceneError: if a file cannot be written.
     """
-    first = cameras[0]
-    data = {
-        "camera_model": "PINHOLE",
-        "w": first.width,
-        "h": first.height,
-        "fl_x": first.K[0, 0],
-        "fl_y": first.K[1, 1],
-        "cx": first.K[0, 2],
-        "cy": first.K[1, 2],
-        "frames": [],
-    }
+    data = {**_lens(cameras[0]), "frames": []}
     try:
         (folder / "images").mkdir(parents=True, exist_ok=True)
         depths = {}
@@ -83,7 +73,7 @@ def write_scene(
             data["frames"].append({"file_path": name, "transform_matrix": pose})
             sys.stderr.write(f"{folder / name}\n")
         if has_depth:
-            data["depth_unit_scale_factor"] = write_depths(
+            data["depth_unit_scale_factor"] = _write_depths(
                 folder, {name: d.cpu().numpy() for name, d in depths.items()}
             )
             for frame, name in zip(data["frames"], depths, strict=True):
@@ -93,7 +83,20 @@ def write_scene(
         raise SceneError(f"{folder}: cannot be written ({e.strerror or e})") from e
 
 
-def write_depths(folder: Path, depths: Mapping[str, np.ndarray]) -> float:
+def _lens(camera: Camera) -> dict[str, object]:
+    """The intrinsics of all photos, as `transforms.json` has them."""
+    return {
+        "camera_model": "PINHOLE",
+        "w": camera.width,
+        "h": camera.height,
+        "fl_x": camera.K[0, 0],
+        "fl_y": camera.K[1, 1],
+        "cx": camera.K[0, 2],
+        "cy": camera.K[1, 2],
+    }
+
+
+def _write_depths(folder: Path, depths: Mapping[str, np.ndarray]) -> float:
     """Write maps [H, W] of z-depth by name as 16-bit PNG, 0 where nothing is hit; returns the unit, of all alike.
 
     Raises:

@@ -122,7 +122,8 @@ def is_affine(evidence: Sequence[Evidence]) -> bool:
     rng = np.random.default_rng(0)
     shares = []
     for each in evidence:
-        if len(each.z) < MIN_POINTS:
+        flat = np.abs(np.median(each.z) / each.z - 1) <= _MAX_TOLERANCE if len(each.z) else np.ones(1)
+        if len(each.z) < MIN_POINTS or flat.mean() > 0.5:  # a constant fits points at one depth, whatever the map
             continue
         pairs = rng.integers(0, len(each.z), (2, _LINES))
         x, y = each.values[pairs], 1 / each.z[pairs]
