@@ -21,6 +21,7 @@ from lift3d_cli.procedural import ProceduralScene
 from lift3d_cli.scene.assemble import OPENCV_FROM_OPENGL
 from lift3d_cli.scene.depth_files import with_depth_from
 from lift3d_cli.scene.depth_maps import DEPTH_KINDS, ray_lengths
+from lift3d_cli.scene.depth_photometry import agreement_by_photos
 from lift3d_cli.scene.load import load_scene
 
 VIEWS, WIDTH, HEIGHT = 8, 200, 150
@@ -141,6 +142,12 @@ def test_folder_in_which_all_contradict_is_one_line(scene, judged_by):
     with pytest.raises(SceneError, match=r"maps: none of the 8 depth maps agrees with the photos.*hint: ") as raised:
         there.depth_warnings()
     assert "\n" not in str(raised.value)
+
+
+def test_photos_from_nearly_one_place_do_not_contradict():
+    at, off = np.array([0.95, 0.95, 0.8, 0.2, np.nan]), np.array([0.94, 0.5, 0.95, 0.2, np.nan])
+    expected = [np.nan, 1, 0, 0, np.nan]  # nothing can be told; right; another scale is better; noise; no texture
+    np.testing.assert_array_equal(agreement_by_photos(at, off), expected)
 
 
 def test_folder_that_nobody_named_is_passed_over_with_a_warning(scene):

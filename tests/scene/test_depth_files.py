@@ -190,6 +190,11 @@ def test_tum_s_files_are_paired_by_time(tmp_path):
     assert views[1].depth_file is None
 
 
+def test_folder_named_depth_outside_the_scene_is_not_looked_at(tmp_path):
+    write_depth(tmp_path / "depth/a.npy")
+    assert scene_with(tmp_path / "scene", None, "a.png").views[0].depth_file is None
+
+
 def test_folder_named_depth_with_pictures_is_passed_over_with_a_warning(tmp_path):
     write_photo(tmp_path / "depth/a.png", channels=1)
     scene = scene_with(tmp_path, None)

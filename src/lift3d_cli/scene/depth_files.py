@@ -39,7 +39,8 @@ def with_depth_beside(scene: Scene) -> Scene:
             found = _with_files(scene, _colmap_finder(folder, scene), is_found=True)
             if found is not scene:
                 return found
-    for folder in dict.fromkeys([scene.views[0].image_path.parent.parent / "depth", scene.root / "depth"]):
+    captures = [scene.views[0].image_path.parent.parent, scene.root]
+    for folder in dict.fromkeys(capture / "depth" for capture in captures if capture.is_relative_to(scene.root)):
         if not folder.is_dir():
             continue
         is_tum = all((folder.parent / name).is_file() for name in _TUM_FILES)

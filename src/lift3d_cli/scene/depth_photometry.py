@@ -31,6 +31,8 @@ _KEPT, _KEPT_KIND = 0.97, 0.99
 # At a wrong scale the score of a right map is at most this part: on eighteen procedural scenes 0.82 was the most, and
 # noise has 0.9 and more.
 _LEAD = 0.85
+# A score that noise does not reach.
+_LOOKS_RIGHT = 0.7
 MIN_AGREEMENT = 0.5
 """Of `agreement_by_photos`: photos at a scene's border, which have less in common with others, came to 0.59."""
 # Of a possible 1. Photos whose patches have less contrast on average tell nothing.
@@ -156,15 +158,17 @@ def find_meaning_by_photos(
 
 
 def agreement_by_photos(scores_at: np.ndarray, scores_off: np.ndarray) -> np.ndarray:  # [V]
-    """Each map's agreement: its score as part of what is usual, 0 if that is hardly more than at wrong scales.
+    """Each map's agreement: its score as part of what is usual, 0 if that is hardly more than at wrong scales; or NaN.
 
     Args:
         scores_at: [V] each map's score, NaN where nothing can be told.
         scores_off: [V] its best score at wrong scales.
     """
-    judged = np.isfinite(scores_at)
-    usual = np.median(scores_at[judged]) if judged.any() else np.nan
-    shares = np.where(_LEAD * scores_at > scores_off, scores_at / max(usual, 1e-9), 0.0)
+    # Between photos from nearly one place, wrong scales look right, too.
+    is_blind = (scores_at >= _LOOKS_RIGHT) & (_LEAD * scores_at <= scores_off) & (scores_off <= scores_at / _KEPT)
+    judged = np.isfinite(scores_at) & ~is_blind
+    usual = max(np.median(scores_at[judged]), 1e-9) if judged.any() else 1.0
+    shares = np.where(_LEAD * scores_at > scores_off, scores_at / usual, 0.0)
     return np.where(judged, np.minimum(shares, 1.0), np.nan)
 
 
