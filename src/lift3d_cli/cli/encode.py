@@ -51,7 +51,7 @@ def encode(
     workspace = Workspace(loaded, store, keep=2)
     inputs.warn_of_depth(workspace)
     done = run(workspace, config, console.progress)
-    console.warn(remember(scene, cache))
+    console.warn(remember(scene, cache, depth=depth, mesh=mesh))
     if prune:
         from lift3d_cli.pipeline.prune import prune_features
 

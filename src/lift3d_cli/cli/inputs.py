@@ -64,6 +64,14 @@ def recalled_scene(scene: Path | None, cache: Path | None) -> tuple[Path, Path |
     return recalled, cache or session.cache
 
 
+def recalled_depth(scene: Path | None, depth: Path | None, mesh: Path | None) -> tuple[Path | None, Path | None]:
+    """Find the `--depth` and `--mesh` that are named; or, where neither nor a scene is, those of the command before."""
+    from lift3d_cli.cache.session import recall
+
+    session = recall() if scene is None and depth is None and mesh is None else None
+    return (depth, mesh) if session is None else (session.depth, session.mesh)
+
+
 def find_render(given: Path | None, cache: Path | None) -> Path:
     """Find the render that is meant, see `options.RenderArgument`."""
     from lift3d_cli.cache.session import recall

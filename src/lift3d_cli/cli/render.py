@@ -62,6 +62,7 @@ def render(
         forget_render()  # if this fails, a decode after it must not take the render before
     options.check_dtype(dtype)
     path = read_poses_stdin(sys.stdin.read()) if poses == "-" else read_poses(Path(poses))
+    depth, mesh = inputs.recalled_depth(scene, depth, mesh)
     scene, cache = inputs.recalled_scene(scene, cache)
     loaded = inputs.open_scene(scene, depth, mesh)
     store = inputs.open_cache(loaded, cache)
@@ -75,7 +76,7 @@ def render(
     workspace = Workspace(loaded, store, keep=PHOTOS_PER_VIEW * views)
     inputs.warn_of_depth(workspace)
     folder = run(workspace, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress)
-    console.warn(remember(scene, cache, folder))
+    console.warn(remember(scene, cache, folder, depth=depth, mesh=mesh))
     done = Render.open(folder)
     if confidence:
         write_confidence(done, console.progress)

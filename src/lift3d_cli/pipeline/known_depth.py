@@ -149,10 +149,8 @@ class KnownDepths:
         except (CacheError, KeyError, IndexError):
             judged = self._judge(group)
             arrays = {"believed": judged.believed, "shares": judged.shares, "is_affine": np.array([judged.is_affine])}
-            arrays |= {
-                "kind": np.array(DEPTH_KINDS.index(judged.meaning.kind)),
-                "scale": np.array(judged.meaning.scale),
-            }
+            kind, scale = DEPTH_KINDS.index(judged.meaning.kind), judged.meaning.scale
+            arrays |= {"kind": np.array([kind]), "scale": np.array([scale])}
             cache.write_arrays("depth-check", key, arrays)
             return judged
 
