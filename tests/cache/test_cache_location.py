@@ -97,7 +97,7 @@ def test_session_round_trip(scene, tmp_path):
         "mesh": None,
     }
     recalled = session.recall()
-    assert recalled == session.Session(scene, Path("/big/disk"), render)
+    assert recalled == session.Session(scene, Path("/big/disk"), render, scene.parent / "maps")
     assert recalled.require_scene() == scene
     assert recalled.require_render() == render
 
