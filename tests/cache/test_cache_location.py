@@ -87,15 +87,17 @@ def test_nothing_remembered_is_none(scene):
 def test_session_round_trip(scene, tmp_path):
     render = scene / ".lift3d" / "renders" / "orbit-12345678"
     render.mkdir(parents=True)
-    assert session.remember(scene=Path("garden"), cache=Path("/big/disk"), render=render) is None
+    assert session.remember(scene=Path("garden"), cache=Path("/big/disk"), render=render, depth=Path("maps")) is None
     assert json.loads(Path(session.FILE_NAME).read_text()) == {
         "schema": 1,
         "scene": "garden",
         "cache": "/big/disk",
         "render": "garden/.lift3d/renders/orbit-12345678",
+        "depth": "maps",
+        "mesh": None,
     }
     recalled = session.recall()
-    assert recalled == session.Session(scene, Path("/big/disk"), render)
+    assert recalled == session.Session(scene, Path("/big/disk"), render, scene.parent / "maps")
     assert recalled.require_scene() == scene
     assert recalled.require_render() == render
 

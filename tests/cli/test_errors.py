@@ -33,6 +33,7 @@ def placeholders(text: str, folder: Path, shared_model: str) -> str:
     text = re.sub(r"-[0-9a-f]{8}\b", "-KEY", text)
     text = re.sub(r"lift3d_model_[0-9a-f]{8}", "lift3d_model_KEY", text)
     text = re.sub(r"(not a readable safetensors file): .*", r"\1: REASON", text)
+    text = re.sub(r"(cannot be read as depth) \(.*?\)\. hint", r"\1 (REASON). hint", text)
     # What the image library says, in its own words.
     return re.sub(r"(cannot be read as a photo) \(.*?\)\. hint", r"\1 (REASON). hint", text)
 
@@ -88,6 +89,7 @@ def test_golden_texts_say_what_to_do():
         (["path", "scene", "circle"], "'circle' is not one of"),
         (["eval", "scene", "--variant", "best"], "Invalid value for '--variant'"),
         (["eval", "scene", "--consistency"], "needs --model"),
+        (["eval", "--scenes", ".", "--depth", "maps"], "is of one scene"),
         (["train", "everything", "scene"], "'everything' is not one of"),
         (["paint"], "No such command 'paint'"),
         (["encode", "scene", "--max-size", "big"], "Invalid value for '--max-size'"),

@@ -18,6 +18,7 @@ from lift3d_cli.evaluation import protocols
 from lift3d_cli.evaluation.protocols import evaluate
 from lift3d_cli.lifting.proposal import learned
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
+from lift3d_cli.pipeline import workspace
 from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.scene.load import load_scene
 
@@ -239,10 +240,8 @@ def test_features_are_compared_also_between_photos_of_different_focal_lengths(mo
 
 def test_protocols_that_share_their_photos_find_the_points_once(tmp_path, monkeypatch):
     scene = load_scene(write_scene(tmp_path / "scene", rig(8), has_points=False))
-    found, real = [], protocols.Workspace.points
-    monkeypatch.setattr(
-        protocols.Workspace, "points", lambda self, indices: found.append(indices) or real(self, indices)
-    )
+    found, real = [], workspace.surface_points
+    monkeypatch.setattr(workspace, "surface_points", lambda *args, **more: found.append(more) or real(*args, **more))
     photos = HeldOutPhotos(scene, CONFIG.height, CONFIG.every, CONFIG.views)
     first, second = (evaluate(scene, CONFIG, photos=photos) for _ in range(2))
     assert len(found) == 1

@@ -11,7 +11,9 @@ import torch
 from lift3d_cli.procedural import ProceduralScene, Quality, StreamSpec, stream, vary_photos
 from lift3d_cli.procedural.__main__ import main
 from lift3d_cli.procedural.layouts import RIGS
+from lift3d_cli.procedural.tabletop import tabletop
 from lift3d_cli.procedural.tabletop_cameras import tabletop_cameras
+from lift3d_cli.scene.depth_maps import read_depth_map
 from lift3d_cli.scene.load import load_scene
 
 
@@ -115,6 +117,15 @@ def test_example_scene_is_written_as_two_scenes_that_load(tmp_path, capsys):
     assert again == 0
     for file in ("images/002.jpg", "transforms.json", "held_out/images/000.jpg"):
         assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+def test_scene_is_written_with_the_exact_depth_of_its_photos(tmp_path):
+    sizes = ["--width", "48", "--height", "36", "--views", "2", "--held-out", "0", "--draft", "--depth"]
+    assert main(["--output", str(tmp_path), "--seed", "2", *sizes]) == 0
+    scene = load_scene(tmp_path)
+    for view, camera in zip(scene.views, tabletop_cameras(2, 48, 36, seed=2), strict=True):
+        stored, exact = read_depth_map(view), tabletop(2).render(camera)[1].numpy()
+        assert np.allclose(stored.values * stored.unit, np.where(np.isfinite(exact), exact, 0), atol=stored.unit)
 
 
 def test_example_scene_that_cannot_be_written_is_one_line(tmp_path, capsys):

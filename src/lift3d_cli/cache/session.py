@@ -26,11 +26,15 @@ class Session:
         scene: folder of the scene.
         cache: its `--cache` argument, or None.
         render: folder of its render, or None.
+        depth: what its `--depth` said, or None.
+        mesh: what its `--mesh` said, or None.
     """
 
     scene: Path
     cache: Path | None = None
     render: Path | None = None
+    depth: Path | None = None
+    mesh: Path | None = None
 
     def require_scene(self) -> Path:
         """Return the scene.
@@ -56,15 +60,21 @@ class Session:
 
 
 def remember(
-    scene: Path, cache: Path | None = None, render: Path | None = None, folder: Path | None = None
+    scene: Path,
+    cache: Path | None = None,
+    render: Path | None = None,
+    folder: Path | None = None,
+    *,
+    depth: Path | None = None,
+    mesh: Path | None = None,
 ) -> str | None:
-    """Save scene, cache and render for the next command in `folder` (the current one); all three are replaced.
+    """Save scene, cache, render and depth for the next command in `folder` (the current one); all are replaced.
 
     Returns:
         A warning for the user if the file cannot be written, which is not an error.
     """
     folder = Path.cwd() if folder is None else folder
-    paths = {"scene": scene, "cache": cache, "render": render}
+    paths = {"scene": scene, "cache": cache, "render": render, "depth": depth, "mesh": mesh}
     stored = {name: None if path is None else _relative(Path(path), folder) for name, path in paths.items()}
     text = json.dumps({"schema": _SCHEMA, **stored}, indent=2) + "\n"
     try:
@@ -101,7 +111,7 @@ def forget_render(folder: Path | None = None) -> str | None:
     session = recall(folder)
     if session is None or session.render is None:
         return None
-    return remember(session.scene, session.cache, None, folder)
+    return remember(session.scene, session.cache, None, folder, depth=session.depth, mesh=session.mesh)
 
 
 def _parse(document: object, folder: Path) -> Session:
@@ -110,7 +120,7 @@ def _parse(document: object, folder: Path) -> Session:
         raise ValueError("not made by lift3d")
     if document["schema"] != _SCHEMA:
         raise ValueError(f"made by another version of lift3d (schema {str(document['schema'])[:20]})")
-    paths = [document.get(name) for name in ("scene", "cache", "render")]
+    paths = [document.get(name) for name in ("scene", "cache", "render", "depth", "mesh")]
     are_paths = [isinstance(path, str) and path and "\0" not in path for path in paths]
     if not are_paths[0] or not all(is_path or path is None for is_path, path in zip(are_paths, paths, strict=True)):
         raise ValueError("damaged")

@@ -27,6 +27,8 @@ def encode(
     device: options.Device = EncodeConfig.device,
     dtype: options.Dtype = EncodeConfig.dtype,
     seed: options.Seed = EncodeConfig.seed,
+    depth: options.DepthFolder = None,
+    mesh: options.Mesh = None,
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:
@@ -41,16 +43,18 @@ def encode(
     from lift3d_cli.cache.session import remember
 
     options.check_dtype(dtype)
-    loaded = inputs.open_scene(scene)
+    loaded = inputs.open_scene(scene, depth, mesh)
     store = inputs.open_cache(loaded, cache)
     from lift3d_cli.pipeline.encode import encode as run
     from lift3d_cli.pipeline.surfaces import find_surfaces
     from lift3d_cli.pipeline.workspace import Workspace
 
-    done = run(Workspace(loaded, store, keep=2), config, console.progress)
+    workspace = Workspace(loaded, store, keep=2)
+    inputs.warn_of_depth(workspace)
+    done = run(workspace, config, console.progress)
     # The same photos serve the surfaces of their neighbours.
     num_found = find_surfaces(Workspace(loaded, store, keep=32), RenderConfig(device=device), console.progress)
-    console.warn(remember(scene, cache))
+    console.warn(remember(scene, cache, depth=depth, mesh=mesh))
     if prune:
         from lift3d_cli.pipeline.prune import prune_features
 

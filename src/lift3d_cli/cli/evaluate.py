@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.config import VARIANTS, EvalConfig
 from lift3d_cli.errors import Lift3dError, SceneError
+
+if TYPE_CHECKING:
+    from lift3d_cli.scene.scene import Scene
 
 Variant = options.choices("Variant", VARIANTS)
 
@@ -70,6 +73,8 @@ def evaluate(
     edit_text: Annotated[
         tuple[str, str] | None, typer.Option(help="Captions before and after an edit, for --consistency.")
     ] = EvalConfig.edit_text,
+    depth: options.DepthFolder = None,
+    mesh: options.Mesh = None,
     clip: Annotated[str, typer.Option(help="CLIP model that --edit-text is judged by.")] = EvalConfig.clip,
     json: options.JsonTables = False,
 ) -> None:
@@ -93,12 +98,15 @@ def evaluate(
         raise typer.BadParameter("one at a time; several with --suite", param_hint="--model")
     if (scene is None) == (scenes is None):
         raise typer.BadParameter("one, or --scenes with a folder of several", param_hint="SCENE")
+    if scenes is not None and (depth or mesh):
+        raise typer.BadParameter("is of one scene", param_hint="--depth" if depth else "--mesh")
 
     def run(path: Path) -> dict[str, object]:
+        opened = inputs.open_scene(path, depth, mesh)
         if suite:
-            return _suite(config, models, path)
+            return _suite(config, models, opened)
         # Photos of two scenes may have one name.
-        return _protocols(config, wanted, save / path.name if save and scenes else save, path)
+        return _protocols(config, wanted, save / path.name if save and scenes else save, opened)
 
     if scene is not None:
         _show(run(scene), suite, json)
@@ -112,9 +120,8 @@ def evaluate(
         raise typer.Exit(next(iter(failed.values())).exit_code)
 
 
-def _protocols(config: EvalConfig, parts: Sequence[str], save: Path | None, path: Path) -> dict[str, object]:
+def _protocols(config: EvalConfig, parts: Sequence[str], save: Path | None, scene: Scene) -> dict[str, object]:
     """Run the requested protocols on one scene."""
-    scene = inputs.open_scene(path)
     from lift3d_cli.evaluation.consistency import measure_consistency
     from lift3d_cli.evaluation.cost import measure_cost
     from lift3d_cli.evaluation.protocols import evaluate as run
@@ -122,16 +129,18 @@ def _protocols(config: EvalConfig, parts: Sequence[str], save: Path | None, path
     from lift3d_cli.pipeline.held_out import HeldOutPhotos
 
     photos = HeldOutPhotos(scene, config.height, config.every, config.views)
+    inputs.warn_of_depth(photos)
     result = run(scene, config, console.progress, photos, save)
     measures = {"consistency": measure_consistency, "segmentation": measure_segmentation, "cost": measure_cost}
     return result | {part: measures[part](scene, config, console.progress, photos) for part in parts}
 
 
-def _suite(config: EvalConfig, models: Sequence[str], path: Path) -> dict[str, object]:
+def _suite(config: EvalConfig, models: Sequence[str], scene: Scene) -> dict[str, object]:
     """Run all protocols on one scene."""
-    scene = inputs.open_scene(path)
     from lift3d_cli.evaluation.suite import measure_suite
+    from lift3d_cli.pipeline.held_out import HeldOutPhotos
 
+    inputs.warn_of_depth(HeldOutPhotos(scene, config.height, config.every, config.views))
     return measure_suite(scene, config, models, console.progress)
 
 

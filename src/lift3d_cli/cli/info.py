@@ -42,6 +42,8 @@ def info(
 def _scene_facts(scene) -> dict[str, object]:
     import numpy as np
 
+    from lift3d_cli.scene.depth_files import count_depth_formats
+
     sizes = sorted({f"{c.width}x{c.height}" for c in scene.cameras})
     positions = np.stack([camera.position for camera in scene.cameras])
     return {
@@ -51,6 +53,7 @@ def _scene_facts(scene) -> dict[str, object]:
         "sizes": sizes if len(sizes) <= 3 else [*sizes[:3], f"and {len(sizes) - 3} more"],
         "distorted": sum(view.distortion is not None for view in scene.views),
         "masked": sum(view.mask_path is not None for view in scene.views),
+        "depth": ", ".join(f"{count} {name}" for name, count in count_depth_formats(scene).items()) or None,
         "points": None if scene.points is None else len(scene.points),
         "extent": [round(float(x), 4) for x in np.ptp(positions, axis=0)],
         "bytes": sum(view.image_path.stat().st_size for view in scene.views),

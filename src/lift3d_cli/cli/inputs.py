@@ -17,14 +17,21 @@ if TYPE_CHECKING:
     from lift3d_cli.scene.scene import Scene
 
 
-def open_scene(path: Path) -> Scene:
-    """Load a scene and pass its warnings on."""
+def open_scene(path: Path, depth: Path | None = None, mesh: Path | None = None) -> Scene:
+    """Load a scene, with the depth that `--depth` and `--mesh` name, and pass its warnings on."""
+    from lift3d_cli.scene.depth_files import with_depth_from
     from lift3d_cli.scene.load import load_scene
 
-    scene = load_scene(path)
+    scene = with_depth_from(load_scene(path), depth, mesh)
     for warning in scene.warnings:
         console.warn(warning)
     return scene
+
+
+def warn_of_depth(workspace: Workspace) -> None:
+    """Check the depth that the photos come with, and say what is not used of it."""
+    for warning in workspace.depth_warnings():
+        console.warn(warning)
 
 
 def open_cache(scene: Scene, option: Path | None) -> SceneCache:
@@ -55,6 +62,14 @@ def recalled_scene(scene: Path | None, cache: Path | None) -> tuple[Path, Path |
     here = Path.cwd()  # paths in messages are as if the scene had been named: relative where that is shorter
     recalled = recalled.relative_to(here) if recalled.is_relative_to(here) else recalled
     return recalled, cache or session.cache
+
+
+def recalled_depth(scene: Path | None, depth: Path | None, mesh: Path | None) -> tuple[Path | None, Path | None]:
+    """Find the `--depth` and `--mesh` that are named; or, where neither nor a scene is, those of the command before."""
+    from lift3d_cli.cache.session import recall
+
+    session = recall() if scene is None and depth is None and mesh is None else None
+    return (depth, mesh) if session is None else (session.depth, session.mesh)
 
 
 def find_render(given: Path | None, cache: Path | None) -> Path:

@@ -60,6 +60,11 @@ CacheOption = Annotated[
     Path | None,
     typer.Option("--cache", help="Folder for the caches of all scenes, instead of SCENE/.lift3d. Also: LIFT3D_CACHE."),
 ]
+DepthFolder = Annotated[
+    Path | None,
+    typer.Option("--depth", help="Folder of depth files named like the photos: EXR, NPY, NPZ, PFM, TIFF, 16-bit PNG."),
+]
+Mesh = Annotated[Path | None, typer.Option("--mesh", help="PLY or OBJ of the scene, to take the photos' depth from.")]
 Every = Annotated[int, typer.Option(help="Leave out every n-th photo, by name, from the first.")]
 Height = Annotated[int, typer.Option(help="Resize photos to this height; 0 keeps their size.")]
 HeldOutViews = Annotated[int, typer.Option(help="Source photos per left-out photo, at most.", min=1)]

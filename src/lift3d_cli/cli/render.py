@@ -44,6 +44,8 @@ def render(
     memory: options.Memory = RenderConfig.memory,
     weights: options.Weights = RenderConfig.weights,
     precision: options.Precision = RenderConfig.precision,
+    depth: options.DepthFolder = None,
+    mesh: options.Mesh = None,
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:
@@ -60,8 +62,9 @@ def render(
         forget_render()  # if this render fails, a decode after it must not use the previous one
     options.check_dtype(dtype)
     path = read_poses_stdin(sys.stdin.read()) if poses == "-" else read_poses(Path(poses))
+    depth, mesh = inputs.recalled_depth(scene, depth, mesh)
     scene, cache = inputs.recalled_scene(scene, cache)
-    loaded = inputs.open_scene(scene)
+    loaded = inputs.open_scene(scene, depth, mesh)
     store = inputs.open_cache(loaded, cache)
     from lift3d_cli.cache.renders import Render
     from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
@@ -71,8 +74,9 @@ def render(
 
     name = "path" if poses == "-" else Path(poses).stem
     workspace = Workspace(loaded, store, keep=PHOTOS_PER_VIEW * views)
+    inputs.warn_of_depth(workspace)
     folder = run(workspace, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress)
-    console.warn(remember(scene, cache, folder))
+    console.warn(remember(scene, cache, folder, depth=depth, mesh=mesh))
     done = Render.open(folder)
     if confidence:
         write_confidence(done, console.progress)

@@ -6,7 +6,6 @@ do not count.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,18 +63,10 @@ class HeldOutPhotos(ResizedWorkspace):
         every: int = EvalConfig.every,
         views: int = EvalConfig.views,
     ) -> None:
-        super().__init__(scene, height, keep=8 * views)
         self.held_out, self.candidates = split(scene, every)
+        super().__init__(scene, height, keep=8 * views, hidden=frozenset(self.held_out))
         self._views = views
-        self._points: dict[tuple[int, ...] | None, np.ndarray] = {}
         self._surfaces: dict[str, PhotoSurfaces] = {}
-
-    def points(self, indices: list[int] | None = None) -> np.ndarray:
-        """Return the surface points, triangulated once; see `Workspace`."""
-        key = None if indices is None else tuple(indices)
-        if key not in self._points:
-            self._points[key] = super().points(indices)
-        return self._points[key]
 
     def truth(self, index: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Return a photo's pixels [3, H, W] in [0, 1], and which of them [H, W] (bool) are ground truth."""

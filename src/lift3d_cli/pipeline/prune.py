@@ -17,7 +17,7 @@ def prune_features(scene: Scene, cache: SceneCache) -> int:
     """
     workspace = Workspace(scene, cache)
     latest = {encoder.name: encoder for encoder in cache.encoders()}.values()
-    keep = [renders_dir(cache.root), *cache.array_paths("points")]
+    keep = [renders_dir(cache.root), *cache.array_paths("points"), *cache.array_paths("depth-check")]
     for index, view in enumerate(scene.views):
         keep.append(cache.photo_path(workspace.record(index)))
         keep += cache.surface_paths(view.name)

@@ -15,11 +15,14 @@ from lift3d_cli.cache.format import PhotoRecord, key_of
 from lift3d_cli.cache.store import SceneCache, describe_photo, file_sha256
 from lift3d_cli.errors import CacheError, SceneError
 from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.pipeline.known_depth import KnownDepths
 from lift3d_cli.scene.bounds import surface_points
 from lift3d_cli.scene.photos import read_photo, resize_photo
-from lift3d_cli.scene.scene import Photo, Scene
+from lift3d_cli.scene.scene import KnownDepth, Photo, Scene
 
 T = TypeVar("T")
+# A map of 640x480 takes 1.2 MB; a target has 8 or 10 sources, most of which the next one has too.
+_DEPTHS_KEPT = 16
 
 
 class Recent(Generic[T]):
@@ -57,14 +60,20 @@ class Workspace:
         scene: the scene.
         cache: where undistorted photos are kept, or None to keep nothing on disk.
         keep: how many resized photos to hold in memory; see `PHOTOS_PER_VIEW`.
+        hidden: indices of photos that are left out: their depth is not given, nor used to judge that of others.
     """
 
-    def __init__(self, scene: Scene, cache: SceneCache | None, keep: int = 16) -> None:
+    def __init__(
+        self, scene: Scene, cache: SceneCache | None, keep: int = 16, hidden: frozenset[int] = frozenset()
+    ) -> None:
         self.scene = scene
         self.cache = cache
-        self._sha256 = functools.cache(file_sha256)
+        self.sha256 = functools.cache(file_sha256)
         self._records: dict[tuple[int, tuple[int, int] | None], PhotoRecord] = {}
         self._recent: Recent[Photo] = Recent(keep)
+        self._points: dict[tuple[int, ...], np.ndarray] = {}
+        self._depths = KnownDepths(self, hidden)
+        self._recent_depths: Recent[KnownDepth | None] = Recent(_DEPTHS_KEPT)
 
     @property
     def num_photos(self) -> int:
@@ -89,7 +98,7 @@ class Workspace:
                 None if distortion is None else (distortion.model, distortion.coeffs),
                 view.mask_path,
                 size,
-                self._sha256,
+                self.sha256,
             )
         return self._records[index, size]
 
@@ -110,7 +119,13 @@ class Workspace:
         return self._recent.get((index, width, height), lambda: resize_photo(self.photo(index), width, height))
 
     def points(self, indices: list[int] | None = None) -> np.ndarray:
-        """Return [N, 3] surface points, from the file or the photos `indices` (all); kept in the cache."""
+        """Return [N, 3] surface points, from the file or the photos `indices` (all); found once, kept in the cache."""
+        key = tuple(range(self.num_photos) if indices is None else indices)
+        if key not in self._points:
+            self._points[key] = self._find_points(indices)
+        return self._points[key]
+
+    def _find_points(self, indices: list[int] | None) -> np.ndarray:
         views = self.scene.views if indices is None else [self.scene.views[i] for i in indices]
         if self.cache is None or self.scene.points is not None:
             return surface_points(self.scene, views=views)
@@ -124,13 +139,29 @@ class Workspace:
             self.cache.write_arrays("points", key, {"xyz": points})
             return points
 
+    def known_depth(self, index: int) -> KnownDepth | None:
+        """The depth that a photo comes with; None where there is none, or where it contradicts the photos.
+
+        Raises:
+            SceneError, ResourceError: if a file cannot be read, or all depth of the scene contradicts its photos.
+        """
+        return self._recent_depths.get(index, lambda: self._depths.read(index))
+
+    def depth_key(self, index: int) -> str:
+        """The identity of `known_depth`, of the file and of how it is understood; "" where there is none."""
+        return self._depths.key(index)
+
+    def depth_warnings(self) -> tuple[str, ...]:
+        """Say in lines for the user which photos' depth is not used, and why."""
+        return self._depths.warnings()
+
 
 class ResizedWorkspace(Workspace):
     """A scene with all photos and cameras resized to one height; nothing is kept on disk."""
 
-    def __init__(self, scene: Scene, height: int, keep: int) -> None:
+    def __init__(self, scene: Scene, height: int, keep: int, hidden: frozenset[int] = frozenset()) -> None:
         super().__init__(_resized_scene(scene, height), None, keep)
-        self._full = Workspace(scene, None)
+        self._full = Workspace(scene, None, hidden=hidden)
 
     def resized(self, index: int, width: int, height: int) -> Photo:
         """Resize a photo from its full size, so that it is resampled once; see `Workspace`."""
@@ -139,6 +170,18 @@ class ResizedWorkspace(Workspace):
     def points(self, indices: list[int] | None = None) -> np.ndarray:
         """See `Workspace`."""
         return self._full.points(indices)
+
+    def known_depth(self, index: int) -> KnownDepth | None:
+        """See `Workspace`; of the photo in full size, as the camera is the same at another size."""
+        return self._full.known_depth(index)
+
+    def depth_key(self, index: int) -> str:
+        """See `Workspace`."""
+        return self._full.depth_key(index)
+
+    def depth_warnings(self) -> tuple[str, ...]:
+        """See `Workspace`."""
+        return self._full.depth_warnings()
 
 
 def _resized_scene(scene: Scene, height: int) -> Scene:

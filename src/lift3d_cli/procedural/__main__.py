@@ -1,7 +1,7 @@
 """Write the example scene: `python -m lift3d_cli.procedural --output examples/tabletop --seed 1`.
 
-The folder gets `images/` and `transforms.json` (nerfstudio's format), and in `held_out/` photos from between them as a
-scene of its own.
+The folder gets `images/` and `transforms.json` (nerfstudio's format), with `--depth` also `depth/`, and in `held_out/`
+photos from between them as a scene of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -28,11 +28,19 @@ from lift3d_cli.procedural.tabletop_cameras import tabletop_cameras
 _QUALITY = Quality(supersample=2, shadow_rays=8, sky_rays=16)
 # A quarter of what a phone does: visible as grain and slight exposure changes, but no obstacle to a first try.
 _LENS_NOISE = 0.25
+# Of 16 bits; 65535 means in many a sensor's files that nothing was measured.
+_LARGEST_DEPTH = 65534
 _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def write_scene(
-    scene: ProceduralScene, cameras: Sequence[Camera], folder: Path, quality: Quality, jpeg: int, generator: Generator
+    scene: ProceduralScene,
+    cameras: Sequence[Camera],
+    folder: Path,
+    quality: Quality,
+    jpeg: int,
+    generator: Generator,
+    has_depth: bool = False,
 ) -> None:
     """Render the photos of one scene folder, with slight lens noise, and write them with their poses.
 
@@ -43,26 +51,18 @@ def write_scene(
         quality: quality of the pictures.
         jpeg: JPEG quality, 0 to 100.
         generator: random numbers of the noise.
+        has_depth: also write the exact z-depth of each photo, as 16-bit PNG in `depth/`.
 
     Raises:
         SceneError: if a file cannot be written.
     """
-    first = cameras[0]
-    data = {
-        "camera_model": "PINHOLE",
-        "w": first.width,
-        "h": first.height,
-        "fl_x": first.K[0, 0],
-        "fl_y": first.K[1, 1],
-        "cx": first.K[0, 2],
-        "cy": first.K[1, 2],
-        "frames": [],
-    }
+    data = {**_lens(cameras[0]), "frames": []}
     try:
         (folder / "images").mkdir(parents=True, exist_ok=True)
+        depths = {}
         for number, camera in enumerate(cameras):
             name = f"images/{number:03d}.jpg"
-            image, _ = scene.render(camera, quality)
+            image, depths[f"depth/{number:03d}.png"] = scene.render(camera, quality)
             image = vary_photos(image[None], generator, _LENS_NOISE)[0]
             pixels = (image.permute(1, 2, 0).cpu().numpy()[..., ::-1] * 255).round().astype(np.uint8)
             ok, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, jpeg])
@@ -72,9 +72,43 @@ def write_scene(
             pose = (camera.c2w @ _OPENCV_FROM_OPENGL).tolist()
             data["frames"].append({"file_path": name, "transform_matrix": pose})
             sys.stderr.write(f"{folder / name}\n")
+        if has_depth:
+            data["depth_unit_scale_factor"] = _write_depths(
+                folder, {name: d.cpu().numpy() for name, d in depths.items()}
+            )
+            for frame, name in zip(data["frames"], depths, strict=True):
+                frame["depth_file_path"] = name
         (folder / "transforms.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     except OSError as e:
         raise SceneError(f"{folder}: cannot be written ({e.strerror or e})") from e
+
+
+def _lens(camera: Camera) -> dict[str, object]:
+    """The intrinsics of all photos, as `transforms.json` has them."""
+    return {
+        "camera_model": "PINHOLE",
+        "w": camera.width,
+        "h": camera.height,
+        "fl_x": camera.K[0, 0],
+        "fl_y": camera.K[1, 1],
+        "cx": camera.K[0, 2],
+        "cy": camera.K[1, 2],
+    }
+
+
+def _write_depths(folder: Path, depths: Mapping[str, np.ndarray]) -> float:
+    """Write maps [H, W] of z-depth by name as 16-bit PNG, 0 where nothing is hit; returns the unit, of all alike.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    hit = {name: np.where(np.isfinite(depth), depth, 0) for name, depth in depths.items()}
+    unit = max(float(depth.max()) for depth in hit.values()) / _LARGEST_DEPTH or 1.0
+    for name, depth in hit.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        _, encoded = cv2.imencode(".png", (depth / unit).round().astype(np.uint16))
+        (folder / name).write_bytes(encoded.tobytes())
+    return unit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jpeg-quality", type=int, default=90, help="0 to 100 (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     parser.add_argument("--draft", action="store_true", help="fast: hard shadows, one sample per pixel")
+    parser.add_argument("--depth", action="store_true", help="also write the exact depth of each photo")
     args = parser.parse_args(arguments)
     scene = tabletop(args.seed, args.device)
     quality = Quality() if args.draft else _QUALITY
@@ -100,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ):
             if count > 0:
                 cameras = tabletop_cameras(count, args.width, args.height, args.seed, held_out)
-                write_scene(scene, cameras, folder, quality, args.jpeg_quality, generator)
+                write_scene(scene, cameras, folder, quality, args.jpeg_quality, generator, args.depth)
     except Lift3dError as e:
         sys.stderr.write(f"error: {e}\n")
         return e.exit_code

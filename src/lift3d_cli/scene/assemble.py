@@ -12,7 +12,7 @@ import numpy as np
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.scene.photos import PHOTO_SUFFIXES, photo_size
-from lift3d_cli.scene.scene import Distortion, Scene, View
+from lift3d_cli.scene.scene import DepthFile, Distortion, Scene, View
 
 # Columns of c2w: OpenGL looks along -Z with +Y up, OpenCV along +Z with +Y down.
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0])
@@ -50,6 +50,7 @@ class SceneBuilder:
     views: dict[str, View] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     reshaped: list[str] = field(default_factory=list)
+    missing_depth: list[Path] = field(default_factory=list)
 
     def add(
         self,
@@ -59,6 +60,7 @@ class SceneBuilder:
         w2c: np.ndarray | None,
         mask_path: Path | None = None,
         depth_range: tuple[float, float] | None = None,
+        depth_file: DepthFile | None = None,
     ) -> None:
         """Add a view, or count its photo as missing.
 
@@ -82,7 +84,10 @@ class SceneBuilder:
             camera = Camera(intrinsics.matrix(width, height), w2c, width, height)
         except SceneError as e:
             raise SceneError(f"{self.source}: view {name}: {e}") from e
-        self.views[name] = View(name, photo, camera, intrinsics.distortion, mask_path, depth_range)
+        if depth_file is not None and not depth_file.path.is_file():
+            self.missing_depth.append(depth_file.path)
+            depth_file = None
+        self.views[name] = View(name, photo, camera, intrinsics.distortion, mask_path, depth_range, depth_file)
 
     def scene(self, points: np.ndarray | None = None) -> Scene:
         """Make the scene, with views sorted by name.
@@ -108,6 +113,11 @@ class SceneBuilder:
             warnings.append(
                 f"{self.source}: {len(self.reshaped)} photos have another shape than their camera, for example "
                 f"{self.reshaped[0]}; they are taken as stretched, not cropped"
+            )
+        if self.missing_depth:
+            warnings.append(
+                f"{self.source}: {len(self.missing_depth)} depth files that it lists are absent, for example "
+                f"{self.missing_depth[0]}; these photos have no depth"
             )
         views = tuple(self.views[name] for name in sorted(self.views))
         return Scene(self.root, self.format, views, points, tuple(warnings))

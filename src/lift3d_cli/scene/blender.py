@@ -6,7 +6,13 @@ from pathlib import Path
 
 from lift3d_cli.errors import SceneError
 from lift3d_cli.scene.assemble import SceneBuilder, find_photo, read_json
-from lift3d_cli.scene.nerfstudio import frame_intrinsics, frame_pose, frames_of, w2c_from_opengl_c2w
+from lift3d_cli.scene.nerfstudio import (
+    frame_depth_file,
+    frame_intrinsics,
+    frame_pose,
+    frames_of,
+    w2c_from_opengl_c2w,
+)
 from lift3d_cli.scene.scene import Scene
 
 SPLIT_FILES = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
@@ -30,5 +36,6 @@ def load_blender(root: Path) -> Scene:
             where = f"{path}: frame {number} ({listed})"
             photo = find_photo(root, listed)
             intrinsics = frame_intrinsics({**data, **frame}, photo, where) if photo else None
-            builder.add(listed, photo, intrinsics, w2c_from_opengl_c2w(pose, where))
+            depth_file = frame_depth_file(root, {**data, **frame}, where)
+            builder.add(listed, photo, intrinsics, w2c_from_opengl_c2w(pose, where), depth_file=depth_file)
     return builder.scene()

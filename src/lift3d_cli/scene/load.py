@@ -7,6 +7,7 @@ from pathlib import Path
 from lift3d_cli.errors import SceneError
 from lift3d_cli.scene.blender import SPLIT_FILES, load_blender
 from lift3d_cli.scene.colmap import MODEL_FOLDERS, find_colmap_model, load_colmap
+from lift3d_cli.scene.depth_files import with_depth_beside
 from lift3d_cli.scene.llff import POSES_FILE, load_llff
 from lift3d_cli.scene.nerfstudio import load_nerfstudio
 from lift3d_cli.scene.scene import Scene
@@ -15,7 +16,7 @@ TRANSFORMS_FILE = "transforms.json"
 
 
 def load_scene(path: str | Path) -> Scene:
-    """Read a scene: a folder, or a transforms file in it.
+    """Read a scene: a folder, or a transforms file in it; with the depth of its photos, where that lies beside them.
 
     If a folder holds several formats, the first of this order is read: `transforms.json` (made on purpose), COLMAP (has
     the lens distortion and points), LLFF, Blender.
@@ -23,7 +24,10 @@ def load_scene(path: str | Path) -> Scene:
     Raises:
         SceneError: if there is no scene, or it is broken.
     """
-    path = Path(path)
+    return with_depth_beside(_load_photos(Path(path)))
+
+
+def _load_photos(path: Path) -> Scene:
     if path.is_file():
         if path.suffix.lower() != ".json":
             raise SceneError(f"{path}: is not a scene. hint: give a folder or a transforms.json")

@@ -19,10 +19,11 @@ from lift3d_cli.scene.assemble import (
     read_json,
     w2c_from_c2w,
 )
+from lift3d_cli.scene.depth_formats import DEPTH_SUFFIXES, depth_suffix
 from lift3d_cli.scene.distortion import check_camera_model, distortion_from_coeffs
 from lift3d_cli.scene.photos import photo_size
 from lift3d_cli.scene.ply import read_ply_points
-from lift3d_cli.scene.scene import Scene
+from lift3d_cli.scene.scene import DepthFile, Scene
 
 _COEFFS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 
@@ -45,7 +46,10 @@ def load_nerfstudio(path: Path) -> Scene:
             continue
         intrinsics = frame_intrinsics({**data, **frame}, photo, where)
         mask_path = _mask_path(root, frame, where)
-        builder.add(listed, photo, intrinsics, w2c_from_opengl_c2w(pose, where), mask_path)
+        depth_file = frame_depth_file(root, {**data, **frame}, where)
+        builder.add(
+            listed, photo, intrinsics, w2c_from_opengl_c2w(pose, where), mask_path=mask_path, depth_file=depth_file
+        )
     return builder.scene(_points(root, data))
 
 
@@ -121,6 +125,20 @@ def frame_intrinsics(values: dict, photo: Path, where: str) -> Intrinsics:
         height=height,
         distortion=distortion_from_coeffs(model, coeffs),
     )
+
+
+def frame_depth_file(root: Path, values: dict, where: str) -> DepthFile | None:
+    """The depth that a frame names, which may be absent; `values` are the file's, overridden by the frame's."""
+    listed = values.get("depth_file_path")
+    if not isinstance(listed, str) or not listed:
+        return None
+    path = root / listed.replace("\\", "/")
+    if not depth_suffix(path):
+        raise SceneError(f"{where}: its depth {listed} is none of {', '.join(DEPTH_SUFFIXES)}. hint: convert it")
+    unit = _number(values, "depth_unit_scale_factor", where)
+    if unit is not None and unit <= 0:
+        raise SceneError(f'{where}: "depth_unit_scale_factor" is {unit:g}. hint: 0.001 for millimetres')
+    return DepthFile(path, unit)
 
 
 def _number(values: dict, key: str, where: str) -> float | None:

@@ -39,6 +39,26 @@ def photo_size(path: Path, width: float | None = None, height: float | None = No
     return size
 
 
+def quarter_turn(path: Path, values: np.ndarray) -> np.ndarray | None:
+    """Turn an array [h, w, ...] by the quarter that a photo's EXIF says; None if it says none.
+
+    For what belongs to a photo that is turned when it is read, and is stored like its file.
+
+    Raises:
+        SceneError: if `path` is not an image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            orientation = image.getexif().get(_EXIF_ORIENTATION) if _is_quarter_turned(image) else None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise _unreadable(path, e) from e
+    swapped = np.swapaxes(values, 0, 1)
+    turned = {5: swapped, 6: swapped[:, ::-1], 7: swapped[::-1, ::-1], 8: swapped[::-1]}
+    return turned.get(orientation)
+
+
 def read_photo(view: View) -> Photo:
     """Read a view's photo as 8-bit sRGB, put transparent pixels on white, and undo the lens distortion.
 

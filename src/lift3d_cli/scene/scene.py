@@ -24,6 +24,39 @@ class Distortion:
 
 
 @dataclass(frozen=True)
+class DepthFile:
+    """Where the depth of a photo is stored, as it was found; see `depth_maps.read_depth_map`.
+
+    Args:
+        path: the file, or a mesh that is drawn.
+        unit: world units of a stored value of 1, or None where nobody says.
+        camera: the pinhole camera, at the photo's pose, of a map that shows something else than the photo; or None.
+        is_undistorted: True if the map shows what the photo does after its distortion is undone.
+        is_settled: True if the format leaves no doubt that values are z-depths in world units.
+        is_found: True if it lay where depth usually lies, and neither the scene's file nor the user names it.
+    """
+
+    path: Path
+    unit: float | None = None
+    camera: Camera | None = None
+    is_undistorted: bool = False
+    is_settled: bool = False
+    is_found: bool = False
+
+
+@dataclass(frozen=True)
+class KnownDepth:
+    """The depth of a photo that somebody measured or made elsewhere.
+
+    Args:
+        depth: [h, w] float32 z-depth in world units, 0 where it is unknown; in the camera of the undistorted photo,
+            resized to w x h.
+    """
+
+    depth: np.ndarray
+
+
+@dataclass(frozen=True)
 class View:
     """One posed photo.
 
@@ -34,6 +67,7 @@ class View:
         distortion: lens distortion, undone by `read_photo`; or None.
         mask_path: an image that is 0 where the photo must not be used, or None.
         depth_range: (near, far) z-depth that the scene's file gives for this view, or None.
+        depth_file: where its depth is stored, or None.
     """
 
     name: str
@@ -42,6 +76,7 @@ class View:
     distortion: Distortion | None = None
     mask_path: Path | None = None
     depth_range: tuple[float, float] | None = None
+    depth_file: DepthFile | None = None
 
 
 @dataclass(frozen=True)
