@@ -15,7 +15,7 @@ from lift3d_cli.errors import CacheError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.sources import SourceViews, select_sources
-from lift3d_cli.lifting.surfaces import surface_at_size, surface_of
+from lift3d_cli.lifting.surfaces import SURFACE_STRIDE, known_surface, surface_at_size, surface_of
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.pipeline.encode import to_image
@@ -30,6 +30,8 @@ _VIEWS = 8
 # Rough bound on temporaries.
 _MEMORY_BYTES = 2**29
 _LEVELS = 65535
+# Longer side of a known surface, in cells; and the share of it from which on nothing else is looked for.
+_KNOWN_CELLS, _MOSTLY_KNOWN = 480, 0.98
 # Surfaces in memory, where they can be read again.
 _KEEP = 64
 
@@ -68,15 +70,20 @@ class PhotoSurfaces:
         return camera.resized(*shrunk_size(camera, _MAX_SIZE))
 
     def key(self, index: int) -> str:
-        """Identify a photo's surface by all that it is made from."""
+        """Identify a photo's surface by all that it is made from, the depth that the photo comes with among it."""
+        return self._found_key(index) + self._workspace.depth_key(index)
+
+    def _found_key(self, index: int) -> str:
         _, near_far, others = self._choose(index)
         photos = [[self._workspace.record(i).key, self._workspace.camera(i).w2c.tolist()] for i in (index, *others)]
         return key_of("surface", {"photos": photos, "range": near_far, "proposal": dict(self._proposal.settings())})
 
     def has(self, index: int) -> bool:
-        """Tell if a photo's surface is there already."""
+        """Tell if a photo's surface is there already, or comes with the photo."""
+        if index in self._made or self._workspace.depth_key(index):
+            return True
         cache = self._workspace.cache
-        return index in self._made or (cache is not None and cache.has_surface(self._name(index), self.key(index)))
+        return cache is not None and cache.has_surface(self._name(index), self._found_key(index))
 
     def get(self, index: int) -> Tensor:
         """Find the surface of a photo.
@@ -87,7 +94,7 @@ class PhotoSurfaces:
         Raises:
             SceneError, CacheError, ResourceError: if a photo cannot be read or the surface not be written.
         """
-        return self._made.get(index, lambda: _unpacked(self._packed(index)))
+        return self._made.get(index, lambda: self._merged(index))
 
     def at_size(self, index: int, camera: Camera) -> Tensor:
         """Find the surface of a photo in the cells of the size that `camera` has, see `get`."""
@@ -104,11 +111,25 @@ class PhotoSurfaces:
             self.get(index)
         return len(todo)
 
+    def _merged(self, index: int) -> Tensor:
+        """Take the depth that a photo comes with, and the surface that is found where that says nothing."""
+        known = self._workspace.known_depth(index)
+        if known is None:
+            return _unpacked(self._packed(index))
+        rows, columns = known.depth.shape
+        factor = SURFACE_STRIDE * min(1.0, _KNOWN_CELLS / max(rows, columns))
+        size = max(1, round(columns * factor)), max(1, round(rows * factor))
+        surface = surface_at_size(known_surface(torch.from_numpy(known.depth)), *size)
+        is_known = surface[2] > 0
+        if is_known.float().mean() > _MOSTLY_KNOWN:
+            return surface
+        return torch.where(is_known, surface, surface_at_size(_unpacked(self._packed(index)), *size))
+
     def _packed(self, index: int) -> dict[str, np.ndarray]:
         cache = self._workspace.cache
         if cache is None:
             return self._find(index)
-        name, key = self._name(index), self.key(index)
+        name, key = self._name(index), self._found_key(index)
         try:
             return cache.read_surface(name, key)
         except CacheError:
