@@ -44,6 +44,9 @@ def render(
     memory: options.Memory = RenderConfig.memory,
     weights: options.Weights = RenderConfig.weights,
     precision: options.Precision = RenderConfig.precision,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="By the weights that lift3d tune made of these for the scene.")
+    ] = RenderConfig.tuned,
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:

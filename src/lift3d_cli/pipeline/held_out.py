@@ -6,6 +6,9 @@ do not count.
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,17 +22,22 @@ from lift3d_cli.pipeline.workspace import ResizedWorkspace
 from lift3d_cli.scene.scene import Scene
 
 
-def split(scene: Scene, every: int) -> tuple[list[int], list[int]]:
+def split(scene: Scene, every: int, held_out: Sequence[int] = ()) -> tuple[list[int], list[int]]:
     """Split a scene into the photos to leave out, every n-th from the first, and those to render from; indices of both.
+
+    Args:
+        scene: the scene.
+        every: which n.
+        held_out: the photos to leave out instead.
 
     Raises:
         SceneError: if none is left to render from.
     """
-    held_out = list(range(0, len(scene.views), max(1, every)))
-    candidates = [i for i in range(len(scene.views)) if i not in held_out]
+    left_out = list(held_out or range(0, len(scene.views), max(1, every)))
+    candidates = [i for i in range(len(scene.views)) if i not in left_out]
     if every < 2 or not candidates:
         raise SceneError(f"{scene.root}: --every {every} leaves no photo to render from. hint: 2 or more")
-    return held_out, candidates
+    return left_out, candidates
 
 
 def psnr(
@@ -50,6 +58,7 @@ class HeldOutPhotos(ResizedWorkspace):
         height: of the photos in pixels; 0 keeps their size.
         every: every n-th photo, from the first, is left out.
         views: source photos per left-out photo, at most.
+        held_out: the photos to leave out, instead of every n-th.
 
     Raises:
         SceneError: if none is left to render from.
@@ -61,9 +70,10 @@ class HeldOutPhotos(ResizedWorkspace):
         height: int = EvalConfig.height,
         every: int = EvalConfig.every,
         views: int = EvalConfig.views,
+        held_out: Sequence[int] = (),
     ) -> None:
         super().__init__(scene, height, keep=8 * views)
-        self.held_out, self.candidates = split(scene, every)
+        self.held_out, self.candidates = split(scene, every, held_out)
         self._views = views
         self._points: dict[tuple[int, ...] | None, np.ndarray] = {}
 
@@ -84,3 +94,10 @@ class HeldOutPhotos(ResizedWorkspace):
         """Make what renders from the photos that are not left out, of so many at most; 0 for the usual number."""
         points = self.points(self.candidates)
         return SceneLifter(self, points, renderer, views or self._views, device, self.candidates)
+
+    def mean_psnr(self, renderer: Renderer, device: torch.device, indices: Sequence[int]) -> float:
+        """Measure the mean PSNR in dB of some of the left-out photos."""
+        lifter = self.lifter(renderer, device)
+        views = (lifter.lift(lifter.plan(camera, lifter.choose(camera))) for camera in map(self.camera, indices))
+        each = (psnr(v.frame.image.cpu(), *self.truth(i)) for i, v in zip(indices, views, strict=True))
+        return statistics.fmean(each)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.pipeline.encode import encoded_size, model_of
 from lift3d_cli.pipeline.lift import Choice, LiftedView, Plan, SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
+from lift3d_cli.pipeline.tuned import find_tuned
 from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.paths import CameraPath
 
@@ -70,6 +72,8 @@ def render(
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
     device = resolve_device(config.device)
+    if config.tuned:
+        config = replace(config, weights=str(find_tuned(workspace, config.weights)))
     lifter = SceneLifter(workspace, workspace.points(), make_renderer(config, device), config.views, device)
     choices = [lifter.choose(camera) for camera in path.cameras]
     used = sorted({i for choice in choices for i in choice.sources})

@@ -30,7 +30,6 @@ from lift3d_cli.machine.atomic import write_atomic
 from lift3d_cli.machine.parallel import mapped
 from lift3d_cli.machine.progress import Progress, no_progress
 
-_WARM_UP_STEPS = 100
 # Of the progress bar, where the schedule goes by time.
 _PARTS_OF_TIME = 1000
 # Scored and shipped is the average of the weights over the last 500 steps or so: single steps go astray on one example.
@@ -50,6 +49,10 @@ class Task(ABC):
     """All of it; what does not learn has no gradient."""
     is_batched = False
     """True where a loss is of many examples side by side, so that a step takes one loss."""
+    warm_up_steps = 100
+    """Over which the learning rate grows to its highest."""
+    score_every_s = 0.0
+    """Seconds from one score to the next; 0 to go by the config's steps."""
 
     @abstractmethod
     def loss(self, rng: random.Random, step: int) -> Tensor:
@@ -120,7 +123,7 @@ class Run:
 
     def advance(self) -> float:
         """One step; returns the loss, NaN where a step was passed over because its loss was not finite."""
-        rate = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
+        rate = min(1.0, (self.step + 1) / self.task.warm_up_steps)
         rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.done))
         for group in self._optimizer.param_groups:
             group["lr"] = self.config.learning_rate * rate
@@ -215,7 +218,7 @@ def train(config: TrainConfig, task: Task, progress: Progress = no_progress) -> 
     """
     keep_freed_memory()
     run = Run(config, task)
-    losses, saved = [], run.seconds
+    losses, saved, scored = [], run.seconds, run.seconds
     end = run.seconds + 60 * (config.stop_after or math.inf)
     parts = _PARTS_OF_TIME if config.minutes else config.steps
     first = min(parts, math.floor(run.done * parts + 1e-6))
@@ -223,12 +226,14 @@ def train(config: TrainConfig, task: Task, progress: Progress = no_progress) -> 
         while run.done * parts < part + 1 - 1e-6 and run.seconds < end:
             losses.append(run.advance())
             is_due = run.step % config.evaluate_every == 0
+            if task.score_every_s:
+                is_due = run.seconds >= scored + task.score_every_s
             if is_due or run.seconds > saved + _SAVE_EVERY_S:
                 run.save()
                 saved = run.seconds
             if is_due:
                 yield _evaluated(run, losses)
-                losses = []
+                losses, scored = [], run.seconds
     if losses:
         run.save()
         yield _evaluated(run, losses)

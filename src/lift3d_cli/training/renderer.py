@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import random
-import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,9 +24,10 @@ from lift3d_cli.lifting.proposal.training_free import UniformProposal, uniform_d
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.machine.device import resolve_precision
-from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
+from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.pipeline.renderers import SINGLE_STAGE_SAMPLES
 from lift3d_cli.scene.load import load_scene
+from lift3d_cli.scene.scene import Scene
 from lift3d_cli.training.loop import Task
 from lift3d_cli.training.photos import read_photo
 from lift3d_cli.training.renderer_data import (
@@ -62,6 +62,7 @@ class RendererTask(Task):
         single_stage: train Stage II alone, for an ablation: without a proposal, from samples all along the ray.
         device: where to train.
         is_batched: a loss is of many crops side by side, as a GPU wants; None for where it pays, and with workers.
+        scenes: to learn from instead of those of `config`.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class RendererTask(Task):
         device: torch.device,
         single_stage: bool = False,
         is_batched: bool | None = None,
+        scenes: Sequence[Scene] = (),
     ) -> None:
         self._single_stage, self._device = single_stage, device
         self.num_crops = 0  # of the last step
@@ -86,10 +88,11 @@ class RendererTask(Task):
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
             network.blending.compile()
         self._seed, self._held_out, self._batch = config.seed, config.held_out, config.batch
-        self._share_procedural = config.procedural if config.scenes else 1.0
+        scenes = scenes or config.scenes
+        self._share_procedural = config.procedural if scenes else 1.0
         self._size = CPU_CROP if device.type == "cpu" else GPU_CROP
         textures = _textures(config)
-        self._real = RealScenes(config.scenes, config.height, self._size, device) if config.scenes else None
+        self._real = RealScenes(scenes, config.height, self._size, device) if scenes else None
         self._procedural = ProceduralScenes(config.seed, textures, self._size, device)
         self._workers: ProceduralWorkers | None = None
         self._batches: Batches | None = None
@@ -130,13 +133,16 @@ class RendererTask(Task):
 
     def scores(self) -> Mapping[str, float]:
         """See `Task`."""
+        return {f"psnr_{f.name}": held_out_psnr(self.renderer(), f, self._device) for f in self._held_out}
+
+    def renderer(self) -> Renderer:
+        """What renders with the network as it is now."""
         proposal = LearnedProposal(self.network.regularizer, "training")
         samples = Renderer.num_samples
         if self._single_stage:
             proposal, samples = UniformProposal(NUM_LATENTS), SINGLE_STAGE_SAMPLES
         blending = LearnedBlending(self.network.pyramid, self.network.blending, "training")
-        renderer = Renderer(proposal, blending, samples)
-        return {f"psnr_{f.name}": held_out_psnr(renderer, f, self._device) for f in self._held_out}
+        return Renderer(proposal, blending, samples)
 
     def close(self) -> None:
         """See `Task`."""
@@ -241,10 +247,7 @@ def _mean(values: Tensor, counts: Tensor) -> Tensor:  # [B, h, w] each, to [B]
 def held_out_psnr(renderer: Renderer, folder: Path, device: torch.device) -> float:
     """Mean PSNR in dB over the last few left-out photos of a scene, as `lift3d eval` leaves them out by default."""
     photos = _held_out_photos(folder)
-    lifter = photos.lifter(renderer, device)
-    indices = photos.held_out[-_MAX_HELD_OUT:]
-    views = (lifter.lift(lifter.plan(camera, lifter.choose(camera))) for camera in map(photos.camera, indices))
-    return statistics.fmean(psnr(v.frame.image.cpu(), *photos.truth(i)) for i, v in zip(indices, views, strict=True))
+    return photos.mean_psnr(renderer, device, photos.held_out[-_MAX_HELD_OUT:])
 
 
 @functools.lru_cache

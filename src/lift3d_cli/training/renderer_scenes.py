@@ -25,7 +25,7 @@ from lift3d_cli.procedural.stream import StreamSpec, stream
 from lift3d_cli.scene.bounds import depth_range
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.photos import resize_photo
-from lift3d_cli.scene.scene import View
+from lift3d_cli.scene.scene import Scene, View
 from lift3d_cli.training.renderer_data import CPU_CROP, CropSize, Draw, StoredPhoto, draw_crop
 
 # Procedural scenes that share a stock of textures.
@@ -38,18 +38,18 @@ class RealScenes:
     """Posed photos: one of a scene is left out at random and rendered from others.
 
     Args:
-        folders: scenes.
+        scenes: their folders, or scenes as they are.
         height: of the photos, in pixels, at most.
         size: of the crops.
         device: where the photos stay.
     """
 
     def __init__(
-        self, folders: Sequence[Path], height: int, size: CropSize, device: torch.device | str = "cpu"
+        self, scenes: Sequence[Path | Scene], height: int, size: CropSize, device: torch.device | str = "cpu"
     ) -> None:
         self._height, self._size, self._device = height, size, device
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            self._photos = [Workspace(scene, None) for scene in pool.map(load_scene, folders)]
+            self._photos = [Workspace(scene, None) for scene in pool.map(_loaded, scenes)]
             self._points = list(pool.map(Workspace.points, self._photos))
         # Larger scenes more often, but not in proportion: 300 photos of one room are no 300 scenes.
         self._shares = [photos.num_photos**0.5 for photos in self._photos]
@@ -91,6 +91,10 @@ class RealScenes:
         camera = view.camera
         factor = min(1.0, self._height / camera.height) * scale
         return camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
+
+
+def _loaded(scene: Path | Scene) -> Scene:
+    return scene if isinstance(scene, Scene) else load_scene(scene)
 
 
 @dataclass(frozen=True)
