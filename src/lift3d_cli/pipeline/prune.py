@@ -13,7 +13,7 @@ from lift3d_cli.scene.scene import Scene
 def prune_features(scene: Scene, cache: SceneCache) -> int:
     """Delete features and photos that the scene does not explain, and all but the latest encoder of each model.
 
-    Renders and points stay. Returns the bytes freed.
+    Renders, tuned weights and points stay. Returns the bytes freed.
     """
     workspace = Workspace(scene, cache)
     latest = {encoder.name: encoder for encoder in cache.encoders()}.values()

@@ -71,10 +71,7 @@ def render(
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
-    device = resolve_device(config.device)
-    if config.tuned:
-        config = replace(config, weights=str(find_tuned(workspace, config.weights)))
-    lifter = SceneLifter(workspace, workspace.points(), make_renderer(config, device), config.views, device)
+    lifter = _lifter(workspace, config)
     choices = [lifter.choose(camera) for camera in path.cameras]
     used = sorted({i for choice in choices for i in choice.sources})
     features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in _encoders(workspace, used, config)}
@@ -103,6 +100,14 @@ def render(
             for name, data in found.items():
                 lifted[name].write_frame(index, data.cpu(), grids[name], later=later)
     return root
+
+
+def _lifter(workspace: Workspace, config: RenderConfig) -> SceneLifter:
+    """What renders from the scene's photos, by weights tuned to it if so asked."""
+    device = resolve_device(config.device)
+    if config.tuned:
+        config = replace(config, weights=str(find_tuned(workspace, config.weights)))
+    return SceneLifter(workspace, workspace.points(), make_renderer(config, device), config.views, device)
 
 
 def _encoders(workspace: Workspace, used: Sequence[int], config: RenderConfig) -> list[EncoderRecord]:
