@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.training import loop, tune_task
 from lift3d_cli.training.renderer_data import CropSize
+from lift3d_cli.training.renderer_scenes import RealScenes
 from lift3d_cli.training.tune import tune, tune_scene, tune_without
 from lift3d_cli.training.tune_task import TuneTask, photos_kept_back
 
@@ -196,6 +198,16 @@ def test_photos_kept_back_are_neither_targets_nor_sources(workspace):
     task = TuneTask(config, load_network("")[0], torch.device("cpu"), scene, kept_back)
     learned = {view.name for photos in task._real._photos for view in photos.scene.views}
     assert learned == {view.name for view in scene.views} - names
+
+
+def test_examples_are_as_photos_are_rendered(workspace):
+    scenes = RealScenes([workspace.scene], 72, CropSize((16, 12), (24, 16)), as_rendered=True)
+    for seed in range(4):
+        draw = scenes.draw(random.Random(seed))
+        target = draw.target()
+        assert (target.camera.height, len(draw.sources), draw.is_mirrored) == (72, 7, False)
+        assert all(not torch.equal(make().image, target.image) for make in draw.sources)
+        assert draw.gain == [1.0] * 3
 
 
 @pytest.mark.parametrize(("photos", "kept"), [(3, [1]), (6, [3]), (16, [4, 12]), (50, [6, 18, 31, 43])])

@@ -62,7 +62,7 @@ class RendererTask(Task):
         single_stage: train Stage II alone, for an ablation: without a proposal, from samples all along the ray.
         device: where to train.
         is_batched: a loss is of many crops side by side, as a GPU wants; None for where it pays, and with workers.
-        scenes: to learn from instead of those of `config`.
+        scenes: to learn from instead of those of `config`, by examples as photos are rendered, see `RealScenes`.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class RendererTask(Task):
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
             network.blending.compile()
         self._seed, self._held_out, self._batch = config.seed, config.held_out, config.batch
-        scenes = scenes or config.scenes
-        self._share_procedural = config.procedural if scenes else 1.0
+        learned = scenes or config.scenes
+        self._share_procedural = config.procedural if learned else 1.0
         self._size = CPU_CROP if device.type == "cpu" else GPU_CROP
         textures = _textures(config)
-        self._real = RealScenes(scenes, config.height, self._size, device) if scenes else None
+        self._real = RealScenes(learned, config.height, self._size, device, bool(scenes)) if learned else None
         self._procedural = ProceduralScenes(config.seed, textures, self._size, device)
         self._workers: ProceduralWorkers | None = None
         self._batches: Batches | None = None

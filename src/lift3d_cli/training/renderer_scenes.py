@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lift3d_cli.config import RenderConfig
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting.sources import select_sources
 from lift3d_cli.pipeline.workspace import Recent, Workspace
@@ -42,12 +43,18 @@ class RealScenes:
         height: of the photos, in pixels, at most.
         size: of the crops.
         device: where the photos stay.
+        as_rendered: examples are what a renderer meets: the whole photos as they are, from the best sources there are.
     """
 
     def __init__(
-        self, scenes: Sequence[Path | Scene], height: int, size: CropSize, device: torch.device | str = "cpu"
+        self,
+        scenes: Sequence[Path | Scene],
+        height: int,
+        size: CropSize,
+        device: torch.device | str = "cpu",
+        as_rendered: bool = False,
     ) -> None:
-        self._height, self._size, self._device = height, size, device
+        self._height, self._size, self._device, self._as_rendered = height, size, device, as_rendered
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             self._photos = [Workspace(scene, None) for scene in pool.map(_loaded, scenes)]
             self._points = list(pool.map(Workspace.points, self._photos))
@@ -59,6 +66,8 @@ class RealScenes:
         """A random example, with random numbers of sources, gaps between them, scale, depth margins and colours."""
         which = rng.choices(range(len(self._photos)), self._shares)[0]
         views = self._photos[which].scene.views
+        if self._as_rendered:
+            return self._draw_as_rendered(which, rng)
         left_out, chosen, (near, far) = draw_views(views, self._points[which], rng)
         scale = rng.choice((1.0, *_SCALES))
         gain = [rng.uniform(0.8, 1.2) for _ in range(3)] if rng.random() < 0.5 else [1.0] * 3
@@ -66,6 +75,14 @@ class RealScenes:
         cameras = [self._camera(views[i], scale) for i in [left_out, *chosen]]
         photos = [_Later(self, which, i, scale) for i in [left_out, *chosen]]
         return draw_crop(photos, cameras, margins, gain, self._size, rng)
+
+    def _draw_as_rendered(self, which: int, rng: random.Random) -> Draw:
+        views, points = self._photos[which].scene.views, self._points[which]
+        left_out = rng.randrange(len(views))
+        indices, bounds = choose_sources(views, left_out, RenderConfig.views, points)
+        indices = [left_out, *indices]
+        cameras, photos = [self._camera(views[i], 1.0) for i in indices], [_Later(self, which, i, 1.0) for i in indices]
+        return replace(draw_crop(photos, cameras, bounds, [1.0] * 3, self._size, rng), is_mirrored=False)
 
     def preload(self, workers: int) -> None:
         """Read all photos now, so that no step waits for one."""
@@ -119,10 +136,18 @@ def draw_views(
     if rng.random() < 0.5:
         share = rng.uniform(0.4, 1)
         pool = [i for i in pool if rng.random() < share] or pool
+    return left_out, *choose_sources(views, left_out, rng.randint(3, 10), points, pool)
+
+
+def choose_sources(
+    views: Sequence[View], left_out: int, number: int, points: np.ndarray, pool: Sequence[int] = ()
+) -> tuple[list[int], tuple[float, float]]:
+    """The photos of `pool` (all others) to render one from, so many at most, and near and far."""
+    pool = pool or [i for i in range(len(views)) if i != left_out]
     camera = views[left_out].camera
     bounds = depth_range(camera, points, views)
-    chosen = select_sources(camera, [views[i].camera for i in pool], rng.randint(3, 10), bounds, points)
-    return left_out, [pool[i] for i in chosen], bounds
+    chosen = select_sources(camera, [views[i].camera for i in pool], number, bounds, points)
+    return [pool[i] for i in chosen], bounds
 
 
 class ProceduralScenes:
