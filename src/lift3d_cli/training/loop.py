@@ -51,6 +51,8 @@ class Task(ABC):
     """True where a loss is of many examples side by side, so that a step takes one loss."""
     warm_up_steps = 100
     """Over which the learning rate grows to its highest."""
+    rates: Mapping[str, float] = {}
+    """Parts of the network, by the first word of their weights' names, that learn so many times as fast."""
     score_every_s = 0.0
     """Seconds from one score to the next; 0 to go by the config's steps."""
 
@@ -106,7 +108,11 @@ class Run:
         self._seconds, self._started = 0.0, time.monotonic()
         self._parameters = {n: p for n, p in task.network.named_parameters() if p.requires_grad}
         self._average = {name: p.detach().clone() for name, p in self._parameters.items()}
-        self._optimizer = torch.optim.AdamW(self._parameters.values(), config.learning_rate, weight_decay=1e-4)
+        times = {name: task.rates.get(name.split(".")[0], 1.0) for name in self._parameters}
+        groups = [
+            {"params": [self._parameters[n] for n in times if times[n] == t], "times": t} for t in {*times.values()}
+        ]
+        self._optimizer = torch.optim.AdamW(groups, config.learning_rate, weight_decay=1e-4)
         if config.resume and (config.run / CHECKPOINT).exists():
             self._load()
 
@@ -126,7 +132,7 @@ class Run:
         rate = min(1.0, (self.step + 1) / self.task.warm_up_steps)
         rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.done))
         for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * rate
+            group["lr"] = self.config.learning_rate * rate * group["times"]
         losses, gradients = zip(*self._examples(), strict=True)
         self.step += 1
         learned = [gradient for gradient in gradients if gradient is not None]
@@ -225,9 +231,8 @@ def train(config: TrainConfig, task: Task, progress: Progress = no_progress) -> 
     for part in progress(range(first, parts), f"train {config.part}", parts - first):
         while run.done * parts < part + 1 - 1e-6 and run.seconds < end:
             losses.append(run.advance())
-            is_due = run.step % config.evaluate_every == 0
-            if task.score_every_s:
-                is_due = run.seconds >= scored + task.score_every_s
+            every_s = task.score_every_s
+            is_due = run.seconds >= scored + every_s if every_s else run.step % config.evaluate_every == 0
             if is_due or run.seconds > saved + _SAVE_EVERY_S:
                 run.save()
                 saved = run.seconds

@@ -42,6 +42,7 @@ class TuneTask(RendererTask):
     """
 
     warm_up_steps = 20
+    rates: Mapping[str, float] = {"blending": 4.0}  # few weights, which a few hundred crops say much about
 
     def __init__(
         self, config: TrainConfig, network: Lift3DNetwork, device: torch.device, scene: Scene, kept_back: Sequence[int]
