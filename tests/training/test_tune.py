@@ -25,7 +25,7 @@ from lift3d_cli.training.renderer_scenes import RealScenes
 from lift3d_cli.training.tune import tune, tune_scene, tune_without
 from lift3d_cli.training.tune_task import TuneTask, photos_kept_back
 
-CONFIG = TuneConfig(minutes=2, height=72, batch=2, device="cpu")
+CONFIG = TuneConfig(minutes=2, height=72, batch=1, device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,7 @@ def _small_and_quick(monkeypatch, use_untrained):
 
     RATES.clear()
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(loop, "draw_curves", lambda rows, path: None)  # which takes most of the time otherwise
     monkeypatch.setattr(loop.Run, "advance", ticking)
 
 
@@ -123,7 +124,7 @@ def test_a_finished_tuning_is_not_made_again(workspace, scored, monkeypatch):
     monkeypatch.setattr(loop, "train", None)
     assert tune_scene(workspace, CONFIG, silent) == first
     files = {path.name for path in first[0].parent.iterdir()}
-    assert files - {"curves.png"} == {"weights.safetensors", "tuned.json", "curves.csv"}
+    assert files == {"weights.safetensors", "tuned.json", "curves.csv"}
 
 
 def test_an_interrupted_tuning_goes_on_with_the_same_schedule(workspace, scored, scene_dir):
