@@ -24,6 +24,9 @@ _KEEP_BACK_EVERY, _MAX_KEPT_BACK, _KEPT_BACK_HEIGHT = 8, 4, 240
 _MIN_PHOTOS = 3
 # In the minutes of a tuning.
 _NUM_SCORES = 8
+# Stage II has few weights, of which a few hundred crops say much. Of the others they say less, while each step moves
+# every weight about as far: at higher rates that costs more than it gains, see docs/training.md.
+_RATES = {"blending": 6.0}
 # Weights between those begun with and the best are tried too: they forget less of what holds for all scenes.
 _SHARES = (0.5,)
 BEST = "best.safetensors"
@@ -42,7 +45,7 @@ class TuneTask(RendererTask):
     """
 
     warm_up_steps = 20
-    rates: Mapping[str, float] = {"blending": 4.0}  # few weights, which a few hundred crops say much about
+    rates: Mapping[str, float] = _RATES
 
     def __init__(
         self, config: TrainConfig, network: Lift3DNetwork, device: torch.device, scene: Scene, kept_back: Sequence[int]
