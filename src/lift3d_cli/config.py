@@ -257,7 +257,7 @@ class TuneConfig:
         weights: to begin with, a file or a Hugging Face repository; empty for those that ship with lift3d.
         height: of the photos that it learns from in pixels, at most.
         batch: examples a step; 0 for as many as there are cores, 2 to 8, and for 12 on a GPU.
-        learning_rate: at its highest; Stage II's is six times as high.
+        learning_rate: at its highest; Stage II's is five times as high.
         device: auto, cpu, cuda or cuda:N.
         seed: of everything random.
     """
@@ -266,6 +266,6 @@ class TuneConfig:
     weights: str = ""
     height: int = 480
     batch: int = 0
-    learning_rate: float = 1e-4
+    learning_rate: float = 1.5e-4
     device: str = "auto"
     seed: int = 0

@@ -26,7 +26,7 @@ def tune(
         int, typer.Option(help="Examples a step; 0 for one per core, 2 to 8, and 12 on a GPU.", min=0)
     ] = TuneConfig.batch,
     learning_rate: Annotated[
-        float, typer.Option(help="At its highest; Stage II learns six times as fast.")
+        float, typer.Option(help="At its highest; Stage II learns five times as fast.")
     ] = TuneConfig.learning_rate,
     device: options.Device = TuneConfig.device,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = TuneConfig.seed,

@@ -26,7 +26,7 @@ _MIN_PHOTOS = 3
 _NUM_SCORES = 8
 # Stage II has few weights, of which a few hundred crops say much. Of the others they say less, while each step moves
 # every weight about as far: at higher rates that costs more than it gains, see docs/training.md.
-_RATES = {"blending": 6.0}
+_RATES = {"blending": 5.0}
 # Weights between those begun with and the best are tried too: they forget less of what holds for all scenes.
 _SHARES = (0.5,)
 BEST = "best.safetensors"
