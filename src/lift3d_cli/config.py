@@ -41,6 +41,7 @@ class RenderConfig:
         memory: bound on the memory of a pose, such as 2GiB, or auto for half of what is free.
         weights: the renderer's weights, a file or a Hugging Face repository; empty for those that ship with lift3d.
         precision: the networks' precision: bf16, fp32, or auto for bf16 where the processor has it.
+        tuned: take the weights that `tune` made of these for the scene.
     """
 
     models: tuple[str, ...] = ()
@@ -52,6 +53,7 @@ class RenderConfig:
     memory: str = "auto"
     weights: str = ""
     precision: str = "auto"
+    tuned: bool = False
 
 
 VARIANTS = ("full", "single-stage", "no-correction", "feature-prediction", "training-free")
@@ -124,6 +126,7 @@ class EvalConfig:
         style: picture to take the style from; or None.
         edit_text: captions of an edited picture before and after the edit; or None.
         clip: CLIP model that compares the edit with these captions.
+        tuned: minutes to tune the network to the photos that are not left out first; 0 not to.
     """
 
     every: int = 8
@@ -144,6 +147,7 @@ class EvalConfig:
     style: Path | None = None
     edit_text: tuple[str, str] | None = None
     clip: str = "clip"
+    tuned: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -242,3 +246,26 @@ class TrainConfig:
     resume: bool = False
     workers: int = 0
     compile: bool = False
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """Settings of `tune`.
+
+    Args:
+        minutes: of the whole tuning.
+        weights: to begin with, a file or a Hugging Face repository; empty for those that ship with lift3d.
+        height: of the photos that it learns from in pixels, at most.
+        batch: examples a step; 0 for as many as there are cores, 2 to 8, and for 12 on a GPU.
+        learning_rate: at its highest; Stage II's is five times as high.
+        device: auto, cpu, cuda or cuda:N.
+        seed: of everything random.
+    """
+
+    minutes: float = 5.0
+    weights: str = ""
+    height: int = 480
+    batch: int = 0
+    learning_rate: float = 1.5e-4
+    device: str = "auto"
+    seed: int = 0

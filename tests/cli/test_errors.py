@@ -90,6 +90,7 @@ def test_golden_texts_say_what_to_do():
         (["eval", "scene", "--variant", "best"], "Invalid value for '--variant'"),
         (["eval", "scene", "--consistency"], "needs --model"),
         (["eval", "--scenes", ".", "--depth", "maps"], "is of one scene"),
+        (["eval", "scene", "--tuned", "1", "--variant", "training-free"], "not with --suite, nor where the network is"),
         (["train", "everything", "scene"], "'everything' is not one of"),
         (["paint"], "No such command 'paint'"),
         (["encode", "scene", "--max-size", "big"], "Invalid value for '--max-size'"),

@@ -13,7 +13,7 @@ import typer
 from commands import invoke
 
 from lift3d_cli import config
-from lift3d_cli.cli import ablate, decode, encode, evaluate, render, report, train
+from lift3d_cli.cli import ablate, decode, encode, evaluate, render, report, train, tune
 from lift3d_cli.cli.app import app
 from lift3d_cli.cli.options import config_of
 from lift3d_cli.scene.paths import DEFAULT_FPS
@@ -28,6 +28,7 @@ CONFIGS = {
     "ablate": (ablate.ablate, config.AblationConfig),
     "report": (report.report, config.ReportConfig),
     "train": (train.train, config.TrainConfig),
+    "tune": (tune.tune, config.TuneConfig),
 }
 
 
@@ -43,6 +44,7 @@ def test_commands_are_these():
         "ablate",
         "report",
         "train",
+        "tune",
     ]
 
 

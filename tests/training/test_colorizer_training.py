@@ -73,7 +73,7 @@ def test_loss_of_features_moved_by_a_whole_cell_is_that_of_the_photo_cut_there(s
 
 
 def test_a_few_steps_lower_the_loss(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_WARM_UP_STEPS", 1)
+    monkeypatch.setattr(loop.TrainingTask, "warm_up_steps", 1)
     torch.manual_seed(0)
     task = colorizer.ColorizerTask([_photo(i) for i in range(4)], [], 20)
     run = loop.TrainingRun(_config(tmp_path, steps=40, learning_rate=5e-3), task)

@@ -223,3 +223,26 @@ def test_scored_and_left_in_the_end_is_the_average_of_the_steps(tmp_path):
     assert ((average > low) & (average < high)).all()
     run.finish()
     assert torch.equal(weights_of(task), average)
+
+
+def test_part_with_a_rate_of_its_own_learns_so_many_times_as_fast(tmp_path):
+    class Hurried(Line):
+        warm_up_steps = 1
+        rates = {"bias": 4.0}  # noqa: RUF012
+
+    moved = []
+    for task in (Line(), Hurried()):
+        task.warm_up_steps = 1
+        before = {name: parameter.detach().clone() for name, parameter in task.network.named_parameters()}
+        loop.TrainingRun(settings(tmp_path), task).advance()
+        moved.append({name: (p - before[name]).abs().max() for name, p in task.network.named_parameters()})
+    assert float(moved[1]["bias"] / moved[0]["bias"]) == pytest.approx(4, rel=1e-3)
+    assert float(moved[1]["weight"] / moved[0]["weight"]) == pytest.approx(1, rel=1e-3)
+
+
+def test_scores_go_by_the_clock_where_the_task_says_so(tmp_path, monkeypatch):
+    Clock(monkeypatch)
+    task = Line()
+    task.score_every_s = 50
+    rows = list(loop.train(settings(tmp_path, minutes=3), task))
+    assert [row["step"] for row in rows] == [50, 100, 150, 180]

@@ -81,7 +81,7 @@ def test_statistics_of_batchnorm_are_frozen_in_the_second_half(vgg_file, small):
 
 
 def test_a_few_steps_bring_the_style_nearer(vgg_file, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_WARM_UP_STEPS", 1)
+    monkeypatch.setattr(loop.TrainingTask, "warm_up_steps", 1)
     monkeypatch.setattr(loop, "FROZEN_FROM", 1)  # a few steps know no statistics
     torch.manual_seed(0)
     task = style.StyleTask([_photo(i) for i in range(4)], [_photo(9)], style.Vgg(vgg_file), 30)

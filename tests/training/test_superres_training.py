@@ -77,7 +77,7 @@ def test_loss_of_a_step_depends_on_its_seed_only():
 
 
 def test_a_few_steps_beat_bicubic_on_pictures_of_the_same_kind(monkeypatch, tmp_path, photos, capsys):
-    monkeypatch.setattr(loop, "_WARM_UP_STEPS", 5)
+    monkeypatch.setattr(loop.TrainingTask, "warm_up_steps", 5)
     for name, value in (("_BATCH", 4), ("_CROP_PX", 24), ("_WORN_SHARE", 0)):
         monkeypatch.setattr(superres, name, value)
     superres.train(photos, _config(tmp_path), "stripes")

@@ -19,7 +19,7 @@ class Holding:
     """An entry of the inventory: a folder, or a file of arrays.
 
     Args:
-        kind: "features", "photos", "surfaces", "arrays" or "render".
+        kind: "features", "photos", "surfaces", "arrays", "tuned" or "render".
         path: path of the folder, or of the file of arrays.
         num_files: number of photos, frames or arrays; a manifest does not count.
         num_bytes: size on disk of everything in the folder.
@@ -36,7 +36,7 @@ class Holding:
 
 
 def inventory(root: Path) -> list[Holding]:
-    """List everything in a scene's cache: features by encoder, photos, surfaces, arrays, renders. Reads no tensor."""
+    """List what a scene's cache has: features, photos, surfaces, arrays, tuned weights, renders; read no tensor."""
     holdings = []
     for folder in _folders(root / "feats"):
         encoder, problem = None, None
@@ -47,6 +47,7 @@ def inventory(root: Path) -> list[Holding]:
         holdings.append(_holding("features", folder, encoder, problem))
     holdings += [_holding(folder.name, folder) for folder in _folders(root) if folder.name in ("photos", "surfaces")]
     holdings += [_holding("arrays", path) for path in sorted(root.glob("*.safetensors"))]
+    holdings += [_holding("tuned", folder) for folder in _folders(root / "tuned")]
     holdings += [_holding("render", folder) for folder in _folders(root / "renders")]
     return holdings
 

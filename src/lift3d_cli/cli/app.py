@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import lift3d_cli
-from lift3d_cli.cli import ablate, console, decode, encode, evaluate, info, models, path, render, report, train
+from lift3d_cli.cli import ablate, console, decode, encode, evaluate, info, models, path, render, report, train, tune
 from lift3d_cli.errors import Lift3dError, ResourceError
 
 _BUG = "this is a bug in lift3d: please report it with the lines above"
@@ -109,3 +109,4 @@ app.command("eval")(evaluate.evaluate)
 app.command()(ablate.ablate)
 app.command()(report.report)
 app.command()(train.train)
+app.command()(tune.tune)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lift3d_cli.cli import console, inputs, options
-from lift3d_cli.config import VARIANTS, EvalConfig
+from lift3d_cli.cli.tune import reporter
+from lift3d_cli.config import VARIANTS, EvalConfig, TuneConfig
 from lift3d_cli.errors import Lift3dError, SceneError
 
 if TYPE_CHECKING:
@@ -76,6 +80,14 @@ def evaluate(
     depth: options.DepthFolder = None,
     mesh: options.Mesh = None,
     clip: Annotated[str, typer.Option(help="CLIP model that --edit-text is judged by.")] = EvalConfig.clip,
+    tuned: Annotated[
+        float,
+        typer.Option(
+            metavar="MINUTES",
+            min=0,
+            help="Tune the network to each scene first, for so long, by the photos that are not left out.",
+        ),
+    ] = EvalConfig.tuned,
     json: options.JsonTables = False,
 ) -> None:
     """Measure quality on left-out photos.
@@ -94,6 +106,8 @@ def evaluate(
         part = "consistency" if option == "--edit-text" else "segmentation"
         if given and not parts[part] and not suite:
             raise typer.BadParameter(f"is for --{part}", param_hint=option)
+    if tuned and (suite or variant in ("single-stage", "training-free")):
+        raise typer.BadParameter("not with --suite, nor where the network is another or none", param_hint="--tuned")
     if len(models) > 1 and not suite:
         raise typer.BadParameter("one at a time; several with --suite", param_hint="--model")
     if (scene is None) == (scenes is None):
@@ -130,9 +144,26 @@ def _protocols(config: EvalConfig, parts: Sequence[str], save: Path | None, scen
 
     photos = HeldOutPhotos(scene, config.height, config.every, config.views)
     inputs.warn_of_depth(photos)
-    result = run(scene, config, console.progress, photos, save)
-    measures = {"consistency": measure_consistency, "segmentation": measure_segmentation, "cost": measure_cost}
-    return result | {part: measures[part](scene, config, console.progress, photos) for part in parts}
+    with _tuned(config, scene, photos.held_out) as (config, tuning):
+        result = run(scene, config, console.progress, photos, save)
+        measures = {"consistency": measure_consistency, "segmentation": measure_segmentation, "cost": measure_cost}
+        parts_of_it = {part: measures[part](scene, config, console.progress, photos) for part in parts}
+        return result | parts_of_it | tuning
+
+
+@contextmanager
+def _tuned(config: EvalConfig, scene: Scene, held_out: Sequence[int]) -> Iterator[tuple[EvalConfig, dict[str, object]]]:
+    """The settings, with weights tuned to the photos that are not left out if so asked; and what came of that."""
+    if not config.tuned:
+        yield config, {}
+        return
+    from lift3d_cli.training.tune import tune_without
+
+    settings = TuneConfig(config.tuned, config.weights, config.height, device=config.device)
+    with TemporaryDirectory(prefix="lift3d-tune-") as folder:
+        report = reporter(config.tuned)
+        weights, outcome = tune_without(scene, held_out, settings, Path(folder), report, console.progress)
+        yield replace(config, weights=weights), {"tuned": asdict(outcome)}
 
 
 def _suite(config: EvalConfig, models: Sequence[str], scene: Scene) -> dict[str, object]:
@@ -179,6 +210,7 @@ def _show(result: dict[str, object], is_suite: bool, as_json: bool) -> None:
     lines = [f"{'photo' if 'scene' in result else 'scene':32}" + "".join(f"{key:>22}" for key in keys)]
     for row in [*result["views"], {"name": "mean", **result["mean"]}]:
         lines.append(f"{row['name']:32}" + "".join(f"{_number(row.get(key)):>22}" for key in keys))
+    lines += [_line_of_tuning(each) for each in result.get("scenes", [result]) if "tuned" in each]
     lines += [f"{what}: not measured ({why})" for what, why in result["not_measured"].items()]
     rows = {f"segmentation {way}": row for way, row in result.get("segmentation", {}).items()}
     rows |= {"cost": result["cost"]} if "cost" in result else {}
@@ -187,6 +219,13 @@ def _show(result: dict[str, object], is_suite: bool, as_json: bool) -> None:
     for name, row in rows.items():
         lines.append(f"{name:32}" + "".join(f"{f'{key} {_number(value)}':>30}" for key, value in row.items()))
     console.text("\n".join(lines))
+
+
+def _line_of_tuning(result: dict[str, object]) -> str:
+    """What came of tuning to a scene."""
+    tuned = result["tuned"]
+    change = f"photos kept back {tuned['psnr_before']:.2f} dB before, {tuned['psnr']:.2f} dB after"
+    return f"tuned to {result['scene']}: {tuned['minutes']:.1f} minutes on {tuned['num_photos']} photos; {change}"
 
 
 def _number(value: float | None) -> str:

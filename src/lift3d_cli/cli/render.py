@@ -46,6 +46,9 @@ def render(
     precision: options.Precision = RenderConfig.precision,
     depth: options.DepthFolder = None,
     mesh: options.Mesh = None,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="By the weights that lift3d tune made of these for the scene.")
+    ] = RenderConfig.tuned,
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:

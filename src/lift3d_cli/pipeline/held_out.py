@@ -6,6 +6,9 @@ do not count.
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,17 +23,22 @@ from lift3d_cli.pipeline.workspace import ResizedWorkspace
 from lift3d_cli.scene.scene import Scene
 
 
-def split(scene: Scene, every: int) -> tuple[list[int], list[int]]:
+def split(scene: Scene, every: int, held_out: Sequence[int] = ()) -> tuple[list[int], list[int]]:
     """Split a scene into the photos to leave out, every n-th from the first, and those to render from; indices of both.
+
+    Args:
+        scene: the scene.
+        every: which n.
+        held_out: the photos to leave out instead.
 
     Raises:
         SceneError: if none is left to render from.
     """
-    held_out = list(range(0, len(scene.views), max(1, every)))
-    candidates = [i for i in range(len(scene.views)) if i not in held_out]
+    left_out = list(held_out or range(0, len(scene.views), max(1, every)))
+    candidates = [i for i in range(len(scene.views)) if i not in left_out]
     if every < 2 or not candidates:
         raise SceneError(f"{scene.root}: --every {every} leaves no photo to render from. hint: 2 or more")
-    return held_out, candidates
+    return left_out, candidates
 
 
 def psnr(
@@ -51,6 +59,7 @@ class HeldOutPhotos(ResizedWorkspace):
         height: height of the photos in pixels; 0 keeps their size.
         every: every n-th photo, from the first, is held out.
         views: source photos per held-out photo, at most.
+        held_out: the photos to leave out, instead of every n-th.
 
     Raises:
         SceneError: if none is left to render from.
@@ -62,8 +71,9 @@ class HeldOutPhotos(ResizedWorkspace):
         height: int = EvalConfig.height,
         every: int = EvalConfig.every,
         views: int = EvalConfig.views,
+        held_out: Sequence[int] = (),
     ) -> None:
-        self.held_out, self.candidates = split(scene, every)
+        self.held_out, self.candidates = split(scene, every, held_out)
         super().__init__(scene, height, keep=8 * views, hidden=frozenset(self.held_out))
         self._views = views
         self._surfaces: dict[str, PhotoSurfaces] = {}
@@ -84,3 +94,10 @@ class HeldOutPhotos(ResizedWorkspace):
                 self._surfaces[key] = PhotoSurfaces(self, points, proposal, device, self.candidates)
             surfaces = self._surfaces[key]
         return SceneLifter(self, points, renderer, views or self._views, device, self.candidates, surfaces)
+
+    def mean_psnr(self, renderer: Renderer, device: torch.device, indices: Sequence[int]) -> float:
+        """Measure the mean PSNR in dB of some of the left-out photos."""
+        lifter = self.lifter(renderer, device)
+        views = (lifter.lift(lifter.plan(camera, lifter.choose(camera))) for camera in map(self.camera, indices))
+        each = (psnr(v.frame.image.cpu(), *self.truth(i)) for i, v in zip(indices, views, strict=True))
+        return statistics.fmean(each)

@@ -13,7 +13,7 @@ from lift3d_cli.scene.scene import Scene
 def prune_features(scene: Scene, cache: SceneCache) -> int:
     """Delete features and photos that no longer match the scene, and all but the latest encoder of each model.
 
-    Renders, points and the surfaces of the scene's photos stay. Return the bytes freed.
+    Renders, tuned weights, points and the surfaces of the scene's photos stay. Return the bytes freed.
     """
     workspace = Workspace(scene, cache)
     latest = {encoder.name: encoder for encoder in cache.encoders()}.values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.pipeline.encode import encoded_size, model_of
 from lift3d_cli.pipeline.lift import Choice, LiftedView, Plan, SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
+from lift3d_cli.pipeline.tuned import find_tuned
 from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.paths import CameraPath
 
@@ -69,8 +71,7 @@ def render(
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
-    device = resolve_device(config.device)
-    lifter = SceneLifter(workspace, workspace.points(), make_renderer(config, device), config.views, device)
+    lifter = _lifter(workspace, config)
     choices = [lifter.choose(camera) for camera in path.cameras]
     used = sorted({i for choice in choices for i in choice.sources})
     features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in _encoders(workspace, used, config)}
@@ -100,6 +101,14 @@ def render(
             for name, data in found.items():
                 lifted[name].write_frame(index, data.cpu(), grids[name], later=later)
     return root
+
+
+def _lifter(workspace: Workspace, config: RenderConfig) -> SceneLifter:
+    """What renders from the scene's photos, by weights tuned to it if so asked."""
+    device = resolve_device(config.device)
+    if config.tuned:
+        config = replace(config, weights=str(find_tuned(workspace, config.weights)))
+    return SceneLifter(workspace, workspace.points(), make_renderer(config, device), config.views, device)
 
 
 def _encoders(workspace: Workspace, used: Sequence[int], config: RenderConfig) -> list[EncoderRecord]:

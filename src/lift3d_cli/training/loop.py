@@ -30,7 +30,6 @@ from lift3d_cli.machine.atomic import write_atomic
 from lift3d_cli.machine.parallel import mapped
 from lift3d_cli.machine.progress import Progress, no_progress
 
-_WARM_UP_STEPS = 100
 # Parts of the progress bar where the schedule is in minutes.
 _PARTS_OF_TIME = 1000
 # Scores and shipped weights use the average over about the last 500 steps: single steps overfit to one example.
@@ -50,6 +49,12 @@ class TrainingTask(ABC):
     """The whole network; parameters that are not trained require no gradient."""
     is_batched = False
     """True where a loss covers a batch of examples, so that each step takes one loss."""
+    warm_up_steps = 100
+    """Over which the learning rate grows to its highest."""
+    rates: Mapping[str, float] = {}
+    """Parts of the network, by the first word of their weights' names, that learn so many times as fast."""
+    score_every_s = 0.0
+    """Seconds from one score to the next; 0 to go by the config's steps."""
 
     @abstractmethod
     def loss(self, rng: random.Random, step: int) -> Tensor:
@@ -106,7 +111,11 @@ class TrainingRun:
         self._started = time.monotonic()
         self._parameters = {n: p for n, p in task.network.named_parameters() if p.requires_grad}
         self._average = {name: p.detach().clone() for name, p in self._parameters.items()}
-        self._optimizer = torch.optim.AdamW(self._parameters.values(), config.learning_rate, weight_decay=1e-4)
+        times = {name: task.rates.get(name.split(".")[0], 1.0) for name in self._parameters}
+        groups = [
+            {"params": [self._parameters[n] for n in times if times[n] == t], "times": t} for t in {*times.values()}
+        ]
+        self._optimizer = torch.optim.AdamW(groups, config.learning_rate, weight_decay=1e-4)
         if config.resume and (config.run / CHECKPOINT).exists():
             self._load()
 
@@ -123,10 +132,10 @@ class TrainingRun:
 
     def advance(self) -> float:
         """Do one step; return the loss, or NaN where no example had a finite one."""
-        rate = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
+        rate = min(1.0, (self.step + 1) / self.task.warm_up_steps)
         rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.done))
         for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * rate
+            group["lr"] = self.config.learning_rate * rate * group["times"]
         losses, gradients = zip(*self._examples(), strict=True)
         self.step += 1
         learned = [gradient for gradient in gradients if gradient is not None]
@@ -219,20 +228,21 @@ def train(config: TrainConfig, task: TrainingTask, progress: Progress = no_progr
     """
     keep_freed_memory()
     run = TrainingRun(config, task)
-    losses, saved = [], run.seconds
+    losses, saved, scored = [], run.seconds, run.seconds
     end = run.seconds + 60 * (config.stop_after or math.inf)
     parts = _PARTS_OF_TIME if config.minutes else config.steps
     first = min(parts, math.floor(run.done * parts + 1e-6))
     for part in progress(range(first, parts), f"train {config.part}", parts - first):
         while run.done * parts < part + 1 - 1e-6 and run.seconds < end:
             losses.append(run.advance())
-            is_due = run.step % config.evaluate_every == 0
+            every_s = task.score_every_s
+            is_due = run.seconds >= scored + every_s if every_s else run.step % config.evaluate_every == 0
             if is_due or run.seconds > saved + _SAVE_EVERY_S:
                 run.save()
                 saved = run.seconds
             if is_due:
                 yield _evaluated(run, losses)
-                losses = []
+                losses, scored = [], run.seconds
     if losses:
         run.save()
         yield _evaluated(run, losses)

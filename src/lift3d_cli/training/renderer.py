@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import random
-import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,9 +25,10 @@ from lift3d_cli.lifting.proposal.training_free import UniformProposal, uniform_d
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.machine.device import resolve_precision
-from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
+from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.pipeline.renderers import SINGLE_STAGE_SAMPLES, make_renderer
 from lift3d_cli.scene.load import load_scene
+from lift3d_cli.scene.scene import Scene
 from lift3d_cli.training.batches import Batches
 from lift3d_cli.training.loop import TrainingTask
 from lift3d_cli.training.photo_set import read_image
@@ -63,6 +63,7 @@ class RendererTask(TrainingTask):
         single_stage: train Stage II alone, for an ablation: without Stage I, from samples all along the ray.
         device: where to train.
         is_batched: stack crops into batches, as suits a GPU; None where it is faster, and with workers.
+        scenes: to learn from instead of those of `config`, by examples as photos are rendered, see `RealScenes`.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class RendererTask(TrainingTask):
         device: torch.device,
         single_stage: bool = False,
         is_batched: bool | None = None,
+        scenes: Sequence[Scene] = (),
     ) -> None:
         self._single_stage = single_stage
         self._device = device
@@ -90,7 +92,8 @@ class RendererTask(TrainingTask):
         self._seed = config.seed
         self._held_out = config.held_out
         self._batch = config.batch
-        self._share_procedural = config.procedural if config.scenes else 1.0
+        learned = scenes or config.scenes
+        self._share_procedural = config.procedural if learned else 1.0
         self._size = CPU_CROP if device.type == "cpu" else GPU_CROP
         textures = _textures(config)
         # Of the weights that the training begins with, so that surfaces are found once.
@@ -98,7 +101,7 @@ class RendererTask(TrainingTask):
         if config.weights != "none" and not single_stage:
             proposal = make_renderer(RenderConfig(weights=config.weights), device).surface_proposal
         self._surface_proposal = proposal
-        self._real = RealScenes(config.scenes, config.height, self._size, device, proposal) if config.scenes else None
+        self._real = RealScenes(learned, config.height, self._size, device, proposal, bool(scenes)) if learned else None
         self._procedural = ProceduralScenes(config.seed, textures, self._size, device, proposal=proposal)
         self._workers: ProceduralWorkers | None = None
         self._batches: Batches | None = None
@@ -142,13 +145,16 @@ class RendererTask(TrainingTask):
 
     def scores(self) -> Mapping[str, float]:
         """See `TrainingTask`."""
+        return {f"psnr_{f.name}": held_out_psnr(self.renderer(), f, self._device) for f in self._held_out}
+
+    def renderer(self) -> Renderer:
+        """What renders with the network as it is now."""
         proposal = LearnedProposal(self.network.regularizer, "training")
         samples = Renderer.num_samples
         if self._single_stage:
             proposal, samples = UniformProposal(NUM_LATENTS), SINGLE_STAGE_SAMPLES
         blending = LearnedBlending(self.network.pyramid, self.network.blending, "training")
-        renderer = Renderer(proposal, blending, samples, surface_proposal=self._surface_proposal)
-        return {f"psnr_{f.name}": held_out_psnr(renderer, f, self._device) for f in self._held_out}
+        return Renderer(proposal, blending, samples, surface_proposal=self._surface_proposal)
 
     def close(self) -> None:
         """See `TrainingTask`."""
@@ -264,10 +270,7 @@ def _mean(values: Tensor, counts: Tensor) -> Tensor:  # [B, h, w] each, to [B]
 def held_out_psnr(renderer: Renderer, folder: Path, device: torch.device) -> float:
     """Return the mean PSNR in dB over the last few photos of a scene that `lift3d eval` leaves out by default."""
     photos = _held_out_photos(folder)
-    lifter = photos.lifter(renderer, device)
-    indices = photos.held_out[-_MAX_HELD_OUT:]
-    views = (lifter.lift(lifter.plan(camera, lifter.choose(camera))) for camera in map(photos.camera, indices))
-    return statistics.fmean(psnr(v.frame.image.cpu(), *photos.truth(i)) for i, v in zip(indices, views, strict=True))
+    return photos.mean_psnr(renderer, device, photos.held_out[-_MAX_HELD_OUT:])
 
 
 @functools.lru_cache

@@ -14,6 +14,7 @@ import torch
 
 from lift3d_cli.cache.location import cache_dir
 from lift3d_cli.cache.store import SceneCache
+from lift3d_cli.config import RenderConfig
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.sources import select_sources
@@ -36,26 +37,30 @@ class RealScenes:
     """Real scenes with posed photos: a random photo is left out and rendered from others.
 
     Args:
-        folders: folders of the scenes.
+        scenes: their folders, or scenes as they are.
         height: maximum height of the photos, in pixels.
         size: size of the crops.
         device: device that stores the photos.
         proposal: finds the sources' own surfaces, which are kept in the scenes' caches; None to do without.
+        as_rendered: draw examples as photos are rendered: in full size and colour, from the best sources.
     """
 
     def __init__(
         self,
-        folders: Sequence[Path],
+        scenes: Sequence[Path | Scene],
         height: int,
         size: CropSize,
         device: torch.device | str = "cpu",
         proposal: Proposal | None = None,
+        as_rendered: bool = False,
     ) -> None:
         self._height = height
         self._size = size
         self._device = device
+        self._as_rendered = as_rendered
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            self._workspaces = [Workspace(scene, _cache(scene, proposal)) for scene in pool.map(load_scene, folders)]
+            caches = [None if proposal is None else _cache(scene) for scene in scenes]
+            self._workspaces = [Workspace(*pair) for pair in zip(pool.map(_loaded, scenes), caches, strict=True)]
             self._points = list(pool.map(Workspace.points, self._workspaces))
         self._surfaces: list[PhotoSurfaces] | None = None
         if proposal is not None:
@@ -71,7 +76,9 @@ class RealScenes:
         """Draw an example with random numbers of sources, gaps between them, scale, depth margins and colours."""
         which = rng.choices(range(len(self._workspaces)), self._shares)[0]
         views = self._workspaces[which].scene.views
-        targets, others = split_targets(len(views)) if self._surfaces else (range(len(views)), range(len(views)))
+        targets, others = split_targets(len(views)) if self._surfaces else ((), ())
+        if self._as_rendered:
+            return self._draw_as_rendered(which, rng, targets, others)
         left_out, chosen, (near, far) = draw_views(views, self._points[which], rng, targets, others)
         scale = rng.choice((1.0, *_SCALES))
         gain = [rng.uniform(0.8, 1.2) for _ in range(3)] if rng.random() < 0.5 else [1.0] * 3
@@ -79,7 +86,20 @@ class RealScenes:
         cameras = [self._camera(views[i], scale) for i in [left_out, *chosen]]
         photos = [_Later(self, which, i, scale) for i in [left_out, *chosen]]
         draw = draw_crop(photos, cameras, margins, gain, self._size, rng)
-        if self._surfaces is None or rng.random() < _WITHOUT_SURFACES:
+        return draw if rng.random() < _WITHOUT_SURFACES else self._with_surfaces(draw, which, chosen)
+
+    def _draw_as_rendered(self, which: int, rng: random.Random, targets: Sequence[int], others: Sequence[int]) -> Draw:
+        views, points = self._workspaces[which].scene.views, self._points[which]
+        left_out = rng.choice(targets or range(len(views)))
+        pool = [i for i in others or range(len(views)) if i != left_out]
+        chosen, bounds = choose_sources(views, left_out, RenderConfig.views, points, pool)
+        cameras = [self._camera(views[i], 1.0) for i in [left_out, *chosen]]
+        photos = [_Later(self, which, i, 1.0) for i in [left_out, *chosen]]
+        draw = draw_crop(photos, cameras, bounds, [1.0] * 3, self._size, rng)
+        return self._with_surfaces(replace(draw, is_mirrored=False), which, chosen)
+
+    def _with_surfaces(self, draw: Draw, which: int, chosen: Sequence[int]) -> Draw:
+        if self._surfaces is None:
             return draw
         return replace(draw, surfaces=[functools.partial(self._surfaces[which].get, i) for i in chosen])
 
@@ -112,6 +132,10 @@ class RealScenes:
         return camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
 
 
+def _loaded(scene: Path | Scene) -> Scene:
+    return scene if isinstance(scene, Scene) else load_scene(scene)
+
+
 @dataclass(frozen=True)
 class _Later:
     """A photo that is read on demand."""
@@ -125,8 +149,9 @@ class _Later:
         return self.scenes.stored(self.which, self.index, self.scale)
 
 
-def _cache(scene: Scene, proposal: Proposal | None) -> SceneCache | None:
-    return None if proposal is None else SceneCache(cache_dir(scene.root).path)
+def _cache(scene: Path | Scene) -> SceneCache | None:
+    """Keep the surfaces of a folder in its cache; those of a scene with photos left out stay in memory."""
+    return None if isinstance(scene, Scene) else SceneCache(cache_dir(scene).path)
 
 
 def draw_views(
@@ -149,7 +174,15 @@ def draw_views(
     if rng.random() < 0.5:
         share = rng.uniform(0.4, 1)
         pool = [i for i in pool if rng.random() < share] or pool
+    return left_out, *choose_sources(views, left_out, rng.randint(3, 10), points, pool)
+
+
+def choose_sources(
+    views: Sequence[View], left_out: int, number: int, points: np.ndarray, pool: Sequence[int] = ()
+) -> tuple[list[int], tuple[float, float]]:
+    """The photos of `pool` (all others) to render one from, so many at most, and near and far."""
+    pool = pool or [i for i in range(len(views)) if i != left_out]
     camera = views[left_out].camera
     bounds = depth_range(camera, points, views)
-    chosen = select_sources(camera, [views[i].camera for i in pool], rng.randint(3, 10), bounds, points)
-    return left_out, [pool[i] for i in chosen], bounds
+    chosen = select_sources(camera, [views[i].camera for i in pool], number, bounds, points)
+    return [pool[i] for i in chosen], bounds

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from commands import FAST, Run
 
-from error_cases.cases import Cases
+from error_cases.cases import Cases, edit_json
 
 case = Cases()
 
@@ -105,6 +105,17 @@ def every_photo_is_left_out(run: Run):
 @case
 def nothing_to_train_on(run: Run):
     return ["train", "renderer", "--weights", "none"]
+
+
+@case
+def nothing_is_tuned_to_the_scene(run: Run):
+    return ["render", "--tuned"]
+
+
+@case
+def too_few_photos_to_tune_to(run: Run):
+    edit_json(Path("scene/transforms.json"), lambda data: data.update(frames=data["frames"][:2]))
+    return ["tune", "scene", "--device", "cpu"]
 
 
 @case

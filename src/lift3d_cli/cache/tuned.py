@@ -1,0 +1,96 @@
+"""Weights of the rendering network that were tuned to the scene: a folder for each tuning. Needs no torch.
+
+The manifest is written last: a folder without it holds a tuning that can be gone on with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lift3d_cli.cache.files import read_document
+from lift3d_cli.cache.format import document_json, key_of, parse_document
+from lift3d_cli.cache.frames import by_last_use
+from lift3d_cli.errors import CacheError
+from lift3d_cli.machine.atomic import write_atomic
+
+_MANIFEST = "tuned.json"
+_HINT = "lift3d tune SCENE"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Weights tuned to a scene, finished or not.
+
+    Args:
+        root: its folder.
+        content: JSON values that the result depends on: `photos`, a key of the photos and poses; `weights`, the sha256
+            of those begun with; `settings`.
+    """
+
+    root: Path
+    content: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, cache_root: Path, content: Mapping[str, Any]) -> Tuning:
+        """The tuning of this content in a scene's cache; makes nothing."""
+        return cls(cache_root / "tuned" / _key(content)[:8], content)
+
+    @property
+    def weights_path(self) -> Path:
+        """The tuned weights, where tuning made any that are better than those that it began with."""
+        return self.root / "weights.safetensors"
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Write the manifest; the weights, if there are any, are there already.
+
+        Args:
+            facts: JSON values about the result, for people.
+
+        Raises:
+            ResourceError, CacheError: if the disk is full or the folder cannot be written.
+        """
+        document = document_json("tuned", key=_key(self.content), content=self.content, facts=facts)
+        write_atomic(self.root / _MANIFEST, document.encode())
+
+    def facts(self) -> Mapping[str, Any] | None:
+        """What `finish` wrote, None where the tuning is not finished; marks it as the one used last."""
+        try:
+            content, facts = read_document(self.root / _MANIFEST, _parse, _HINT)
+        except CacheError:  # damaged counts as missing
+            return None
+        if _key(content) != _key(self.content):
+            return None
+        with contextlib.suppress(OSError):  # a cache that cannot be written can still be read
+            os.utime(self.root / _MANIFEST)
+        return facts
+
+
+def finished_tunings(cache_root: Path) -> list[Tuning]:
+    """All finished tunings of a scene's cache, the one used last at the end; without those that cannot be read."""
+    found = []
+    for path in by_last_use(cache_root.glob(f"tuned/*/{_MANIFEST}")):
+        try:
+            found.append(Tuning(path.parent, read_document(path, _parse, _HINT)[0]))
+        except CacheError:
+            continue
+    return found
+
+
+def _key(content: Mapping[str, Any]) -> str:
+    return key_of("tuned", content)
+
+
+def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`content` and `facts` of a manifest."""
+    document = parse_document(text, "tuned")
+    content, facts = document.get("content"), document.get("facts")
+    if not isinstance(content, dict) or not isinstance(facts, dict):
+        raise ValueError("not a tuned.json of lift3d")
+    if _key(content) != document.get("key"):
+        raise ValueError("damaged: its key is not that of its content")
+    return content, facts
