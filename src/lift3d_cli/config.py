@@ -253,10 +253,10 @@ class TuneConfig:
     """Settings of `tune`.
 
     Args:
-        minutes: of the whole tuning.
-        weights: to begin with, a file or a Hugging Face repository; empty for those that ship with lift3d.
-        height: of the photos that it learns from in pixels, at most.
-        batch: examples a step; 0 for as many as there are cores, 2 to 8, and for 12 on a GPU.
+        minutes: duration of the whole tuning.
+        weights: initial weights, a file or a Hugging Face repository; empty for those that ship with lift3d.
+        height: greatest height in pixels of the photos that it learns from.
+        batch: examples a step; 0 for one per core, 2 to 8, and 12 on a GPU.
         learning_rate: at its highest; Stage II's is five times as high.
         device: auto, cpu, cuda or cuda:N.
         seed: of everything random.

@@ -61,9 +61,8 @@ def test_all_files_are_byte_for_byte_those_of_one_thread(work, tmp_path, monkeyp
         for folder in ("render", "out"):
             (tmp_path / folder).rename(tmp_path / f"{folder}-{name}")
     one, several = found
-    assert (
-        len(one) == 8 + 8 + 2 + 3 * 4 + 3 + 4
-    )  # features, encoders, frames of a render, its manifests, what is decoded
+    # Features, encoders, surfaces, frames of a render, its manifests, what is decoded.
+    assert len(one) == 8 + 8 + 2 + 8 + 3 * 4 + 3 + 4
     assert set(one) == set(several)
     assert [name for name in one if one[name] != several[name]] == []
 
@@ -162,8 +161,10 @@ def test_photo_that_is_damaged_meanwhile_ends_the_render_and_the_frames_before_a
 @pytest.mark.parametrize("error", [Interrupted, KeyboardInterrupt])
 def test_ctrl_c_keeps_every_frame_that_was_rendered_on_a_slow_disk_too(work, monkeypatch, error):
     def interrupt(items, description, total):
-        yield from list(items)[:2]
-        raise error
+        for number, item in enumerate(items):
+            if number == 2:
+                raise error
+            yield item
 
     work.encode()
     with monkeypatch.context() as patch:

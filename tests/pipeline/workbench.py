@@ -16,6 +16,7 @@ from lift3d_cli.pipeline.decode import Decoded, decode
 from lift3d_cli.pipeline.encode import Encoded, encode
 from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
 from lift3d_cli.pipeline.render import render
+from lift3d_cli.pipeline.surfaces import find_surfaces
 from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.paths import CameraPath
@@ -56,7 +57,9 @@ class Work:
         return Workspace(load_scene(self.scene), SceneCache(self.scene / ".lift3d"), keep=8 * PHOTOS_PER_VIEW)
 
     def encode(self, model: str | None = None, progress=no_progress, **settings) -> Encoded:
-        return encode(self.workspace, EncodeConfig((model or self.model,), **settings), progress)[0]
+        done = encode(self.workspace, EncodeConfig((model or self.model,), **settings), progress)[0]
+        find_surfaces(self.workspace, RenderConfig())  # as the command does
+        return done
 
     def render(
         self, cameras: tuple[Camera, ...] = POSES, output=None, progress=no_progress, fps=24.0, names=None, **settings

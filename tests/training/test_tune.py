@@ -197,7 +197,7 @@ def test_photos_kept_back_are_neither_targets_nor_sources(workspace):
     scene = replace(workspace.scene, points=workspace.points())
     config = tune_task.TrainConfig(procedural=0.0, height=72, minutes=1)
     task = TuneTask(config, load_network("")[0], torch.device("cpu"), scene, kept_back)
-    learned = {view.name for photos in task._real._photos for view in photos.scene.views}
+    learned = {view.name for each in task._real._workspaces for view in each.scene.views}
     assert learned == {view.name for view in scene.views} - names
 
 

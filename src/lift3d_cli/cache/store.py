@@ -205,16 +205,16 @@ class SceneCache:
         return list(self.root.glob(f"surfaces/{_surface_stem(name)}-*.safetensors"))
 
     def has_surface(self, name: str, key: str) -> bool:
-        """True if `read_surface` would succeed."""
+        """Return True if `read_surface` would succeed."""
         return self._surface(name, key).is_valid()
 
     def write_surface(self, name: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Store a photo's surface, see `pipeline.surfaces`.
 
         Args:
-            name: of the photo.
+            name: name of the photo.
             key: `key_of("surface", ...)` of everything it was made from.
-            arrays: by name.
+            arrays: arrays by name.
 
         Raises:
             ResourceError, CacheError: if the disk is full or the folder cannot be written.
@@ -222,7 +222,7 @@ class SceneCache:
         self._surface(name, key).write_arrays(arrays)
 
     def read_surface(self, name: str, key: str) -> dict[str, np.ndarray]:
-        """Undo `write_surface`.
+        """Read what `write_surface` stored.
 
         Raises:
             CacheError: if it is missing, damaged, or made from something else.

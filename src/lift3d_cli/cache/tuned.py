@@ -1,6 +1,6 @@
-"""Weights of the rendering network that were tuned to the scene: a folder for each tuning. Needs no torch.
+"""Weights of the rendering network tuned to the scene: a folder for each tuning. Needs no torch.
 
-The manifest is written last: a folder without it holds a tuning that can be gone on with.
+The manifest is written last: a folder without it holds a tuning that can be continued.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Tuning:
     """Weights tuned to a scene, finished or not.
 
     Args:
-        root: its folder.
+        root: folder of the tuning.
         content: JSON values that the result depends on: `photos`, a key of the photos and poses; `weights`, the sha256
-            of those begun with; `settings`.
+            of the initial weights; `settings`.
     """
 
     root: Path
@@ -37,12 +37,12 @@ class Tuning:
 
     @classmethod
     def of(cls, cache_root: Path, content: Mapping[str, Any]) -> Tuning:
-        """The tuning of this content in a scene's cache; makes nothing."""
+        """Locate the tuning of this content in a scene's cache; nothing is created."""
         return cls(cache_root / "tuned" / _key(content)[:8], content)
 
     @property
     def weights_path(self) -> Path:
-        """The tuned weights, where tuning made any that are better than those that it began with."""
+        """Path of the tuned weights; the file exists only if they are better than the initial ones."""
         return self.root / "weights.safetensors"
 
     def finish(self, facts: Mapping[str, Any]) -> None:
@@ -58,7 +58,7 @@ class Tuning:
         write_atomic(self.root / _MANIFEST, document.encode())
 
     def facts(self) -> Mapping[str, Any] | None:
-        """What `finish` wrote, None where the tuning is not finished; marks it as the one used last."""
+        """Read what `finish` wrote, None if the tuning is not finished; mark it as the last used one."""
         try:
             content, facts = read_document(self.root / _MANIFEST, _parse, _HINT)
         except CacheError:  # damaged counts as missing
@@ -71,7 +71,7 @@ class Tuning:
 
 
 def finished_tunings(cache_root: Path) -> list[Tuning]:
-    """All finished tunings of a scene's cache, the one used last at the end; without those that cannot be read."""
+    """List the finished tunings of a scene's cache, the last used one at the end, without unreadable ones."""
     found = []
     for path in by_last_use(cache_root.glob(f"tuned/*/{_MANIFEST}")):
         try:
@@ -86,7 +86,7 @@ def _key(content: Mapping[str, Any]) -> str:
 
 
 def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`content` and `facts` of a manifest."""
+    """Read `content` and `facts` from the text of a manifest."""
     document = parse_document(text, "tuned")
     content, facts = document.get("content"), document.get("facts")
     if not isinstance(content, dict) or not isinstance(facts, dict):

@@ -153,7 +153,7 @@ def _protocols(config: EvalConfig, parts: Sequence[str], save: Path | None, scen
 
 @contextmanager
 def _tuned(config: EvalConfig, scene: Scene, held_out: Sequence[int]) -> Iterator[tuple[EvalConfig, dict[str, object]]]:
-    """The settings, with weights tuned to the photos that are not left out if so asked; and what came of that."""
+    """Yield the settings, with weights tuned to the photos that are not left out if so asked, and the outcome."""
     if not config.tuned:
         yield config, {}
         return
@@ -222,7 +222,7 @@ def _show(result: dict[str, object], is_suite: bool, as_json: bool) -> None:
 
 
 def _line_of_tuning(result: dict[str, object]) -> str:
-    """What came of tuning to a scene."""
+    """Format the outcome of tuning to a scene."""
     tuned = result["tuned"]
     change = f"photos kept back {tuned['psnr_before']:.2f} dB before, {tuned['psnr']:.2f} dB after"
     return f"tuned to {result['scene']}: {tuned['minutes']:.1f} minutes on {tuned['num_photos']} photos; {change}"

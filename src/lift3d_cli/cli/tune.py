@@ -60,7 +60,7 @@ def tune(
 
 
 def reporter(minutes: float) -> Callable[[Mapping[str, float]], None]:
-    """Make what says how the photos kept back fare."""
+    """Make the function that prints the PSNR of the photos kept back."""
     first: list[float] = []
 
     def report(row: Mapping[str, float]) -> None:

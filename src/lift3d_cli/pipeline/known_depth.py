@@ -36,22 +36,22 @@ from lift3d_cli.scene.triangulation import neighbour_pairs
 if TYPE_CHECKING:
     from lift3d_cli.pipeline.workspace import Workspace
 
-# Of the readers and of the check: another depth from the same file is another depth.
+# Version of the readers and of the check; to be raised when the same file gives another depth.
 _VERSION = 1
-# Maps that a meaning is looked for with, where photos judge, and pictures kept meanwhile, of 4 MB each.
+# Where photos judge: maps that the meaning is searched with, neighbours of each, pictures in memory of 4 MB each.
 _MAPS_TRIED, _NEIGHBOURS, _PICTURES_KEPT = 6, 4, 32
 _WARNINGS = 3
 
 
 @dataclass(frozen=True)
 class _Judgement:
-    """Of maps that are understood in the same way.
+    """The judgement of maps that are understood in the same way.
 
     Args:
-        meaning: how.
-        believed: [V] bool, by photo of the scene.
-        shares: [V] how far each agrees, NaN where nothing tells.
-        is_affine: True if they agree each with a scale and a shift of its own only.
+        meaning: kind and scale of their values.
+        believed: [V] bool, True where a photo's map is used.
+        shares: [V] agreement of each map, NaN where nothing tells.
+        is_affine: True if each map fits only with a scale and a shift of its own.
     """
 
     meaning: Meaning
@@ -65,7 +65,7 @@ class KnownDepths:
 
     Args:
         workspace: the scene.
-        hidden: photos that have none, and that nothing is judged by, as they are left out.
+        hidden: indices of left-out photos: they have no depth, and nothing is judged by them.
     """
 
     def __init__(self, workspace: Workspace, hidden: frozenset[int]) -> None:
@@ -125,7 +125,7 @@ class KnownDepths:
 
     @functools.cached_property
     def _judgements(self) -> list[_Judgement]:
-        """Of each group; kept in the cache.
+        """Judgement of each group; kept in the cache.
 
         Raises:
             SceneError: if all maps of a group that somebody named contradict the photos.
@@ -172,7 +172,7 @@ class KnownDepths:
     def _judge_by_photos(
         self, group: Sequence[int], points: np.ndarray, is_settled: bool
     ) -> tuple[Meaning, np.ndarray]:
-        """For scenes with too few points; the meaning, and how far each map agrees."""
+        """Find the meaning and the agreement of each map where a scene has too few points."""
         near: dict[int, list[int]] = {i: [] for i in self._visible}
         views = [self._views[i] for i in self._visible]
         for a, b in neighbour_pairs(views) if len(views) > 1 else []:
@@ -201,7 +201,7 @@ class KnownDepths:
         return meaning, agreement_by_photos(scores[:, 0], scores[:, 1:].max(axis=1))
 
     def _ingredients(self, index: int) -> dict[str, object]:
-        """All that a photo's map is made of."""
+        """List all that a photo's map is made of."""
         file = self._views[index].depth_file
         return {
             "version": _VERSION,
@@ -214,7 +214,7 @@ class KnownDepths:
         }
 
     def _problem(self, group: Sequence[int], judged: _Judgement) -> str:
-        """What is wrong where no map of a group can be used."""
+        """Say what is wrong where no map of a group can be used."""
         file = self._views[group[0]].depth_file
         if judged.is_affine:
             return (
@@ -232,7 +232,7 @@ class KnownDepths:
         )
 
     def _formula(self, index: int) -> str:
-        """How a photo's stored values are understood."""
+        """Write how a photo's stored values are understood."""
         meaning, unit = self._judgement_of(index).meaning, read_depth_map(self._views[index]).unit
         if meaning.kind == "inverse depth":
             return f"z-depth = {meaning.scale / unit:.4g} / value"

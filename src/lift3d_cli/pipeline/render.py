@@ -104,7 +104,7 @@ def render(
 
 
 def _lifter(workspace: Workspace, config: RenderConfig) -> SceneLifter:
-    """What renders from the scene's photos, by weights tuned to it if so asked."""
+    """Make the lifter of the scene's photos, with weights tuned to the scene if so asked."""
     device = resolve_device(config.device)
     if config.tuned:
         config = replace(config, weights=str(find_tuned(workspace, config.weights)))

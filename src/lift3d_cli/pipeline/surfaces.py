@@ -41,7 +41,7 @@ class PhotoSurfaces:
 
     Args:
         workspace: the scene; where it has a cache, surfaces are read from there and kept there.
-        points: [N, 3] points on its surfaces, or none.
+        points: [N, 3] points on its surfaces, N may be 0.
         proposal: Stage I.
         device: where it runs.
         candidates: indices of the photos that may be looked at.
@@ -101,7 +101,7 @@ class PhotoSurfaces:
         return surface_at_size(self.get(index), camera.width, camera.height)
 
     def find(self, indices: Sequence[int], progress: Progress = no_progress) -> int:
-        """Find the surfaces of photos that are missing in the cache, and return how many; what is done stays done.
+        """Find the surfaces of photos that are missing in the cache; return how many. What is finished is kept.
 
         Raises:
             SceneError, CacheError, ResourceError: as `get`.
@@ -163,7 +163,7 @@ class PhotoSurfaces:
 
 
 def find_surfaces(workspace: Workspace, config: RenderConfig, progress: Progress = no_progress) -> int:
-    """Find the surfaces of all photos that are missing in the scene's cache; returns how many that were.
+    """Find the surfaces of all photos that are missing in the scene's cache; return how many.
 
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.

@@ -1,4 +1,4 @@
-"""Weights tuned to a scene: which of its cache's are those of its photos as they are now."""
+"""Weights tuned to a scene: which of those in its cache belong to its photos as they are now."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lift3d_cli.pipeline.workspace import Workspace
 
 
 def tuning_of(workspace: Workspace, weights: str, settings: Mapping[str, object]) -> Tuning:
-    """The tuning of a scene, with a cache, from some weights by some settings; there or not."""
+    """Locate the tuning of a scene with a cache, from these weights by these settings; it may not exist."""
     content = {"photos": _photos(workspace), "weights": load_network(weights)[1], "settings": dict(settings)}
     return Tuning.of(workspace.cache.root, content)
 
 
 def find_tuned(workspace: Workspace, weights: str) -> Path:
-    """The weights tuned last to a scene as it is now, that began with `weights` ("" for those that ship).
+    """Find the last used tuning of a scene as it is now that began with `weights` ("" for those that ship).
 
     Raises:
         CacheError: if there are none.
@@ -45,6 +45,6 @@ def find_tuned(workspace: Workspace, weights: str) -> Path:
 
 
 def _photos(workspace: Workspace) -> str:
-    """The key of a scene's photos and their poses."""
+    """Return the key of a scene's photos and their poses."""
     photos = [[workspace.record(i).key, workspace.camera(i).w2c.tolist()] for i in range(workspace.num_photos)]
     return key_of("tuned-photos", {"photos": photos})

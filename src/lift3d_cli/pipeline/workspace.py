@@ -140,7 +140,7 @@ class Workspace:
             return points
 
     def known_depth(self, index: int) -> KnownDepth | None:
-        """The depth that a photo comes with; None where there is none, or where it contradicts the photos.
+        """Return the depth that a photo comes with; None if there is none, or if it contradicts the photos.
 
         Raises:
             SceneError, ResourceError: if a file cannot be read, or all depth of the scene contradicts its photos.
@@ -148,7 +148,7 @@ class Workspace:
         return self._recent_depths.get(index, lambda: self._depths.read(index))
 
     def depth_key(self, index: int) -> str:
-        """The identity of `known_depth`, of the file and of how it is understood; "" where there is none."""
+        """Identify `known_depth` by the file and how it is understood; "" if there is none."""
         return self._depths.key(index)
 
     def depth_warnings(self) -> tuple[str, ...]:

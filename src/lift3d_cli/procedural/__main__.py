@@ -84,7 +84,7 @@ def write_scene(
 
 
 def _lens(camera: Camera) -> dict[str, object]:
-    """The intrinsics of all photos, as `transforms.json` has them."""
+    """Return the intrinsics of all photos as `transforms.json` has them."""
     return {
         "camera_model": "PINHOLE",
         "w": camera.width,

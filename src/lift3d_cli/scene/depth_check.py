@@ -14,7 +14,7 @@ import numpy as np
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.scene.depth_maps import DEPTH_KINDS, DepthMap, Meaning, ray_lengths, unscaled_depth
 
-# Of the points per photo, which are thousands at times.
+# Points that are looked up per photo, at most.
 _MAX_POINTS = 3000
 # Fewer points than this in a photo judge nothing.
 MIN_POINTS = 20
@@ -33,12 +33,12 @@ _KEPT = 0.9
 _MIN_SHARE, _MIN_OF_USUAL = 0.6, 0.7
 # If fewer than this part of the maps agree, they do so by chance.
 _MIN_AGREEING = 0.25
-# Tries of a scale and shift through two points.
+# Pairs of points that a scale and shift are tried through.
 _LINES = 200
 
 
 @dataclass(frozen=True)
-class Evidence:
+class DepthEvidence:
     """What points say about the map of one photo.
 
     Args:
@@ -54,7 +54,7 @@ class Evidence:
     unit: float
 
 
-def gather_evidence(camera: Camera, stored: DepthMap, points: np.ndarray) -> Evidence:
+def gather_evidence(camera: Camera, stored: DepthMap, points: np.ndarray) -> DepthEvidence:
     """Look up a map where a photo would show points [N, 3]."""
     height, width = stored.values.shape
     uv, z = camera.resized(width, height).project(points)
@@ -66,10 +66,10 @@ def gather_evidence(camera: Camera, stored: DepthMap, points: np.ndarray) -> Evi
     values = stored.values[v, u].astype(np.float64)
     known = values > 0
     rays = ray_lengths(camera, stored.values.shape)[v, u]
-    return Evidence(z[inside][known], values[known], rays[known], stored.unit)
+    return DepthEvidence(z[inside][known], values[known], rays[known], stored.unit)
 
 
-def find_meaning(evidence: Sequence[Evidence]) -> Meaning:
+def find_meaning(evidence: Sequence[DepthEvidence]) -> Meaning:
     """Find the kind and scale that bring most points of all photos onto the maps' surfaces.
 
     Hidden points lie at all depths behind a surface and make no peak. What is declared is kept if it is nearly as good.
@@ -83,13 +83,13 @@ def find_meaning(evidence: Sequence[Evidence]) -> Meaning:
 
 
 def best_meaning(found: Sequence[tuple[float, Meaning]], kept: float) -> Meaning:
-    """Choose among meanings, with their scores, the best: or the first, if it has at least this part of the score."""
+    """Choose the meaning with the best score, or the first one if its score is at least this part of the best."""
     best = max(found, key=lambda item: item[0])
     return found[0][1] if found[0][0] >= kept * best[0] else best[1]
 
 
-def agreement(evidence: Evidence, meaning: Meaning) -> float:
-    """The share of the points that agree with a map, of those that agree with it or contradict it; NaN of too few."""
+def agreement(evidence: DepthEvidence, meaning: Meaning) -> float:
+    """Return the share of agreeing points among those that agree with a map or contradict it; NaN for too few."""
     if len(evidence.z) < MIN_POINTS:
         return np.nan
     error = _log_ratio(evidence, meaning.kind) - np.log(meaning.scale)
@@ -103,12 +103,12 @@ def agreement(evidence: Evidence, meaning: Meaning) -> float:
 def are_believed(
     shares: np.ndarray, at_least: float = _MIN_SHARE, of_usual: float = _MIN_OF_USUAL
 ) -> np.ndarray:  # [V] bool
-    """Which maps to use; one that nothing speaks about goes with the others.
+    """Tell which maps to use; one that nothing is known about is treated as the others are.
 
     Args:
         shares: [V] each map's agreement, NaN where it is not known.
-        at_least: what each must reach.
-        of_usual: the part of what is usual that each must reach.
+        at_least: least agreement of each.
+        of_usual: least agreement of each, as part of the median of the good ones.
     """
     judged = np.isfinite(shares)
     good = judged & (shares >= at_least)
@@ -118,8 +118,8 @@ def are_believed(
     return ~judged | (good & (shares >= of_usual * usual))
 
 
-def is_affine(evidence: Sequence[Evidence]) -> bool:
-    """True if each map fits by a scale and a shift of its own: 1/z = a * value + b, as monocular networks give it."""
+def is_affine(evidence: Sequence[DepthEvidence]) -> bool:
+    """Tell if each map fits by a scale and a shift of its own: 1/z = a * value + b, as monocular networks give it."""
     rng = np.random.default_rng(0)
     shares = []
     for each in evidence:
@@ -137,17 +137,17 @@ def is_affine(evidence: Sequence[Evidence]) -> bool:
 
 
 def rounded_scale(scale: float) -> float:
-    """To four digits, so that what is found from other points or on another machine is the same."""
+    """Round to four digits, so that other points or another machine give the same."""
     return float(f"{scale:.4g}")
 
 
-def _log_ratio(evidence: Evidence, kind: str) -> np.ndarray:  # [M]
-    """log of the points' depth over the map's, in its declared unit."""
+def _log_ratio(evidence: DepthEvidence, kind: str) -> np.ndarray:  # [M]
+    """Return the log of the points' depth over the map's, in its declared unit."""
     return np.log(evidence.z / unscaled_depth(evidence.values, evidence.rays, evidence.unit, kind))
 
 
 def _peak_of(ratios: np.ndarray) -> tuple[float, float, float]:
-    """The height and place of the highest peak of a density [M], and the height at 0; as parts of all ratios."""
+    """Return height and place of the ratios' highest peak, and the density at 0; heights are parts of all ratios."""
     if not len(ratios):
         return 0.0, 0.0, 0.0
     bins = np.floor(ratios / _BIN).astype(np.int64)

@@ -18,8 +18,8 @@ from lift3d_cli.scene.scene import DepthFile, Scene, View
 # Where `colmap image_undistorter` is told to write to, as the guides of COLMAP and of its users have it.
 _DENSE_FOLDERS = (".", "dense", "dense/0")
 _COLMAP_MAPS = "stereo/depth_maps"
-# Of TUM's benchmark: https://cvg.cit.tum.de/data/datasets/rgbd-dataset/file_formats, and how far apart in time the
-# pictures of its associate.py may be.
+# TUM's benchmark: https://cvg.cit.tum.de/data/datasets/rgbd-dataset/file_formats; pictures of its associate.py may be
+# so far apart in time.
 _TUM_FILES = ("rgb.txt", "depth.txt")
 _TUM_UNIT, _TUM_MAX_DIFFERENCE_S = 1 / 5000, 0.02
 
@@ -27,7 +27,7 @@ Finder = Callable[[View], "DepthFile | None"]
 
 
 def with_depth_beside(scene: Scene) -> Scene:
-    """The scene with the depth files that lie beside its photos, unless the scene's own file names some.
+    """Add the depth files that lie beside a scene's photos, unless the scene's own file names some.
 
     A folder `depth` with other things in it than depth is passed over, with a warning.
     """
@@ -51,11 +51,11 @@ def with_depth_beside(scene: Scene) -> Scene:
 
 
 def with_depth_from(scene: Scene, folder: Path | None = None, mesh: Path | None = None) -> Scene:
-    """The scene with depth from a folder of files named like its photos, or from a mesh, instead of what it had.
+    """Replace a scene's depth by that of a folder of files named like its photos, or of a mesh.
 
     Args:
         scene: the scene.
-        folder: holds `PHOTO.npy`, `PHOTO.exr`, ..., with the photos' folders or without; or COLMAP's dense maps.
+        folder: folder of `PHOTO.npy`, `PHOTO.exr`, ..., with the photos' folders or without; or of COLMAP's dense maps.
         mesh: PLY or OBJ in the world of the scene; its depth counts where the folder has none.
 
     Raises:
@@ -89,14 +89,14 @@ def with_depth_from(scene: Scene, folder: Path | None = None, mesh: Path | None 
 
 
 def count_depth_formats(scene: Scene) -> Mapping[str, int]:
-    """How many photos have depth, by the ending of its files."""
+    """Count the photos with depth by the ending of its files."""
     endings = [view.depth_file.path for view in scene.views if view.depth_file]
     names = [depth_suffix(path) or f"mesh {path.name}" for path in endings]
     return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
 def _with_files(scene: Scene, find: Finder, is_found: bool = False) -> Scene:
-    """The scene with the files that are found; the same object if there are none."""
+    """Add the files that are found to a scene; return the same object if there are none."""
     files = [find(view) for view in scene.views]
     if not any(files):
         return scene
@@ -106,7 +106,7 @@ def _with_files(scene: Scene, find: Finder, is_found: bool = False) -> Scene:
 
 
 def _if_readable(scene: Scene, found: Scene) -> Scene:
-    """`found` if the first of its files is one: nobody said that this folder holds depth, only its name does."""
+    """Return `found` if the first of its files can be read: only the folder's name says that it holds depth."""
     file = next(view.depth_file for view in found.views if view.depth_file)
     try:
         read_stored_depth(file.path)
@@ -117,7 +117,7 @@ def _if_readable(scene: Scene, found: Scene) -> Scene:
 
 
 def _by_name(folder: Path) -> Finder:
-    """Files whose path in the folder is the end of the photo's path, with the photo's ending or without."""
+    """Find files whose path in the folder is the end of the photo's path, with the photo's ending or without."""
     index: dict[str, Path] = {}
     for path in sorted(folder.rglob("*"), key=lambda path: (_rank(path), path)):
         if depth_suffix(path) and path.is_file():
@@ -132,7 +132,7 @@ def _by_name(folder: Path) -> Finder:
 
 
 def _colmap_finder(folder: Path, scene: Scene) -> Finder:
-    """COLMAP's maps, and the undistorted cameras that they were made for, which lie in `sparse` of the same place."""
+    """Find COLMAP's maps, and the undistorted cameras that they were made for in `sparse` beside them."""
     by_name = _by_name(folder)
     cameras = _dense_cameras(folder.parent.parent / "sparse")
 
@@ -147,7 +147,7 @@ def _colmap_finder(folder: Path, scene: Scene) -> Finder:
 
 
 def _dense_cameras(model: Path) -> dict[str, Camera]:
-    """The cameras of a model by image name; none if it is not there: the maps then are in the photos' own."""
+    """Read the cameras of a model by image name; none if it is not there: the maps then are in the photos' own."""
     if not any((model / f"images{suffix}").is_file() for suffix in (".bin", ".txt")):
         return {}
     lenses = read_cameras(model)
@@ -167,7 +167,7 @@ def _dense_cameras(model: Path) -> dict[str, Camera]:
 
 
 def _by_time(folder: Path) -> Finder:
-    """TUM's files, named by the second that they were taken in, at other moments than the photos."""
+    """Find TUM's files, named by the second that they were taken in, at other moments than the photos."""
     times = {time: path for path in folder.iterdir() if (time := _seconds(path)) is not None and depth_suffix(path)}
 
     def find(view: View) -> DepthFile | None:
@@ -188,7 +188,7 @@ def _seconds(path: Path) -> float | None:
 
 
 def _ending_like(name: str, index: dict):
-    """What `index` has under the longest end of a photo's path, with the photo's ending or without; or None."""
+    """Look up the longest end of a photo's path in `index`, with the photo's ending or without; None for none."""
     parts = name.split("/")
     for start in range(len(parts)):
         end = "/".join(parts[start:])

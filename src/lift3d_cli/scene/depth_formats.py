@@ -59,7 +59,7 @@ def read_stored_depth(path: Path) -> tuple[np.ndarray, bool]:
 
 
 def depth_suffix(path: Path) -> str:
-    """The ending of `path` among `DEPTH_SUFFIXES`, or "" if it has none of them."""
+    """Return the ending of `path` among `DEPTH_SUFFIXES`, or "" if it has none of them."""
     name = path.name.lower()
     return next((suffix for suffix in DEPTH_SUFFIXES if name.endswith(suffix)), "")
 
@@ -77,7 +77,7 @@ def _read_npz(path: Path) -> np.ndarray:
 
 
 def _read_image(path: Path) -> np.ndarray:
-    """PNG and TIFF of one channel: 16 bits, or 32 in TIFF."""
+    """Read a PNG or TIFF of one channel: 16 bits, or 32 in TIFF."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -88,7 +88,7 @@ def _read_image(path: Path) -> np.ndarray:
 
 
 def _read_pfm(path: Path) -> np.ndarray:
-    """Portable float map: "Pf", the size, a scale whose sign tells the byte order, rows from the bottom."""
+    """Read a portable float map: "Pf", the size, a scale whose sign tells the byte order, rows from the bottom."""
     with path.open("rb") as file:
         kind, size, scale = (file.readline().split() for _ in range(3))
         if kind != [b"Pf"]:
@@ -100,7 +100,7 @@ def _read_pfm(path: Path) -> np.ndarray:
 
 
 def _read_colmap(path: Path) -> np.ndarray:
-    """COLMAP's dense maps: "width&height&channels&" and float32, one channel after the other, each row by row."""
+    """Read COLMAP's dense map: "width&height&channels&" and float32, channel after channel, each row by row."""
     data = path.read_bytes()
     words = data[:64].split(b"&", 3)
     if len(words) < 4:
@@ -125,7 +125,7 @@ def _read_exr(path: Path) -> np.ndarray:
 
 
 def _depth_channel(channels: Mapping[str, np.ndarray]) -> str:
-    """The channel with the depth: Z, also of a layer, else what is named depth, else the only or the first colour."""
+    """Choose the channel with the depth: Z, also of a layer, else one named depth, else the only or first colour."""
     for fits in (
         lambda name: name.split(".")[-1] == "Z",
         lambda name: "depth" in name.lower(),

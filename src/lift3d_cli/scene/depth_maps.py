@@ -41,7 +41,7 @@ class Meaning:
 
     Args:
         kind: one of `DEPTH_KINDS`.
-        scale: what the z-depth in the declared unit is multiplied with; 1 if the unit is right.
+        scale: factor of the z-depth in the declared unit; 1 if the unit is right.
     """
 
     kind: str = DEPTH_KINDS[0]
@@ -73,7 +73,7 @@ def read_depth_map(view: View) -> DepthMap | None:
 
 
 def z_depth(stored: DepthMap, meaning: Meaning, camera: Camera) -> np.ndarray:  # [h, w] float32
-    """The z-depth that a map of a photo of this camera (of any size) holds, in world units; 0 where unknown."""
+    """Convert a map of a photo of this camera, of any size, to z-depth in world units; 0 where unknown."""
     known = stored.values > 0
     depth = np.zeros_like(stored.values)
     rays = ray_lengths(camera, depth.shape)[known]
@@ -82,12 +82,12 @@ def z_depth(stored: DepthMap, meaning: Meaning, camera: Camera) -> np.ndarray:  
 
 
 def unscaled_depth(values: np.ndarray, rays: np.ndarray, unit: float, kind: str) -> np.ndarray:
-    """The z-depth of known stored values of one of `DEPTH_KINDS`, if the declared unit is right.
+    """Convert known stored values of one of `DEPTH_KINDS` to z-depth, as if the declared unit were right.
 
     Args:
-        values: stored, all known.
-        rays: the length of the rays of unit z through their pixels.
-        unit: declared world units of a value of 1; of the inverse of 1 / unit, if it is inverse depth.
+        values: stored values, all known.
+        rays: length of the rays of unit z through their pixels.
+        unit: declared world units of a value of 1; for inverse depth, z-depth is 1 / (value * unit).
         kind: one of `DEPTH_KINDS`.
     """
     if kind == "inverse depth":
@@ -96,7 +96,7 @@ def unscaled_depth(values: np.ndarray, rays: np.ndarray, unit: float, kind: str)
 
 
 def ray_lengths(camera: Camera, shape: tuple[int, int]) -> np.ndarray:  # [h, w]
-    """How long the rays of unit z through the pixel centres are, for an image of this (height, width)."""
+    """Return the lengths of the rays of unit z through the pixel centres of an image of this (height, width)."""
     K = camera.resized(shape[1], shape[0]).K
     v, u = np.arange(shape[0])[:, None] + 0.5, np.arange(shape[1])[None] + 0.5
     y = (v - K[1, 2]) / K[1, 1]
@@ -105,7 +105,7 @@ def ray_lengths(camera: Camera, shape: tuple[int, int]) -> np.ndarray:  # [h, w]
 
 
 def _in_shape(view: View, values: np.ndarray) -> np.ndarray:
-    """The map with the photo's orientation, after a check that it has the photo's shape."""
+    """Turn a map as its photo was turned, and check that it has the photo's shape."""
     width, height = view.camera.width, view.camera.height
 
     def fits(map_height: int, map_width: int) -> bool:
@@ -129,7 +129,7 @@ def _undistorted(view: View, values: np.ndarray) -> np.ndarray:
 
 
 def _seen_from(photo: Camera, made_for: Camera, values: np.ndarray) -> np.ndarray:
-    """A map of another pinhole camera at the same pose, in the photo's pixels at the map's density."""
+    """Move a map of another pinhole camera at the same pose to the photo's pixels, at the map's density."""
     height, width = values.shape
     lens = made_for.resized(width, height)
     density = lens.K[0, 0] / photo.K[0, 0]

@@ -34,8 +34,8 @@ _LEAD = 0.85
 # A score that noise does not reach.
 _LOOKS_RIGHT = 0.7
 MIN_AGREEMENT = 0.5
-"""Of `agreement_by_photos`: photos at a scene's border, which have less in common with others, came to 0.59."""
-# Of a possible 1. Photos whose patches have less contrast on average tell nothing.
+"""Least `agreement_by_photos`: photos at a scene's border, which have less in common with others, came to 0.59."""
+# Photos whose patches have less contrast on average, of a possible 1, tell nothing.
 _MIN_TEXTURE = 0.15
 
 WRONG_SCALES = np.exp([-0.6, -0.35, -0.2, 0.2, 0.35, 0.6])
@@ -47,7 +47,7 @@ class Picture:
     """A small photo, ready to be compared.
 
     Args:
-        camera: at its size.
+        camera: the photo's camera at the small size.
         patches: [H, W, 25] float32 gray patches without their mean, of length 1; shorter where there is no contrast.
         valid: [H, W] bool, pixels that may be used.
     """
@@ -80,7 +80,7 @@ def scale_scores(
     own: Picture,
     neighbours: Sequence[Picture],
 ) -> np.ndarray:  # [S]
-    """How well pixels look alike where a map of this kind carries them, at each scale; NaN if nothing can be told.
+    """Score how alike pixels look where a map of this kind carries them, at each scale; NaN if nothing can be told.
 
     The two best neighbours of each pixel count: in others it may be hidden. Returns the part of what is possible.
     """
@@ -110,7 +110,7 @@ def scale_scores(
 
 
 def _likeness(patches: np.ndarray, xyz: np.ndarray, picture: Picture) -> np.ndarray:  # [K * S]
-    """The dot products of K patches with those of a picture at S places each; 0 outside."""
+    """Return the dot products of K patches with those of a picture at S places each; 0 outside."""
     uv, z = picture.camera.project(xyz)
     with np.errstate(invalid="ignore"):
         inside = (z > 0) & (uv >= 0).all(1) & (uv[:, 0] < picture.camera.width) & (uv[:, 1] < picture.camera.height)
@@ -131,10 +131,10 @@ def find_meaning_by_photos(
     """Find the kind and scale with which photos look most alike through their maps; what is declared if it is as good.
 
     Args:
-        maps: of some photos.
+        maps: maps of some photos.
         pictures: these photos.
-        neighbours: of each photo, those that show the same.
-        depth_ranges: of each photo, between which z-depths surfaces may be.
+        neighbours: for each photo, others that show the same.
+        depth_ranges: for each photo, (near, far) z-depth of its surfaces.
     """
     found = []
     for kind in DEPTH_KINDS:
@@ -158,7 +158,7 @@ def find_meaning_by_photos(
 
 
 def agreement_by_photos(scores_at: np.ndarray, scores_off: np.ndarray) -> np.ndarray:  # [V]
-    """Each map's agreement: its score as part of what is usual, 0 if that is hardly more than at wrong scales; or NaN.
+    """Return each map's agreement: its score as part of the usual one, 0 if hardly above that at wrong scales; or NaN.
 
     Args:
         scores_at: [V] each map's score, NaN where nothing can be told.
@@ -173,7 +173,7 @@ def agreement_by_photos(scores_at: np.ndarray, scores_off: np.ndarray) -> np.nda
 
 
 def _scale_range(maps: Sequence[DepthMap], kind: str, ranges: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Between which logs of scales most of the maps' depths are where surfaces may be."""
+    """Find the least and greatest log scale at which most of the maps' depths are where surfaces may be."""
     logs = []
     for stored, bounds in zip(maps, ranges, strict=True):
         known = stored.values[stored.values > 0]

@@ -42,7 +42,7 @@ def draw_depth(path: Path, camera: Camera) -> np.ndarray:  # [h, w] float32
 
 @lru_cache(maxsize=1)
 def _embree_scene(path: Path, changed_ns: int):
-    """The triangles, ready to be hit, around a centre [3] in the world: Embree counts in float32."""
+    """Load a mesh's triangles into Embree, relative to a centre [3] in the world, as it computes in float32."""
     try:
         import trimesh
         from embreex.mesh_construction import TriangleMesh

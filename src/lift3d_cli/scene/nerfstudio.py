@@ -128,7 +128,16 @@ def frame_intrinsics(values: dict, photo: Path, where: str) -> Intrinsics:
 
 
 def frame_depth_file(root: Path, values: dict, where: str) -> DepthFile | None:
-    """The depth that a frame names, which may be absent; `values` are the file's, overridden by the frame's."""
+    """Return the depth file that a frame names, which may be absent.
+
+    Args:
+        root: folder of the scene.
+        values: values of the whole file, overridden by those of the frame.
+        where: what an error calls the frame.
+
+    Raises:
+        SceneError: if it is of no known format, or its unit is not positive.
+    """
     listed = values.get("depth_file_path")
     if not isinstance(listed, str) or not listed:
         return None

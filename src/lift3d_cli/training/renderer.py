@@ -64,7 +64,7 @@ class RendererTask(TrainingTask):
         single_stage: train Stage II alone, for an ablation: without Stage I, from samples all along the ray.
         device: where to train.
         is_batched: stack crops into batches, as suits a GPU; None where it is faster, and with workers.
-        scenes: to learn from instead of those of `config`, by examples as photos are rendered, see `RealScenes`.
+        scenes: scenes to learn from instead of those of `config`, by examples as photos are rendered, see `RealScenes`.
         size: size of the crops, if not the usual one of the device.
     """
 
@@ -155,7 +155,7 @@ class RendererTask(TrainingTask):
         return {f"psnr_{f.name}": held_out_psnr(self.renderer(), f, self._device) for f in self._held_out}
 
     def renderer(self) -> Renderer:
-        """What renders with the network as it is now."""
+        """Make the renderer with the network as it is now."""
         proposal = LearnedProposal(self.network.regularizer, "training")
         samples = Renderer.num_samples
         if self._single_stage:

@@ -164,8 +164,8 @@ def draw_views(
     """Draw a photo to leave out, 3 to 10 others to render it from, perhaps with gaps between them, and near and far.
 
     Args:
-        views: of the scene.
-        points: on its surfaces.
+        views: views of the scene.
+        points: points on its surfaces.
         rng: random numbers.
         targets, others: indices of those that may be left out, and of those to render from; empty for all.
     """
@@ -180,7 +180,7 @@ def draw_views(
 def choose_sources(
     views: Sequence[View], left_out: int, number: int, points: np.ndarray, pool: Sequence[int] = ()
 ) -> tuple[list[int], tuple[float, float]]:
-    """The photos of `pool` (all others) to render one from, so many at most, and near and far."""
+    """Choose at most `number` photos of `pool` (default: all others) to render one from, and near and far."""
     pool = pool or [i for i in range(len(views)) if i != left_out]
     camera = views[left_out].camera
     bounds = depth_range(camera, points, views)

@@ -15,7 +15,7 @@ from lift3d_cli.lifting.sources import SourceViews, select_sources
 from lift3d_cli.lifting.surfaces import surface_of
 from lift3d_cli.training.renderer_data import StoredPhoto
 
-# Of a scene's photos every so manyth is only ever a target: no surface of the others has seen it.
+# Every fourth photo of a scene is a target and nothing else: the surfaces of the others are found without it.
 _TARGETS_EVERY = 4
 # As many other photos as `PhotoSurfaces` finds a surface from, and a rough bound on temporaries.
 _SURFACE_VIEWS, _SURFACE_BYTES = 8, 2**29

@@ -40,12 +40,12 @@ class Outcome:
     """What came of a tuning.
 
     Args:
-        psnr_before: mean of the photos kept back in dB, by the weights begun with.
-        psnr: the same by the best weights; equal, where none are better.
-        share: of the tuned weights in the best ones; 0 where none are better than those begun with.
-        steps: of the training.
-        minutes: that it took.
-        num_photos: to learn from.
+        psnr_before: mean PSNR of the photos kept back in dB, with the initial weights.
+        psnr: the same with the best weights; equal if none are better.
+        share: share of the tuned weights in the best ones; 0 if none are better than the initial ones.
+        steps: number of training steps.
+        minutes: duration of the tuning.
+        num_photos: number of photos to learn from.
         kept_back: names of the photos kept back.
     """
 
@@ -61,16 +61,16 @@ class Outcome:
 def tune_scene(
     workspace: Workspace, config: TuneConfig, report: Report, progress: Progress = no_progress
 ) -> tuple[Path | None, Outcome]:
-    """Tune to a scene with a cache, and keep the result there; what is there already is not made again.
+    """Tune to a scene with a cache, and keep the result there; a finished result is not made again.
 
     Args:
         workspace: the scene.
         config: settings.
-        report: gets the steps, minutes and PSNR of each score.
+        report: called with the step, minutes and PSNR of each score.
         progress: see `Progress`.
 
     Returns:
-        The file of the weights, None where none are better than those begun with; and what came of it.
+        The file of the weights, None if none are better than the initial ones; and the outcome.
 
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.
@@ -105,12 +105,12 @@ def tune(
         scene: 3 photos or more; no other is looked at.
         config: settings.
         run: folder for the checkpoint, the best weights and the learning curve.
-        report: gets the steps, minutes and PSNR of each score.
+        report: called with the step, minutes and PSNR of each score.
         progress: see `Progress`.
-        workspace: of the scene, to find its points in a cache.
+        workspace: workspace of the scene, to find its points in a cache.
 
     Returns:
-        The weights as they ship, None where none are better than those begun with; and what came of it.
+        The weights as they ship, None if none are better than the initial ones; and the outcome.
 
     Raises:
         SceneError, ModelError, ResourceError: in one line.
@@ -154,12 +154,12 @@ def tune_without(
         scene: the scene.
         held_out: indices of the photos that are not looked at.
         config: settings.
-        folder: an empty one.
+        folder: an empty folder.
         report: see `tune`.
         progress: see `Progress`.
 
     Returns:
-        The best weights, as settings name them: a file, or those begun with; and what came of it.
+        The best weights, as settings name them: a file, or the initial ones; and the outcome.
 
     Raises:
         SceneError, ModelError, ResourceError: in one line.
@@ -173,7 +173,7 @@ def tune_without(
 
 
 def _has_fallen(rows: Sequence[Mapping[str, float]], minutes: float) -> bool:
-    """Tell if there has been no better PSNR for so long that none is to be expected."""
+    """Tell if the PSNR has not improved for so long that no better one is to be expected."""
     best = max(range(len(rows)), key=lambda i: rows[i]["psnr"])
     since = rows[-1]["minutes"] - rows[best]["minutes"]
     return len(rows) - 1 - best >= _PATIENCE_SCORES and since >= _PATIENCE * minutes
@@ -194,7 +194,7 @@ def _train_config(config: TuneConfig, run: Path) -> TrainConfig:
 
 
 def _batch(config: TuneConfig) -> int:
-    """Examples a step: as the settings say, or as many as learn side by side."""
+    """Choose the number of examples a step: as the settings say, or as many as learn side by side."""
     if config.batch:
         return config.batch
     if resolve_device(config.device).type != "cpu":

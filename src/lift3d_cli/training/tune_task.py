@@ -22,12 +22,12 @@ from lift3d_cli.training.renderer import RendererTask
 # Kept back is every 8th photo, but no more than cost a seventh of the time; in a height that costs less.
 _KEEP_BACK_EVERY, _MAX_KEPT_BACK, _KEPT_BACK_HEIGHT = 8, 4, 240
 _MIN_PHOTOS = 3
-# In the minutes of a tuning.
+# Scores within the minutes of a tuning.
 _NUM_SCORES = 8
 # Stage II has few weights, of which a few hundred crops say much. Of the others they say less, while each step moves
 # every weight about as far: at higher rates that costs more than it gains, see docs/training.md.
 _RATES = {"blending": 5.0}
-# Weights between those begun with and the best are tried too: they forget less of what holds for all scenes.
+# Weights between the initial and the best ones are tried too: they forget less of what holds for all scenes.
 _SHARES = (0.5,)
 BEST = "best.safetensors"
 """The best weights so far, in the folder of the run."""
@@ -38,7 +38,7 @@ class TuneTask(RendererTask):
 
     Args:
         config: settings; `run` has the file.
-        network: where to begin.
+        network: network with the initial weights.
         device: where to train.
         scene: with points.
         kept_back: indices of the photos kept back.
@@ -59,7 +59,7 @@ class TuneTask(RendererTask):
         self._best = -math.inf
 
     def begin(self) -> float:
-        """Measure the PSNR by the weights begun with, or recall it and the best ones if a tuning was interrupted.
+        """Measure the PSNR with the initial weights, or recall it and the best ones if a tuning was interrupted.
 
         Raises:
             SceneError: if there is nothing to measure it by.
@@ -76,17 +76,17 @@ class TuneTask(RendererTask):
         return psnr
 
     def scores(self) -> Mapping[str, float]:
-        """See `Task`."""
+        """See `TrainingTask`."""
         psnr = self._psnr()
         if psnr > self._best:
             self._keep(psnr)
         return {"psnr": psnr}
 
     def finish(self) -> tuple[float, float]:
-        """Give the network the best weights, of those scored and some between them and those begun with.
+        """Give the network the best weights, of those scored and some between them and the initial ones.
 
         Returns:
-            The share of the tuned weights in them, 0 where none are better than those begun with; and the PSNR.
+            The share of the tuned weights in them, 0 if none are better than the initial ones; and the PSNR.
         """
         tuned, found = safetensors.torch.load_file(self._file), [(self._best, 1.0)]
         if all(torch.equal(tensor, self._start[name]) for name, tensor in tuned.items()):
@@ -99,16 +99,16 @@ class TuneTask(RendererTask):
         return share, psnr
 
     def _psnr(self) -> float:
-        """The mean of the photos kept back, rendered from the others by the network as it is."""
+        """Measure the mean PSNR of the photos kept back, rendered from the others by the network as it is."""
         return self._judged.mean_psnr(self.renderer(), self._device, self._judged.held_out)
 
     def _keep(self, psnr: float) -> None:
-        """Take the network as it is for the best so far."""
+        """Store the network's weights as the best so far."""
         write_atomic(self._file, safetensors.torch.save(self._weights(), {"psnr": repr(psnr)}))
         self._best = psnr
 
     def _weights(self) -> dict[str, Tensor]:
-        """A copy of the weights that learn."""
+        """Copy the weights that are trained."""
         learning = (pair for pair in self.network.named_parameters() if pair[1].requires_grad)
         return {name: tensor.detach().cpu().clone() for name, tensor in learning}
 
@@ -118,7 +118,7 @@ class TuneTask(RendererTask):
 
 
 def photos_kept_back(scene: Scene) -> list[int]:
-    """Choose the photos to keep back, evenly among those of a scene; their indices.
+    """Choose the photos to keep back, evenly among those of a scene; return their indices.
 
     Raises:
         SceneError: if the scene has too few photos.
@@ -134,5 +134,5 @@ def photos_kept_back(scene: Scene) -> list[int]:
 
 
 def without(scene: Scene, indices: Sequence[int]) -> Scene:
-    """The scene without some of its photos."""
+    """Return the scene without some of its photos."""
     return replace(scene, views=tuple(view for i, view in enumerate(scene.views) if i not in indices))

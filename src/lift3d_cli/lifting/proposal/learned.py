@@ -24,7 +24,7 @@ _MAX_VOXELS = 160
 # The fewest planes that the network was trained on; and a multiple of its coarsest voxels.
 _FEWEST_PLANES, _PLANES_AT_ONCE = 32, 8
 # Measured peak memory of the sweep and the network per voxel, by precision.
-_VOXEL_BYTES = {"fp32": 4 * 112, "bf16": 4 * 64}
+_VOXEL_BYTES = {"fp32": 4 * 112, "bf16": 4 * 96}
 _MAX_DEVIATION = 6.0
 # A view whose surface hides a voxel counts for so much less: the surface may be wrong, and it may be the only view.
 _MOST_HIDDEN = 0.95
