@@ -71,8 +71,8 @@ measured before || evaluate before 150 --scenes "$DEV" --height "$EVAL_HEIGHT" -
       [ "$RUN/$file" -nt "$to" ] && cp "$RUN/$file" "$to.part" && mv "$to.part" "$to"
     done
   done ) & COPYING=$!
-train_for() {
-  step "training, batch $BATCH" "$(awk "BEGIN { print int(60 * $1 + 120) }")" bash -c 'lift3d train "$@"' - "$PART" "$TRAIN"/* \
+train_for() { # at first, the surfaces of all photos are found
+  step "training, batch $BATCH" "$(awk "BEGIN { print int(60 * $1 + 300) }")" bash -c 'lift3d train "$@"' - "$PART" "$TRAIN"/* \
     --textures "$KIT/textures" --batch "$BATCH" --minutes "$TOTAL" --stop-after "$1" --learning-rate "$RATE" \
     --height "$HEIGHT" --procedural "$PROCEDURAL" --workers "$WORKERS" --evaluate-every 100 --run "$RUN" --output "$OUT/weights.safetensors" --resume
 }

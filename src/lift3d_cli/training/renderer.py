@@ -36,6 +36,7 @@ from lift3d_cli.training.procedural_scenes import ProceduralScenes, ProceduralWo
 from lift3d_cli.training.renderer_data import (
     CPU_CROP,
     GPU_CROP,
+    CropSize,
     Draw,
     Example,
     assemble,
@@ -64,6 +65,7 @@ class RendererTask(TrainingTask):
         device: where to train.
         is_batched: stack crops into batches, as suits a GPU; None where it is faster, and with workers.
         scenes: scenes to learn from instead of those of `config`, by examples as photos are rendered, see `RealScenes`.
+        size: size of the crops; None for the usual one of the device.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class RendererTask(TrainingTask):
         single_stage: bool = False,
         is_batched: bool | None = None,
         scenes: Sequence[Scene] = (),
+        size: CropSize | None = None,
     ) -> None:
         self._single_stage = single_stage
         self._device = device
@@ -94,7 +97,7 @@ class RendererTask(TrainingTask):
         self._batch = config.batch
         learned = scenes or config.scenes
         self._share_procedural = config.procedural if learned else 1.0
-        self._size = CPU_CROP if device.type == "cpu" else GPU_CROP
+        self._size = size or (CPU_CROP if device.type == "cpu" else GPU_CROP)
         textures = _textures(config)
         # Of the weights that the training begins with, so that surfaces are found once.
         proposal = None
@@ -115,8 +118,7 @@ class RendererTask(TrainingTask):
     def loss(self, rng: random.Random, step: int) -> Tensor:
         """See `TrainingTask`."""
         if not self.is_batched:
-            draw = self._draw(rng, round(step * self._batch * self._share_procedural))
-            example = assemble([draw], self._size, len(draw.sources), rng, self._device)
+            example = self.example(rng, step)
         else:
             if self._batches is None:  # a resumed training continues with other examples
                 self._batches = Batches(self._numbered, self._batch, self._size, self._device, step * 1000)
@@ -126,6 +128,11 @@ class RendererTask(TrainingTask):
         if not self.is_batched and example.counts.float().mean() < 0.01:
             return torch.tensor(math.nan)
         return loss_of(*render_crops(self.network, example, self._single_stage), example)
+
+    def example(self, rng: random.Random, step: int) -> Example:
+        """Draw one example of a step, by itself."""
+        draw = self._draw(rng, round(step * self._batch * self._share_procedural))
+        return assemble([draw], self._size, len(draw.sources), rng, self._device)
 
     def _numbered(self, number: int) -> Draw:
         return self._draw(random.Random(f"{self._seed}/{number}"), round(number * self._share_procedural))
