@@ -36,6 +36,17 @@ def test_prune_after_encode_deletes_what_nothing_explains(done):
     assert len(list(Path(second).glob("*.safetensors"))) == 4
 
 
+def test_encode_finds_the_surface_of_each_photo_once(done, shared_model, monkeypatch):
+    folder, lines = Path("scene/.lift3d/surfaces"), []
+    found = sorted(folder.iterdir())
+    assert len(found) == 4
+    monkeypatch.setattr("lift3d_cli.cli.console.say", lines.append)
+    found[0].unlink()
+    done.ok("encode", "scene", "--model", shared_model)
+    assert "surfaces: 1 photos' found, 3 were there" in lines
+    assert sorted(folder.iterdir()) == found
+
+
 def test_json_of_render_and_decode(done):
     render = json.loads("\n".join(done.ok("render", *FAST, "--json")))
     assert (render["frames"], Path(render["path"]).resolve()) == (2, done.render_folder().resolve())
@@ -151,6 +162,7 @@ def test_info_says_what_is_there(done):
     holdings = {holding["kind"]: holding for holding in facts["cache"]["holdings"]}
     assert (holdings["features"]["model"], holdings["features"]["files"]) == ("patches", 4)
     assert holdings["features"]["bytes"] > 4 * 6 * 24 * 18 * 2
+    assert holdings["surfaces"]["files"] == 4
 
 
 def test_info_of_a_fresh_scene_makes_nothing(run):

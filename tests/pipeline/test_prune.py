@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from plane_world import read_image, write_image
 from workbench import edit, stamps
 
@@ -48,3 +50,18 @@ def test_renders_stay(work):
     render = work.render()
     prune(work)
     assert render.missing() == []
+
+
+def test_surfaces_of_photos_that_are_gone_go_too(work):
+    work.encode()
+    folder, transforms = work.scene / ".lift3d" / "surfaces", work.scene / "transforms.json"
+    before = stamps(folder)
+    content = json.loads(transforms.read_text())
+    del content["frames"][3]
+    transforms.write_text(json.dumps(content))
+    assert prune(work) > 0
+    after = stamps(folder)
+    assert len(before) == 8
+    assert len(after) == 7
+    assert after.items() <= before.items()
+    assert not any("03" in name.split("-")[0] for name in after)
