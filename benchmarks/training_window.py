@@ -23,8 +23,9 @@ from lift3d_cli.training.loop import TrainingRun, keep_freed_memory
 from lift3d_cli.training.renderer import RendererTask, loss_of, render_crops
 from lift3d_cli.training.renderer_data import CPU_CROP, Example
 
-# Of the loss.
 _JUDGED_CROPS, _JUDGEMENTS = 24, 5
+# As few as a short training can do with.
+_WARM_UP_STEPS = 5
 
 
 @torch.no_grad()
@@ -42,6 +43,7 @@ def measure(config: TrainConfig, steps: int) -> dict[str, object]:
     for name, size in (("whole", replace(CPU_CROP, window=whole)), ("window", CPU_CROP)):
         torch.manual_seed(0)
         tasks.append(RendererTask(config, Lift3DNetwork(), device, size=size))
+        tasks[-1].warm_up_steps = _WARM_UP_STEPS
         runs.append(TrainingRun(replace(config, run=config.run / name), tasks[-1]))
     # Whole crops, drawn with another seed than the training's.
     judged = [tasks[0].example(random.Random(f"judged/{number}"), number) for number in range(_JUDGED_CROPS)]

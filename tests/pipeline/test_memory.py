@@ -20,7 +20,7 @@ from lift3d_cli.pipeline import lift
 
 LENS = {"width": 128, "height": 96, "focal": 120.0}
 POSE = look_at((0.1, 0, -4), **LENS)
-MEMORY_MIB = 64
+MEMORY_MIB = 68
 
 
 class Colors(FeatureModel):

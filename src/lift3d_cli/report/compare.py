@@ -196,7 +196,7 @@ def corrections(
         raise CacheError("the cache has no features of its models any more")
     sources = {name: CachedFeatures(run.workspace, e, 2 * render.views) for name, e in run.encoders.items()}
     plain = replace(renderer, corrector=None)
-    lifter = SceneLifter(run.workspace, np.zeros((0, 3)), plain, render.views, device)
+    lifter = SceneLifter(run.workspace, run.workspace.points(), plain, render.views, device)
     found: dict[str, list[np.ndarray]] = {name: [] for name in sources}
     for place in progress(chosen, "corrector", len(chosen)):
         frame = run.frames[place]
