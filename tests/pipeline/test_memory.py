@@ -13,6 +13,7 @@ import torch
 from plane_world import look_at, write_scene
 from workbench import Work
 
+import lift3d_cli
 from lift3d_cli import FeatureMap, FeatureModel, ModelSpec
 from lift3d_cli.cache.renders import Render
 from lift3d_cli.errors import ResourceError
@@ -88,7 +89,9 @@ def scene(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("model", ["few-colors", "colors", "many-colors"])
 def test_peak_stays_below_the_bound_and_the_frame_is_the_same(scene, model):
     argv = [sys.executable, __file__, str(scene), model]
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    # The package too, which may be another one than is installed.
+    folders = [Path(__file__).parent, Path(__file__).parents[1], Path(lift3d_cli.__file__).parents[1]]
+    path = os.pathsep.join(map(str, folders))
     added = json.loads(subprocess.check_output(argv, text=True, env={**os.environ, "PYTHONPATH": path}))
     # In one chunk, 128 x 96 rays with 8 samples in 8 views each take 500 MiB.
     assert added <= MEMORY_MIB
