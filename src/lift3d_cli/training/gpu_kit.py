@@ -56,6 +56,7 @@ def make_kit(
         shutil.copy(REPOSITORY / name, out / name)
     shutil.copytree(next(folder for folder in WEIGHT_FOLDERS if folder.is_dir()), out / "weights")
     shutil.copy(Path(__file__).with_name("gpu_kit.sh"), out / "run.sh")
+    (out / "run.sh").chmod(0o755)  # an installed package's files are not executable
     (out / "textures").mkdir()
     for number, photo in enumerate(textures):
         shutil.copy(photo, out / "textures" / f"{number:03d}.jpg")
