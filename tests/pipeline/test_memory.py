@@ -21,7 +21,7 @@ from lift3d_cli.pipeline import lift
 
 LENS = {"width": 128, "height": 96, "focal": 120.0}
 POSE = look_at((0.1, 0, -4), **LENS)
-MEMORY_MIB = 68
+MEMORY_MIB = 64
 
 
 class Colors(FeatureModel):

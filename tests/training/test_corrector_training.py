@@ -13,7 +13,8 @@ from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.pipeline.renderers import load_network, make_renderer
 from lift3d_cli.training import corrector
 from lift3d_cli.training.corrector import CorrectorTask, PredictionTask, disturb
-from lift3d_cli.training.loop import CHECKPOINT, CURVES, TrainingRun
+from lift3d_cli.training.curves import CURVES
+from lift3d_cli.training.loop import CHECKPOINT, TrainingRun
 from lift3d_cli.training.train import train, train_command
 from lift3d_cli.weights import read_manifest
 

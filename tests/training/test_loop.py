@@ -16,6 +16,7 @@ from lift3d_cli.errors import ModelError
 from lift3d_cli.lifting.precision import MixedPrecision, in_precision
 from lift3d_cli.machine.parallel import mapped
 from lift3d_cli.training import loop
+from lift3d_cli.training.curves import CURVES, read_curves
 
 
 class Line(loop.TrainingTask):
@@ -117,7 +118,7 @@ def test_it_learns(tmp_path):
 def test_curves_have_a_row_for_each_evaluation_also_after_a_resume(tmp_path):
     next(iter(loop.train(settings(tmp_path), Line())))
     list(loop.train(settings(tmp_path, resume=True), Line()))
-    rows = loop.read_curves(tmp_path / loop.CURVES)
+    rows = read_curves(tmp_path / CURVES)
     assert [row["step"] for row in rows] == [3, 6]
     assert set(rows[0]) == {"step", "minutes", "loss", "slope"}
 

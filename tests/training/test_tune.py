@@ -19,7 +19,7 @@ from lift3d_cli.pipeline.renderers import load_network
 from lift3d_cli.pipeline.tuned import find_tuned
 from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.load import load_scene
-from lift3d_cli.training import loop, tune_task
+from lift3d_cli.training import curves, loop, tune_task
 from lift3d_cli.training.renderer_data import CropSize
 from lift3d_cli.training.renderer_scenes import RealScenes
 from lift3d_cli.training.tune import tune, tune_scene, tune_without
@@ -45,7 +45,7 @@ def _small_and_quick(monkeypatch, use_untrained):
 
     RATES.clear()
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(loop, "draw_curves", lambda rows, path: None)  # which takes most of the time otherwise
+    monkeypatch.setattr(curves, "draw_curves", lambda rows, path: None)  # which takes most of the time otherwise
     monkeypatch.setattr(loop.TrainingRun, "advance", ticking)
 
 

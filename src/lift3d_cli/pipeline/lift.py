@@ -160,7 +160,8 @@ class SceneLifter:
         Raises:
             ResourceError: if the renderer's memory is too small for what must be held as a whole.
         """
-        origins, renderer, cameras = features or {}, self.renderer, self._source_cameras(choice.sources, target)
+        origins, renderer = features or {}, self.renderer
+        cameras = [source_camera(self._workspace.camera(index), target) for index in choice.sources]
         found = {
             name: _source_features(
                 source, target, choice.sources, cameras, correctors[name] if correctors else renderer.corrector
@@ -247,9 +248,6 @@ class SceneLifter:
 
         recent = self._descriptors.setdefault((corrector, source), Recent(2 * self._num_views))
         return recent.get(index, make)
-
-    def _source_cameras(self, chosen: Sequence[int], target: Camera) -> list[Camera]:
-        return [source_camera(self._workspace.camera(index), target) for index in chosen]
 
 
 def _source_features(

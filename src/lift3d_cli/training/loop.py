@@ -7,9 +7,7 @@ run. The exceptions are batched tasks and schedules in minutes: they continue th
 
 from __future__ import annotations
 
-import csv
 import ctypes
-import io
 import math
 import random
 import statistics
@@ -17,7 +15,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import safetensors
 import safetensors.torch
@@ -29,6 +26,7 @@ from lift3d_cli.errors import ModelError
 from lift3d_cli.machine.atomic import write_atomic
 from lift3d_cli.machine.parallel import mapped
 from lift3d_cli.machine.progress import Progress, no_progress
+from lift3d_cli.training.curves import CURVES, append_curves
 
 # Parts of the progress bar where the schedule is in minutes.
 _PARTS_OF_TIME = 1000
@@ -37,7 +35,7 @@ _AVERAGE_DECAY = 0.998
 _SAVE_EVERY_S = 120
 # From malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-CHECKPOINT, CURVES = "checkpoint.safetensors", "curves.csv"
+CHECKPOINT = "checkpoint.safetensors"
 FROZEN_FROM = 0.5
 """Share of a training after which BatchNorm is frozen, see `set_training`."""
 
@@ -262,43 +260,3 @@ def _evaluated(run: TrainingRun, losses: Sequence[float]) -> dict[str, float]:
 def scores_of(row: Mapping[str, float]) -> dict[str, float]:
     """Pick the task's scores from a row of the learning curves, to four digits."""
     return {name: round(value, 4) for name, value in row.items() if name not in ("step", "minutes", "loss")}
-
-
-def append_curves(path: Path, row: Mapping[str, float]) -> None:
-    """Add a row to `curves.csv`, and redraw `curves.png` beside it if matplotlib is installed."""
-    rows = [r for r in read_curves(path) if r["step"] < row["step"]] if path.exists() else []
-    rows.append({key: round(float(value), 5) for key, value in row.items()})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(row), extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue().encode())
-    try:
-        draw_curves(rows, path.with_suffix(".png"))
-    except ImportError:
-        return  # the CSV has it all; `pip install lift3d-cli[train]` brings matplotlib
-
-
-def read_curves(path: Path) -> list[dict[str, float]]:
-    """Read the rows of `curves.csv`."""
-    with path.open(newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-
-
-def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
-    """Plot each column over the steps in a panel of its own, as a PNG.
-
-    Raises:
-        ImportError: without matplotlib.
-    """
-    from matplotlib.figure import Figure
-
-    columns = [name for name in rows[-1] if name not in ("step", "minutes")]
-    figure = Figure(figsize=(3.2 * len(columns), 2.6), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        axes.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else "")
-        axes.set(title=name, xlabel="step")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    write_atomic(path, buffer.getvalue())

@@ -23,7 +23,7 @@ from lift3d_cli.pipeline.renderers import load_network
 from lift3d_cli.pipeline.tuned import tuning_of
 from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.scene import Scene
-from lift3d_cli.training import loop
+from lift3d_cli.training import curves, loop
 from lift3d_cli.training.publish import shipped
 from lift3d_cli.training.tune_task import BEST, TuneTask, photos_kept_back, without
 
@@ -125,11 +125,11 @@ def tune(
     task = TuneTask(settings, network, resolve_device(config.device), scene, kept_back)
     try:
         before = task.begin()
-        rows = loop.read_curves(run / loop.CURVES)
+        rows = curves.read_curves(run / curves.CURVES)
         report({"step": 0, "minutes": 0.0, "psnr": before})
         for row in loop.train(settings, task, lambda items, _, total: progress(items, "tune", total)):
             report(row)
-            rows = loop.read_curves(run / loop.CURVES)
+            rows = curves.read_curves(run / curves.CURVES)
             if _has_fallen(rows, config.minutes):
                 break
         share, psnr = task.finish()

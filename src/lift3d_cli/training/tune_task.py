@@ -16,7 +16,7 @@ from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.machine.atomic import write_atomic
 from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.scene.scene import Scene
-from lift3d_cli.training import loop
+from lift3d_cli.training import curves
 from lift3d_cli.training.renderer import RendererTask
 
 # Kept back is every 8th photo, but no more than cost a seventh of the time; in a height that costs less.
@@ -54,7 +54,7 @@ class TuneTask(RendererTask):
         self.score_every_s = 60 * config.minutes / _NUM_SCORES
         height = min(_KEPT_BACK_HEIGHT, *(view.camera.height for view in scene.views))
         self._judged = HeldOutPhotos(scene, height, held_out=kept_back)
-        self._root, self._curves, self._file = scene.root, config.run / loop.CURVES, config.run / BEST
+        self._root, self._curves, self._file = scene.root, config.run / curves.CURVES, config.run / BEST
         self._start = self._weights()
         self._best = -math.inf
 
@@ -67,12 +67,12 @@ class TuneTask(RendererTask):
         if self._file.exists() and self._curves.exists():
             with safetensors.safe_open(self._file, "pt") as file:
                 self._best = float(file.metadata()["psnr"])
-            return loop.read_curves(self._curves)[0]["psnr"]
+            return curves.read_curves(self._curves)[0]["psnr"]
         psnr = self._psnr()
         if not math.isfinite(psnr):
             raise SceneError(f"{self._root}: the photos kept back from tuning are all masked. hint: smaller masks")
         self._keep(psnr)
-        loop.append_curves(self._curves, {"step": 0, "minutes": 0.0, "psnr": psnr})
+        curves.append_curves(self._curves, {"step": 0, "minutes": 0.0, "psnr": psnr})
         return psnr
 
     def scores(self) -> Mapping[str, float]:

@@ -23,8 +23,8 @@ from lift3d_cli.lifting.sources import NO_VIEW, SourceViews
 _MAX_VOXELS = 160
 # The fewest planes that the network was trained on; and a multiple of its coarsest voxels.
 _FEWEST_PLANES, _PLANES_AT_ONCE = 32, 8
-# Measured peak memory of the sweep and the network per voxel, by precision.
-_VOXEL_BYTES = {"fp32": 4 * 112, "bf16": 4 * 96}
+# Peak memory of the sweep and the network per voxel, by precision: measured, 72 and 47 floats, and a margin.
+_VOXEL_BYTES = {"fp32": 4 * 80, "bf16": 4 * 56}
 _MAX_DEVIATION = 6.0
 # A view whose surface hides a voxel counts for so much less: the surface may be wrong, and it may be the only view.
 _MOST_HIDDEN = 0.95
@@ -93,9 +93,11 @@ class LearnedProposal:
         volume = plane_sweep(sources, lines, frustum, memory_bytes, self.cues)
         # The first channel of `cues` is the cost minus 1, to be centred; the last ones are the mean colour.
         smooth = smooth_volume(volume[..., :1, :, :, :], self.prior.num_smoothings)
-        logits, latent = self.regularizer(torch.cat([smooth, volume], -4))
-        logits = logits - self.prior.sharpness * (smooth[..., 0, :, :, :] + 1)
-        return Sweep(frustum, logits, latent, volume[..., -3:, :, :, :])
+        # All cues once: a view of `volume` would keep it beside its copy.
+        colors, cues = volume[..., -3:, :, :, :].clone(), torch.cat([smooth, volume], -4)
+        del volume
+        logits, latent = self.regularizer(cues)
+        return Sweep(frustum, logits - self.prior.sharpness * (smooth[..., 0, :, :, :] + 1), latent, colors)
 
     def cues(self, views: VoxelViews) -> Tensor:  # [*B, NUM_CUES - 1, R]
         """Compute fixed cues of each voxel, whatever the number and order of the source views."""

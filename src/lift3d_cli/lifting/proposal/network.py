@@ -36,7 +36,8 @@ class DepthRegularizer(MixedPrecision):
         """Return residual depth logits [*B, D, h, w] and latents [*B, NUM_LATENTS, D, h, w]."""
         volume = cues.reshape(-1, *cues.shape[-4:])
         # Channels last: 3-D convolutions on CPU are several times faster in this layout.
-        x0 = self.encoder0(volume.contiguous(memory_format=torch.channels_last_3d))
+        dtype = torch.bfloat16 if self.precision == "bf16" else volume.dtype
+        x0 = self.encoder0(volume.to(dtype, memory_format=torch.channels_last_3d))
         x1 = self.encoder1(x0)
         x2 = self.encoder2(x1)
         x = self.decoder2(_up_and_join(self.encoder3(x2), x2))
