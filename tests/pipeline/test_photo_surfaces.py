@@ -12,11 +12,13 @@ from workbench import Progress, stamps
 
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.config import RenderConfig
+from lift3d_cli.lifting.surfaces import surface_at_size
 from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.surfaces import PhotoSurfaces, find_surfaces
 from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.load import load_scene
+from lift3d_cli.scene.scene import KnownDepth
 
 CPU = torch.device("cpu")
 CAMERAS = plane_world.rig(6)
@@ -104,3 +106,26 @@ def test_no_surface_has_seen_a_photo_that_is_left_out(scene, proposal):
 def test_the_only_photo_of_a_scene_has_a_surface(tmp_path, proposal):
     scene = plane_world.write_scene(tmp_path / "one", CAMERAS[:1])
     assert torch.isfinite(surfaces_of(scene, proposal, candidates=[0]).get(0)).all()
+
+
+def test_depth_that_a_photo_comes_with_takes_the_place_of_what_is_found(scene, proposal, monkeypatch):
+    truth = plane_world.photograph(CAMERAS[2], plane_world.WALL_AND_CARD)[1].astype(np.float32)
+    found = surface_at_size(surfaces_of(scene, proposal).get(2), 2 * truth.shape[1], 2 * truth.shape[0])
+    half = np.where(np.arange(truth.shape[1]) < 40, 0, truth)
+    monkeypatch.setattr(Workspace, "known_depth", lambda self, index: KnownDepth(half) if index == 2 else None)
+    surfaces = surfaces_of(scene, proposal)
+    assert surfaces.has(2)  # what is found in its gaps is in the cache
+    inverse, _, sure = surfaces.get(2)
+    assert torch.allclose(inverse[:, 40:], torch.from_numpy(1 / truth[:, 40:]))
+    assert (sure[:, 40:] == 1).all()
+    assert torch.equal(inverse[:, :40], found[0, :, :40])
+
+
+def test_only_depth_without_gaps_spares_finding_a_surface(scene, proposal, monkeypatch):
+    whole = plane_world.photograph(CAMERAS[2], plane_world.WALL_AND_CARD)[1].astype(np.float32)
+    gaps = np.where(np.arange(whole.shape[1]) < 40, 0, whole)
+    known = {1: KnownDepth(gaps), 2: KnownDepth(whole)}
+    monkeypatch.setattr(Workspace, "known_depth", lambda self, index: known.get(index))
+    progress = Progress()
+    assert surfaces_of(scene, proposal).find(range(3), progress) == 2
+    assert progress.done == [0, 1]

@@ -212,6 +212,21 @@ def parse_document(text: str, kind: str) -> dict[str, Any]:
     return document
 
 
+def parse_manifest(text: str, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return `content` and `facts` of a manifest whose key is that of its content.
+
+    Raises:
+        ValueError: if it is none of this kind.
+    """
+    document = parse_document(text, kind)
+    content, facts = document.get("content"), document.get("facts")
+    if not isinstance(content, dict) or not isinstance(facts, dict):
+        raise ValueError("not a manifest of lift3d")
+    if key_of(kind, content) != document.get("key"):
+        raise ValueError("damaged: its key is not that of its content")
+    return content, facts
+
+
 def file_metadata(kind: str, keys: Mapping[str, object], **facts: object) -> dict[str, str]:
     """Make the metadata of a safetensors file: a single entry, since several would be written in varying order."""
     return {"lift3d": document_json(kind, keys=keys, **facts)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lift3d_cli.cache.files import TensorFile, read_document
-from lift3d_cli.cache.format import DTYPES, canonical_json, document_json, key_of, parse_document
+from lift3d_cli.cache.format import DTYPES, canonical_json, document_json, key_of, parse_manifest
 from lift3d_cli.errors import CacheError
 from lift3d_cli.machine.atomic import Later, at_once, remove_leftovers, write_atomic
 
@@ -90,7 +90,7 @@ class FrameFolder:
         Raises:
             CacheError: if there are none, or their manifest is damaged or of another version.
         """
-        return read_document(root / MANIFEST, lambda text: cls(root, *_parse_manifest(text)), _HINT)
+        return read_document(root / MANIFEST, lambda text: cls(root, *parse_manifest(text, "render")), _HINT)
 
     @property
     def num_frames(self) -> int:
@@ -145,14 +145,3 @@ class FrameFolder:
 
     def _frame(self, index: int) -> TensorFile:
         return TensorFile(self.frame_path(index), "frame", {"render": self.key, "frame": index}, _HINT)
-
-
-def _parse_manifest(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return `content` and `facts` of a manifest."""
-    document = parse_document(text, "render")
-    content, facts = document.get("content"), document.get("facts")
-    if not isinstance(content, dict) or not isinstance(facts, dict):
-        raise ValueError("not a manifest of lift3d")
-    if render_key(content) != document.get("key"):
-        raise ValueError("damaged: its key is not that of its content")
-    return content, facts

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lift3d_cli.cache.files import read_document
-from lift3d_cli.cache.format import document_json, key_of, parse_document
+from lift3d_cli.cache.format import document_json, key_of, parse_manifest
 from lift3d_cli.cache.frames import by_last_use
 from lift3d_cli.errors import CacheError
 from lift3d_cli.machine.atomic import write_atomic
@@ -86,11 +86,4 @@ def _key(content: Mapping[str, Any]) -> str:
 
 
 def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read `content` and `facts` from the text of a manifest."""
-    document = parse_document(text, "tuned")
-    content, facts = document.get("content"), document.get("facts")
-    if not isinstance(content, dict) or not isinstance(facts, dict):
-        raise ValueError("not a tuned.json of lift3d")
-    if _key(content) != document.get("key"):
-        raise ValueError("damaged: its key is not that of its content")
-    return content, facts
+    return parse_manifest(text, "tuned")

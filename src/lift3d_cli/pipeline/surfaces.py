@@ -22,6 +22,7 @@ from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.workspace import Recent, Workspace, shrunk_size
 from lift3d_cli.scene.bounds import depth_range
+from lift3d_cli.scene.scene import KnownDepth
 
 # Longer side in pixels of a photo whose surface is found; Stage I looks at every fourth of them.
 _MAX_SIZE = 640
@@ -80,10 +81,11 @@ class PhotoSurfaces:
 
     def has(self, index: int) -> bool:
         """Tell if a photo's surface is there already, or comes with the photo."""
-        if index in self._made or self._workspace.depth_key(index):
-            return True
         cache = self._workspace.cache
-        return cache is not None and cache.has_surface(self._name(index), self._found_key(index))
+        if index in self._made or (cache and cache.has_surface(self._name(index), self._found_key(index))):
+            return True
+        known = self._workspace.known_depth(index)
+        return known is not None and _is_mostly_known(known)
 
     def get(self, index: int) -> Tensor:
         """Find the surface of a photo.
@@ -120,10 +122,9 @@ class PhotoSurfaces:
         factor = SURFACE_STRIDE * min(1.0, _KNOWN_CELLS / max(rows, columns))
         size = max(1, round(columns * factor)), max(1, round(rows * factor))
         surface = surface_at_size(known_surface(torch.from_numpy(known.depth)), *size)
-        is_known = surface[2] > 0
-        if is_known.float().mean() > _MOSTLY_KNOWN:
+        if _is_mostly_known(known):
             return surface
-        return torch.where(is_known, surface, surface_at_size(_unpacked(self._packed(index)), *size))
+        return torch.where(surface[2] > 0, surface, surface_at_size(_unpacked(self._packed(index)), *size))
 
     def _packed(self, index: int) -> dict[str, np.ndarray]:
         cache = self._workspace.cache
@@ -180,6 +181,11 @@ def source_camera(camera: Camera, target: Camera) -> Camera:
     if factor > 1 - 1e-3:  # not worth a resampling
         return camera
     return camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
+
+
+def _is_mostly_known(known: KnownDepth) -> bool:
+    """Tell if the depth that a photo comes with has so few gaps that nothing else is looked for."""
+    return bool((known.depth > 0).mean() > _MOSTLY_KNOWN)
 
 
 def _pack(surface: Tensor, valid: Tensor, near_far: tuple[float, float]) -> dict[str, np.ndarray]:
