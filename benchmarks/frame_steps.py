@@ -39,7 +39,7 @@ from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.machine import background as overlap
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.ops.weighted_gather import WeightedGather
-from lift3d_cli.pipeline import decode as decode_module
+from lift3d_cli.pipeline import decode_job as decode_module
 from lift3d_cli.pipeline import lift as lift_module
 from lift3d_cli.pipeline import render as render_module
 from lift3d_cli.pipeline.decode import decode

@@ -32,7 +32,7 @@ class RenderConfig:
     """Settings of `render`.
 
     Args:
-        models: names of encoded models to lift; empty for all in the cache.
+        models: names or references of encoded models to lift; empty for the last encoded one, "none" for colour only.
         views: source photos per pose, at most.
         planes: depth planes of Stage I, at most; the photos' disparity decides how many are used.
         samples: samples per ray of Stage II.
@@ -60,8 +60,14 @@ VARIANTS = ("full", "single-stage", "no-correction", "feature-prediction", "trai
 """Renderers that `eval --variant` compares, see `make_renderer`."""
 PARTS = ("renderer", "corrector", "single-stage", "feature-prediction")
 """Parts that `train` can train; the last two are for ablations."""
-RAW_FORMATS = ("npy", "safetensors")
+RAW_FORMATS = ("npy", "npz", "safetensors", "exr")
 """Formats of `decode --raw`."""
+FRAME_FORMATS = ("png", "png16", "exr", "exr-float")
+"""Formats of decoded frames: 8 and 16 bits, half and single precision."""
+VIDEO_CODECS = ("h264", "h265", "prores", "gif", "webp")
+"""Codecs of the video of decoded frames."""
+VIDEO_QUALITY = 8  # of 10: visually close to lossless
+DEPTH_SCALE = 1000.0  # millimetres, where the scene is in metres
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,13 @@ class DecodeConfig:
         task: task to decode to; empty for the model's first.
         model: name of the model; empty if only one of the render's can do the task.
         device: auto, cpu, cuda or cuda:N.
-        video: write an MP4 beside the frames.
+        format: one of the `FRAME_FORMATS`.
+        depth_scale: of task `depth` as `png16`: what one unit of the scene is stored as; 0 for `DEPTH_SCALE`.
+        video: write a video beside the frames.
+        codec: one of the `VIDEO_CODECS`; "" for the first.
+        quality: of the video, 1 to 10; 0 for `VIDEO_QUALITY`.
         fps: frames per second of the video; 0 takes the path's.
+        move_aside: rename what another run left in the way, instead of refusing.
         seed: seed of models that draw random numbers; every frame starts from it.
         text: prompts of classes, for `segment`.
         strokes: picture with strokes on the photo `view`, a colour for each class, for `segment`; or None.
@@ -89,8 +100,13 @@ class DecodeConfig:
     task: str = ""
     model: str = ""
     device: str = "auto"
+    format: str = FRAME_FORMATS[0]
+    depth_scale: float = 0.0
     video: bool = True
+    codec: str = ""
+    quality: float = 0.0
     fps: float = 0.0
+    move_aside: bool = False
     seed: int = 0
     text: tuple[str, ...] = ()
     strokes: Path | None = None

@@ -12,6 +12,12 @@ class Lift3dError(Exception):
     exit_code = 1
 
 
+class UsageError(Lift3dError):
+    """An option does nothing here, contradicts another one, or would overwrite something."""
+
+    exit_code = 2
+
+
 class SceneError(Lift3dError):
     """A scene, photo, camera or pose file cannot be used."""
 

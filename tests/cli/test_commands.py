@@ -69,7 +69,7 @@ def test_render_can_be_decoded_by_its_folder(done):
 def test_decode_of_a_photo_needs_no_scene_to_be_named(done):
     (folder,) = done.ok("decode", "--source-view", "02.png", "--output", "mine")
     assert folder == "mine/recolor-2d"
-    assert [path.name for path in Path(folder).iterdir()] == ["02.png"]
+    assert [path.name for path in Path(folder).glob("*.png")] == ["02.png"]
 
 
 def test_raw_features_are_written_instead_of_frames(done):

@@ -29,7 +29,7 @@ def test_encode_render_decode_in_one_folder_need_no_other_arguments(run, shared_
     assert Path(render).resolve() == run.render_folder().resolve()
     assert frames == f"lift3d-out/{Path(render).name}/negative"
     assert video == f"{frames}.mp4"
-    assert sorted(path.name for path in Path(frames).iterdir()) == ["0000.png", "0001.png"]
+    assert sorted(path.name for path in Path(frames).glob("*.png")) == ["0000.png", "0001.png"]
     assert Path(video).stat().st_size > 500
 
 
@@ -139,7 +139,7 @@ def test_pipeline_of_path_render_and_decode(done_folder, tmp_path, untrained):
     )
     assert (done.returncode, done.stderr) == (0, "")
     frames, video = done.stdout.splitlines()
-    assert sorted(path.name for path in (work / frames).iterdir()) == ["0000.png", "0001.png"]
+    assert sorted(path.name for path in (work / frames).glob("*.png")) == ["0000.png", "0001.png"]
     assert (work / video).is_file()
 
 

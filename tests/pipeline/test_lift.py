@@ -18,7 +18,8 @@ from lift3d_cli.machine.device import parse_bytes, resolve_device, resolve_memor
 from lift3d_cli.models.base import FeatureMap
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline import workspace as photos_module
-from lift3d_cli.pipeline.lift import SceneLifter, target_grid
+from lift3d_cli.pipeline.lift import SceneLifter
+from lift3d_cli.pipeline.lift_features import target_grid
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.workspace import Recent, Workspace, shrunk_size
 from lift3d_cli.scene.load import load_scene

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Session:
         render: folder of its render, or None.
         depth: what its `--depth` said, or None.
         mesh: what its `--mesh` said, or None.
+        models: names of the models that were encoded since the last render; or, after one, those that it lifted.
     """
 
     scene: Path
@@ -35,6 +37,7 @@ class Session:
     render: Path | None = None
     depth: Path | None = None
     mesh: Path | None = None
+    models: tuple[str, ...] = ()
 
     def require_scene(self) -> Path:
         """Return the scene.
@@ -67,8 +70,9 @@ def remember(
     *,
     depth: Path | None = None,
     mesh: Path | None = None,
+    models: Sequence[str] = (),
 ) -> str | None:
-    """Save scene, cache, render and depth for the next command in `folder` (the current one); all are replaced.
+    """Save scene, cache, render, depth and models for the next command in `folder` (the current one); all are replaced.
 
     Returns:
         A warning for the user if the file cannot be written, which is not an error.
@@ -76,7 +80,7 @@ def remember(
     folder = Path.cwd() if folder is None else folder
     paths = {"scene": scene, "cache": cache, "render": render, "depth": depth, "mesh": mesh}
     stored = {name: None if path is None else _relative(Path(path), folder) for name, path in paths.items()}
-    text = json.dumps({"schema": _SCHEMA, **stored}, indent=2) + "\n"
+    text = json.dumps({"schema": _SCHEMA, **stored, "models": list(models)}, indent=2) + "\n"
     try:
         replace_file(folder / FILE_NAME, text.encode())
     except OSError as error:
@@ -111,7 +115,24 @@ def forget_render(folder: Path | None = None) -> str | None:
     session = recall(folder)
     if session is None or session.render is None:
         return None
-    return remember(session.scene, session.cache, None, folder, depth=session.depth, mesh=session.mesh)
+    kept = {"depth": session.depth, "mesh": session.mesh, "models": session.models}
+    return remember(session.scene, session.cache, None, folder, **kept)
+
+
+def models_to_render(scene: Path, encoded: Sequence[str] = (), folder: Path | None = None) -> tuple[str, ...]:
+    """Return the models that were encoded for the next render of a scene, with those that are encoded now.
+
+    Args:
+        scene: the scene.
+        encoded: names of the models that are encoded now.
+        folder: as for `recall`.
+    """
+    session = recall(folder)
+    if session is None or session.scene != Path(os.path.abspath(scene)):
+        return tuple(dict.fromkeys(encoded))
+    # Those of a render that is done are asked for again only by a render.
+    before = () if encoded and session.render is not None else session.models
+    return tuple(dict.fromkeys([*before, *encoded]))
 
 
 def _parse(document: object, folder: Path) -> Session:
@@ -124,7 +145,11 @@ def _parse(document: object, folder: Path) -> Session:
     are_paths = [isinstance(path, str) and path and "\0" not in path for path in paths]
     if not are_paths[0] or not all(is_path or path is None for is_path, path in zip(are_paths, paths, strict=True)):
         raise ValueError("damaged")
-    return Session(*(None if path is None else Path(os.path.abspath(folder / path)) for path in paths))
+    models = document.get("models", [])
+    if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
+        raise ValueError("damaged")
+    found = [None if path is None else Path(os.path.abspath(folder / path)) for path in paths]
+    return Session(*found, tuple(models))
 
 
 def _relative(path: Path, folder: Path) -> str:

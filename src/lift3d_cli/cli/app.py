@@ -9,13 +9,14 @@ import errno
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import lift3d_cli
 from lift3d_cli.cli import ablate, console, decode, encode, evaluate, info, models, path, render, report, train, tune
 from lift3d_cli.errors import Lift3dError, ResourceError
 
 _BUG = "this is a bug in lift3d: please report it with the lines above"
+_FLAGS = {"-q": "quiet", "--quiet": "quiet", "--debug": "debug"}
 
 
 class ErrorBoundary(TyperGroup):
@@ -41,6 +42,21 @@ class ErrorBoundary(TyperGroup):
             if type(error).__module__.split(".")[0] in ("typer", "click"):
                 raise
             raise _bug(error) from error
+
+
+class Command(TyperCommand):
+    """A command that takes --quiet and --debug behind its name too."""
+
+    def parse_args(self, ctx: object, args: list[str]) -> list[str]:
+        with_value = {name for param in self.params if not getattr(param, "is_flag", True) for name in param.opts}
+        end = args.index("--") if "--" in args else len(args)
+        rest = []
+        for before, word in zip(["", *args], args[:end], strict=False):
+            if before in with_value or word not in _FLAGS:
+                rest.append(word)
+            else:
+                setattr(console, _FLAGS[word], True)
+        return super().parse_args(ctx, rest + args[end:])
 
 
 def _bug(error: BaseException) -> typer.Exit:
@@ -103,10 +119,17 @@ def options(
     console.quiet, console.debug = quiet, debug
 
 
-for _command in (encode.encode, path.path, render.render, decode.decode, info.info, models.models):
-    app.command()(_command)
-app.command("eval")(evaluate.evaluate)
-app.command()(ablate.ablate)
-app.command()(report.report)
-app.command()(train.train)
-app.command()(tune.tune)
+for _command in (
+    encode.encode,
+    path.path,
+    render.render,
+    decode.decode,
+    info.info,
+    models.models,
+    ablate.ablate,
+    report.report,
+    train.train,
+    tune.tune,
+):
+    app.command(cls=Command)(_command)
+app.command("eval", cls=Command)(evaluate.evaluate)

@@ -8,21 +8,37 @@ from typing import Annotated
 import typer
 
 from lift3d_cli.cli import console, inputs, options
-from lift3d_cli.config import RAW_FORMATS, DecodeConfig
+from lift3d_cli.config import FRAME_FORMATS, DecodeConfig
 
 
 def decode(
     render: options.RenderArgument = None,
     task: Annotated[
-        str, typer.Option(help="What to decode to, see lift3d models. [the model's first]")
+        str,
+        typer.Option(
+            help="What to decode to, see lift3d models; or color, depth, normals or points, which need no model. "
+            "[the model's first]"
+        ),
     ] = DecodeConfig.task,
     model: Annotated[
         str, typer.Option(help="Model whose features to decode. [the one that can do the task]")
     ] = DecodeConfig.model,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the results. [lift3d-out/RENDER]")
-    ] = None,
-    video: Annotated[bool, typer.Option(help="Write an MP4 beside the frames.")] = DecodeConfig.video,
+    output: Annotated[Path | None, options.output_option("Folder of the results. [lift3d-out/RENDER]")] = None,
+    format: Annotated[
+        options.choices("FrameFormat", FRAME_FORMATS),
+        typer.Option(help="Of the frames: PNG of 8 or 16 bits; EXR of half or single precision, with layers."),
+    ] = DecodeConfig.format,
+    depth_scale: Annotated[
+        float,
+        typer.Option(
+            help="depth as png16: what a unit of the scene is stored as. [1000: millimetres of metres]", min=0
+        ),
+    ] = DecodeConfig.depth_scale,
+    video: Annotated[bool, typer.Option(help="Write a video beside the frames.")] = DecodeConfig.video,
+    codec: Annotated[
+        str, typer.Option(help="Of the video: h264, h265, prores, gif or webp. [h264]")
+    ] = DecodeConfig.codec,
+    quality: Annotated[float, typer.Option(help="Of the video, 1 to 10. [8]", min=0, max=10)] = DecodeConfig.quality,
     fps: Annotated[float, typer.Option(help="Of the video; 0 takes the path's.", min=0)] = DecodeConfig.fps,
     text: Annotated[
         list[str] | None, typer.Option(help="segment: what a class is, in words; repeat it for more classes.")
@@ -49,6 +65,9 @@ def decode(
     raw: Annotated[
         str, typer.Option(help="Write the rendered features as they are instead: npy or safetensors.")
     ] = DecodeConfig.raw,
+    move_aside: Annotated[
+        bool, typer.Option("--move-aside", help="Rename results of another run in the folder, instead of refusing.")
+    ] = DecodeConfig.move_aside,
     device: options.Device = DecodeConfig.device,
     seed: options.Seed = DecodeConfig.seed,
     cache: options.CacheOption = None,
@@ -56,13 +75,12 @@ def decode(
 ) -> None:
     """Decode rendered features to frames and a video.
 
-    The model's own decoder makes PNG frames and an MP4. Prints the folder of the frames and the video.
+    The model's own decoder makes frames and a video; the colour, depth and normals of the render itself need no
+    model. Prints the folder of the frames, with their cameras in transforms.json, and the video.
 
-    Example: lift3d decode --task colorize
+    Example: lift3d decode --task color
     """
     config = options.config_of(DecodeConfig, locals() | {"point": _point(point)})
-    if raw not in ("", *RAW_FORMATS):
-        raise typer.BadParameter(f"{raw!r} is not one of {', '.join(RAW_FORMATS)}", param_hint="--raw")
     folder = inputs.find_render(render, cache)
     from lift3d_cli.pipeline.decode import decode as run
 

@@ -40,7 +40,7 @@ def encode(
     """
     models = [_with_prompt(name, prompt) for name in models or EncodeConfig.models]
     config = options.config_of(EncodeConfig, locals())
-    from lift3d_cli.cache.session import remember
+    from lift3d_cli.cache.session import models_to_render, remember
 
     options.check_dtype(dtype)
     loaded = inputs.open_scene(scene, depth, mesh)
@@ -54,7 +54,8 @@ def encode(
     done = run(workspace, config, console.progress)
     # The same photos serve the surfaces of their neighbours.
     num_found = find_surfaces(Workspace(loaded, store, keep=32), RenderConfig(device=device), console.progress)
-    console.warn(remember(scene, cache, depth=depth, mesh=mesh))
+    names = inputs.or_nothing(models_to_render, scene, [d.model for d in done]) or [d.model for d in done]
+    console.warn(remember(scene, cache, depth=depth, mesh=mesh, models=names))
     if prune:
         from lift3d_cli.pipeline.prune import prune_features
 

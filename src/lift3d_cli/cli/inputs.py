@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lift3d_cli.cli import console
 from lift3d_cli.errors import CacheError, SceneError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from lift3d_cli.cache.store import SceneCache
     from lift3d_cli.pipeline.workspace import Workspace
     from lift3d_cli.scene.scene import Scene
+
+T = TypeVar("T")
 
 
 def open_scene(path: Path, depth: Path | None = None, mesh: Path | None = None) -> Scene:
@@ -70,6 +73,14 @@ def recalled_depth(scene: Path | None, depth: Path | None, mesh: Path | None) ->
 
     session = recall() if scene is None and depth is None and mesh is None else None
     return (depth, mesh) if session is None else (session.depth, session.mesh)
+
+
+def or_nothing(read: Callable[..., T], *args: object) -> T | None:
+    """Call a function that reads the note of the last command; None if the note is damaged."""
+    try:
+        return read(*args)
+    except CacheError:
+        return None
 
 
 def find_render(given: Path | None, cache: Path | None) -> Path:

@@ -34,6 +34,17 @@ def _plain(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value.value if isinstance(value, Enum) else value
 
 
+def output_option(help: str) -> object:
+    """Make the option `--output`, which names a file or folder: standard output has the names of what is made."""
+
+    def check(value: Path | None) -> Path | None:
+        if value == Path("-"):
+            raise typer.BadParameter("results are files, whose names go to standard output", param_hint="--output")
+        return value
+
+    return typer.Option("--output", "-o", help=help, callback=check)
+
+
 _SCENE = typer.Argument(help="Folder with photos and their poses, or its transforms.json.")
 SceneArgument = Annotated[Path, _SCENE]
 OptionalSceneArgument = Annotated[Path | None, _SCENE]

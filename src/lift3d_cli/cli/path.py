@@ -11,6 +11,8 @@ import typer
 from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.errors import SceneError
 
+_FRAMES = 60
+
 
 class Kind(str, Enum):
     """Kinds of camera path."""
@@ -30,13 +32,15 @@ def path(
             "to photo. views: the photos' own poses."
         ),
     ],
-    frames: Annotated[int, typer.Option("--frames", "-n", help="Number of poses; not for views.", min=1)] = 60,
+    frames: Annotated[
+        int | None, typer.Option("--frames", "-n", help="Number of poses; not for views. [60]", min=1)
+    ] = None,
     fps: Annotated[float, typer.Option(help="Frames per second of a video of the path.", min=0.1)] = 24.0,
-    every: Annotated[int, typer.Option(help="For views: every n-th photo.", min=1)] = 1,
+    every: Annotated[int | None, typer.Option(help="For views: every n-th photo. [1]", min=1)] = None,
     max_size: Annotated[
         int, typer.Option(help="Longest side of the frames, in pixels; the photos' own at most.", min=16)
     ] = 960,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("path.json"),
+    output: Annotated[Path, options.output_option("The file to write.")] = Path("path.json"),
     cache: options.CacheOption = None,
 ) -> None:
     """Write a camera path as path.json.
@@ -46,6 +50,13 @@ def path(
     from lift3d_cli.geometry import trajectories
     from lift3d_cli.scene.paths import write_path
 
+    if kind is Kind.views and frames is not None:
+        raise typer.BadParameter(
+            "does nothing for views, which are all photos' poses, or --every n-th", param_hint="--frames"
+        )
+    if kind is not Kind.views and every is not None:
+        raise typer.BadParameter("is for views; the others take --frames", param_hint="--every")
+    frames, every = frames or _FRAMES, every or 1
     _refuse_foreign(output)
     loaded = inputs.open_scene(scene)
     cameras = loaded.cameras
@@ -62,6 +73,8 @@ def path(
         poses = make(cameras, frames, width, height, focus_depth(loaded))
     console.result(write_path(output, poses, fps, names))
     console.say(f"{len(poses)} poses of {width}x{height}. next: lift3d render --poses {output}")
+    if len(poses) == 1:
+        console.say("one pose makes a picture, no video")
 
 
 def shrunk(width: int, height: int, max_size: int) -> tuple[int, int]:

@@ -27,14 +27,16 @@ def render(
         ),
     ] = "path.json",
     models: Annotated[
-        list[str] | None, typer.Option("--model", help="Encoded model to lift; may be repeated. [all that are encoded]")
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="Encoded model to lift; may be repeated; none for colour only. [those encoded since the last render]",
+        ),
     ] = None,
     views: Annotated[int, typer.Option(help="Source photos per pose, at most.", min=1)] = RenderConfig.views,
     planes: Annotated[int, typer.Option(help="Depth planes of Stage I, at most.", min=2)] = RenderConfig.planes,
     samples: Annotated[int, typer.Option(help="Samples per ray of Stage II.", min=1)] = RenderConfig.samples,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the render, instead of one in the cache.")
-    ] = None,
+    output: Annotated[Path | None, options.output_option("Folder of the render, instead of one in the cache.")] = None,
     confidence: Annotated[
         bool,
         typer.Option("--confidence", help="Also write how far each pixel can be believed: gray PNGs in confidence/."),
@@ -54,11 +56,11 @@ def render(
 ) -> None:
     """Render colour, depth and features at new poses.
 
-    All models that are encoded are lifted in one pass. Prints the folder of the render; an interrupted render goes on
-    where it was. Example: lift3d render --poses path.json
+    The models that were encoded for it are lifted in one pass; others can be added later, from the same poses. Prints
+    the folder of the render; an interrupted render goes on where it was. Example: lift3d render --poses path.json
     """
-    config = options.config_of(RenderConfig, locals())
-    from lift3d_cli.cache.session import forget_render, remember
+    given = locals()
+    from lift3d_cli.cache.session import forget_render, models_to_render, remember
     from lift3d_cli.scene.paths import read_poses, read_poses_stdin
 
     with suppress(CacheError):  # a damaged session file matters only where the scene is looked up in it
@@ -69,6 +71,11 @@ def render(
     scene, cache = inputs.recalled_scene(scene, cache)
     loaded = inputs.open_scene(scene, depth, mesh)
     store = inputs.open_cache(loaded, cache)
+    encoded = [encoder.name for encoder in store.encoders()]
+    noted = [name for name in inputs.or_nothing(models_to_render, scene) or encoded[-1:] if name in encoded]
+    models = models or noted or ["none"]
+    config = options.config_of(RenderConfig, given | {"models": models})
+    _say_models(models, encoded)
     from lift3d_cli.cache.renders import Render
     from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
     from lift3d_cli.pipeline.render import render as run
@@ -78,8 +85,10 @@ def render(
     name = "path" if poses == "-" else Path(poses).stem
     workspace = Workspace(loaded, store, keep=PHOTOS_PER_VIEW * views)
     inputs.warn_of_depth(workspace)
-    folder = run(workspace, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress)
-    console.warn(remember(scene, cache, folder, depth=depth, mesh=mesh))
+    folder = run(
+        workspace, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress, console.warn
+    )
+    console.warn(remember(scene, cache, folder, depth=depth, mesh=mesh, models=models))
     done = Render.open(folder)
     if confidence:
         write_confidence(done, console.progress)
@@ -87,7 +96,14 @@ def render(
     for warning in trust.warnings:
         console.warn(warning)
     if json:
-        console.as_json({"path": str(folder), "frames": len(path), **asdict(trust)})
+        console.as_json({"path": str(folder), "frames": len(path), "models": models, **asdict(trust)})
     else:
         console.result(folder)
-    console.say("next: lift3d decode --task TASK")
+    console.say("next: lift3d decode --task color, or --task TASK of a model")
+
+
+def _say_models(models: list[str], encoded: list[str]) -> None:
+    """Say what is lifted, and what could be."""
+    others = sorted(set(encoded) - set(models))
+    hint = f"; encoded too: {', '.join(others)}. --model adds one later, and keeps the colour" if others else ""
+    console.say(f"lifts {', '.join(models)}{hint}")

@@ -17,9 +17,7 @@ def report(
     metrics: Annotated[
         list[Path] | None, typer.Option(help="File with the result of lift3d eval --json; may be repeated.")
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file to write. [lift3d-out/RENDER/report.html]")
-    ] = None,
+    output: Annotated[Path | None, options.output_option("The file to write. [lift3d-out/RENDER/report.html]")] = None,
     compare_2d: Annotated[
         bool, typer.Option(help="Also run the 2D model on each shown frame.")
     ] = ReportConfig.compare_2d,

@@ -22,7 +22,7 @@ from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, RenderedView, Segmentation
 from lift3d_cli.models.heads import segment_clusters, segment_strokes
 from lift3d_cli.models.registry import find_model
-from lift3d_cli.pipeline.decode import decode_options, photo_index
+from lift3d_cli.pipeline.decode_options import decode_options, photo_index
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
 from lift3d_cli.pipeline.lift import LiftedView, SceneLifter

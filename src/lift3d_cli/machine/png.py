@@ -16,7 +16,7 @@ def to_uint8(image: torch.Tensor) -> np.ndarray:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encode [H, W, 3] RGB or [H, W] grey, uint8, as a PNG file."""
+    """Encode [H, W, 3] RGB or [H, W] grey, uint8 or uint16, as a PNG file."""
     import cv2
 
     return cv2.imencode(".png", image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from lift3d_cli.cache.renders import FeatureRender, Render
-from lift3d_cli.config import RAW_FORMATS, DecodeConfig
-from lift3d_cli.errors import CacheError, ModelError, SceneError
-from lift3d_cli.machine.background import BackgroundWriter, prefetched, touched
-from lift3d_cli.machine.device import resolve_device
-from lift3d_cli.machine.png import read_png
+from lift3d_cli.config import FRAME_FORMATS, RAW_FORMATS, VIDEO_CODECS, VIDEO_QUALITY, DecodeConfig
+from lift3d_cli.errors import UsageError
+from lift3d_cli.machine.background import BackgroundWriter, prefetched
 from lift3d_cli.machine.progress import Progress, no_progress
-from lift3d_cli.models.base import DecodeContext, DecodeOptions, Decoder, FeatureMap, Model, RenderedView, Segmentation
-from lift3d_cli.models.fingerprint import is_made_by
-from lift3d_cli.models.registry import find_model
-from lift3d_cli.pipeline.encode import to_image
-from lift3d_cli.pipeline.render import CachedFeatures
-from lift3d_cli.pipeline.results import TaskFolder, video_writer, write_features
+from lift3d_cli.models.base import FeatureMap, RenderedView
+from lift3d_cli.pipeline.decode_job import ModelJob, ViewJob, open_job
+from lift3d_cli.pipeline.decode_options import photo_index
+from lift3d_cli.pipeline.feature_files import write_features
+from lift3d_cli.pipeline.point_cloud import POINTS, write_points
+from lift3d_cli.pipeline.results import Result, Run, TaskFolder, begin_folder
+from lift3d_cli.pipeline.video import video_path, video_writer
 from lift3d_cli.pipeline.workspace import Workspace
-from lift3d_cli.scene.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -34,8 +27,8 @@ class Decoded:
     """The result of `decode`.
 
     Args:
-        frames: folder of PNGs, one per pose or photo; or of feature files.
-        video: the MP4, or None.
+        frames: folder of the frames, one per pose or photo; or of feature files; or the file of points.
+        video: the video, or None.
         note: a line for the user, or "".
         scale: width and height of the frames relative to the rendered views'.
     """
@@ -53,10 +46,11 @@ def decode(
     progress: Progress = no_progress,
     open_workspace: Callable[[Path], Workspace] | None = None,
 ) -> Decoded:
-    """Decode every frame of a render into `output/<task>/` and `output/<task>.mp4`; see `TaskFolder`.
+    """Decode every frame of a render into `output/<task>/` and a video beside it; see `TaskFolder`.
 
-    With `config.source_views`, decode photos from their own features instead, into `output/<task>-2d/`; with
-    `config.raw`, write the features unchanged into `output/features/`.
+    Where several models of the render can do the task, the folder is `<task>-<model>`. With `config.source_views`,
+    decode photos from their own features instead, into `output/<task>-2d/`; with `config.raw`, write the features
+    unchanged into `output/features/<model>/`. Task `points` writes `output/points.ply`.
 
     Args:
         render: folder of the render.
@@ -67,11 +61,13 @@ def decode(
 
     Raises:
         CacheError: if the render is missing, unfinished, or has no features for the task.
+        UsageError: if an option does nothing, or another run's results are in the way.
         SceneError, ModelError, ResourceError: in one line.
     """
-    if config.raw and config.raw not in RAW_FORMATS:
-        raise ValueError(f"raw is {config.raw!r}, not one of {RAW_FORMATS}")
-    job = _DecodeJob(render, config, open_workspace)
+    _check_options(config)
+    if config.task == POINTS:
+        return _decode_points(render, output, config, progress, open_workspace)
+    job = open_job(render, config, open_workspace)
     if config.raw:
         return _write_raw(job, output, progress)
     if config.source_views:
@@ -79,221 +75,98 @@ def decode(
     return _decode_frames(job, output, progress)
 
 
-class _DecodeJob:
-    """Everything that a decode works with: a render, its features to decode, their model, and the task."""
-
-    def __init__(self, render: Path, config: DecodeConfig, open_workspace: Callable[[Path], Workspace] | None) -> None:
-        self.config = config
-        self.colors = Render.open(render)
-        self.features, self.model, self.task = _choose(self.colors, config)
-        self.names = self.colors.names
-        self.device = resolve_device(config.device)
-        self.model.to(self.device)
-        self._open_workspace = open_workspace
-        self._source: CachedFeatures | None = None
-        unfinished = len(set(self.colors.missing()) | set(self.features.missing()))
-        if unfinished:
-            raise CacheError(
-                f"{render}: {unfinished} of {len(self.names)} frames are not rendered yet. "
-                "hint: run lift3d render again"
-            )
-
-    @property
-    def scale(self) -> int:
-        """See `Decoded`."""
-        return self.model.spec.scale if self.task == "superres" else 1
-
-    def read(self, index: int) -> tuple[FeatureMap, Tensor, Tensor]:
-        """Read a stored frame: its features, colour [3, H, W] uint8 and coverage [H, W] uint8."""
-        image = torch.from_numpy(read_png(self.colors.color_path(index))).permute(2, 0, 1)
-        coverage = self.colors.read_maps(index).coverage
-        data, grid, _ = self.features.read_frame(index)
-        return FeatureMap(touched(data), grid), image, touched(coverage)
-
-    def frame(self, stored: FeatureMap, image: Tensor, coverage: Tensor) -> tuple[FeatureMap, RenderedView]:
-        """Convert what `read` returns to float tensors on the device."""
-        view = RenderedView(*(x.to(self.device).float().div(255) for x in (image, coverage)))
-        return FeatureMap(stored.data.to(self.device).float(), stored.grid), view
-
-    def photo(self, name: str) -> tuple[FeatureMap, Tensor]:
-        """Read a photo's own features and its pixels [3, H, W]; see `DecodeContext`."""
-        source = self._photo_features()
-        index = photo_index(source.workspace.scene, name)
-        camera = source.workspace.camera(index)
-        features, (width, height) = source.read(index), source.size(index)
-        grid = features.grid.rescaled(camera.width / width, camera.height / height)
-        image = to_image(source.workspace.photo(index), self.device)
-        return FeatureMap(features.data.to(self.device).float(), grid), image
-
-    def decoder(self) -> Decoder:
-        """Make the task's decoder."""
-        options = decode_options(self.config)
-        if options.point is not None:
-            workspace = self._photo_features().workspace
-            camera = workspace.camera(photo_index(workspace.scene, options.point_view))
-            options = replace(options, point=(options.point[0] / camera.width, options.point[1] / camera.height))
-        torch.manual_seed(self.config.seed)
-        frames = RenderedFeatures(self.features, self.device)
-        return self.model.decoder(DecodeContext(self.task, options, frames, self.photo))
-
-    def decoded(self, decoder: Decoder, features: FeatureMap, view: RenderedView) -> Tensor | Segmentation:
-        """Decode one frame, and check what the decoder returned."""
-        torch.manual_seed(self.config.seed)  # per frame, so that all of them have the same noise
-        out = decoder(features, view)
-        values = out.scores if isinstance(out, Segmentation) else out
-        channels = len(out.names) if isinstance(out, Segmentation) else 3
-        want = (channels, *(self.scale * n for n in view.image.shape[1:]))
-        if tuple(values.shape) != want or not torch.isfinite(values).all():
-            raise ModelError(
-                f"model {self.model.spec.name}: decode() gave {tuple(values.shape)}, with or without NaN; "
-                f"it must give finite values {want}"
-            )
-        return out
-
-    def _photo_features(self) -> CachedFeatures:
-        if self._source is None:
-            if self._open_workspace is None:
-                raise ValueError("a task asks for a photo, and there is no scene")
-            workspace = self._open_workspace(self.colors.scene)
-            encoders = [e for e in workspace.cache.encoders() if e.key == self.features.encoder]
-            if not encoders:
-                raise CacheError(
-                    f"{workspace.cache.root}: has no features of {self.model.spec.name} any more. "
-                    f"hint: lift3d encode {workspace.scene.root} --model {shlex.quote(self.features.ref)}"
-                )
-            self._source = CachedFeatures(workspace, encoders[0], keep=2, model=self.model)
-        return self._source
-
-
-def photo_index(scene: Scene, name: str) -> int:
-    """Find a photo's index by its name in the scene, or by its file name if that is unambiguous.
-
-    Raises:
-        SceneError: if no photo has that name, or several do.
-    """
-    found = [i for i, view in enumerate(scene.views) if name in (view.name, Path(view.name).name)]
-    if len(found) != 1:
-        what = (
-            "which photo? hint: --view" if not name else f"{name!r} names {'several photos' if found else 'no photo'}"
-        )
-        raise SceneError(f"{scene.root}: {what}, such as {scene.views[0].name}")
-    return found[0]
-
-
-class RenderedFeatures(Sequence[FeatureMap]):
-    """One model's lifted features of all frames, read on access."""
-
-    def __init__(self, render: FeatureRender, device: torch.device) -> None:
-        self._render = render
-        self._device = device
-
-    def __len__(self) -> int:
-        return self._render.num_frames
-
-    def __getitem__(self, index: int) -> FeatureMap:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        data, grid, _ = self._render.read_frame(index)
-        return FeatureMap(data.to(self._device).float(), grid)
+def _check_options(config: DecodeConfig) -> None:
+    """Raise a UsageError for options that do nothing, whatever the render is."""
+    for name, known in (("raw", ("", *RAW_FORMATS)), ("format", FRAME_FORMATS), ("codec", ("", *VIDEO_CODECS))):
+        if getattr(config, name) not in known:
+            raise UsageError(f"--{name} {getattr(config, name)!r} is not one of {', '.join(filter(None, known))}")
+    no_frames = "--raw" if config.raw else "--task points" if config.task == POINTS else ""
+    no_video = no_frames or ("--source-view" if config.source_views else "" if config.video else "--no-video")
+    given = {"fps": no_video, "codec": no_video, "quality": no_video, "soft_masks": no_frames}
+    given["source_views"] = no_frames
+    given["depth_scale"] = "" if (config.task, config.format) == ("depth", "png16") else "all but depth as png16"
+    for name, without in given.items():
+        if getattr(config, name) and without:
+            flag = {"source_views": "--source-view"}.get(name, "--" + name.replace("_", "-"))
+            raise UsageError(f"{flag} does nothing with {without}. hint: leave it out")
+    if no_frames and config.format != FRAME_FORMATS[0]:
+        raise UsageError(f"--format does nothing with {no_frames}. hint: leave it out")
 
 
 @torch.inference_mode()
-def _decode_frames(job: _DecodeJob, output: Path, progress: Progress) -> Decoded:
+def _decode_frames(job: ViewJob, output: Path, progress: Progress) -> Decoded:
     total, config = len(job.names), job.config
     sizes = {(camera.width, camera.height) for camera in job.colors.cameras}
-    video = output / f"{job.task}.mp4" if config.video and len(sizes) == 1 and total > 1 else None
-    decoder = job.decoder()
+    has_video = config.video and len(sizes) == 1 and total > 1
+    codec = config.codec or VIDEO_CODECS[0]
+    video = video_path(output, job.folder_name, codec) if has_video else None
+    fps = config.fps or job.colors.fps
+    decoder = job.begin()
+    cameras = [c.resized(job.scale * c.width, job.scale * c.height) for c in job.colors.cameras]
+    run = Run(job.colors.key, job.task, job.model_name)
+    root = output / job.folder_name
+    begin_folder(root, config.format, run, job.names, cameras, fps, config.move_aside)
     with (
-        video_writer(video, config.fps or job.colors.fps) as append,
+        video_writer(video, fps, codec, config.quality or VIDEO_QUALITY) as append,
         prefetched(range(total), job.read) as frames,
         BackgroundWriter() as later,
     ):
-        folder = TaskFolder(output / job.task, config.soft_masks, later)
+        folder = TaskFolder(root, config.format, config.soft_masks, later)
         names = progress(job.names, f"decode {job.task}", total)
         for name, stored in zip(names, frames, strict=True):
-            features, view = job.frame(*stored)
-            shown = folder.write(name, job.decoded(decoder, features, view), view.image)
-            later(append, shown)
-    note = "no video: the poses are of different sizes" if config.video and len(sizes) > 1 else ""
-    return Decoded(folder.root, video, note, job.scale)
+            later(append, folder.write(name, job.decode(decoder, stored)))
+    note = job.note
+    if config.video and not has_video:
+        why = "the path has one pose" if total == 1 else "the poses are of different sizes"
+        note = f"{note}; no video: {why}" if note else f"no video: {why}"
+    return Decoded(root, video, note, job.scale)
 
 
 @torch.inference_mode()
-def _decode_photos(job: _DecodeJob, output: Path, progress: Progress) -> Decoded:
+def _decode_photos(job: ViewJob, output: Path, progress: Progress) -> Decoded:
     """Decode photos with the 2D model, for comparison with the lifted frames."""
-    folder = TaskFolder(output / f"{job.task}-2d", job.config.soft_masks)
-    decoder, names = job.decoder(), job.config.source_views
-    for name in progress(names, f"decode {job.task} of photos", len(names)):
-        features, image = job.photo(name)
-        view = RenderedView(image, torch.ones_like(image[0]))
-        folder.write(Path(name).stem, job.decoded(decoder, features, view), image)
-    return Decoded(folder.root, scale=job.scale)
+    assert isinstance(job, ModelJob)
+    scene = job.scene().scene
+    chosen = [scene.views[photo_index(scene, name)] for name in job.config.source_views]
+    config, root = job.config, output / f"{job.folder_name}-2d"
+    names = [Path(view.name).stem for view in chosen]
+    cameras = [v.camera.resized(job.scale * v.camera.width, job.scale * v.camera.height) for v in chosen]
+    run = Run(job.colors.key, f"{job.task}-2d", job.model_name)
+    decoder = job.begin()
+    begin_folder(root, config.format, run, names, cameras, job.colors.fps, config.move_aside)
+    folder = TaskFolder(root, config.format, config.soft_masks)
+    for name, view in zip(names, progress(chosen, f"decode {job.task} of photos", len(chosen)), strict=True):
+        features, image = job.photo(view.name)
+        shown = RenderedView(image, torch.ones_like(image[0]))
+        folder.write(name, Result(job.decoded(decoder, features, shown), image))
+    return Decoded(root, scale=job.scale)
 
 
-def _write_raw(job: _DecodeJob, output: Path, progress: Progress) -> Decoded:
-    total = len(job.names)
+def _write_raw(job: ViewJob, output: Path, progress: Progress) -> Decoded:
+    assert isinstance(job, ModelJob)
+    total, kind, colors = len(job.names), job.config.raw, job.colors
+    root = output / "features" / job.model_name
+    run = Run(colors.key, "features", job.model_name)
+    begin_folder(root, kind, run, job.names, colors.cameras, colors.fps, job.config.move_aside)
     for index in progress(range(total), "write features", total):
         data, grid, _ = job.features.read_frame(index)
-        write_features(output / "features" / job.names[index], FeatureMap(data, grid), job.config.raw)
-    return Decoded(output / "features")
+        features, camera = FeatureMap(data, grid), colors.cameras[index]
+        write_features(root / job.names[index], features, job.model_name, job.model.spec.stride, camera, kind)
+    return Decoded(root)
 
 
-def decode_options(config: DecodeConfig) -> DecodeOptions:
-    """Make the decoder's options, and read the pictures that they name.
-
-    Raises:
-        SceneError: if a picture cannot be read.
-    """
-    strokes = None if config.strokes is None else torch.from_numpy(_read_picture(config.strokes))
-    style = (
-        None if config.style is None else torch.from_numpy(_read_picture(config.style)).permute(2, 0, 1).float() / 255
-    )
-    return DecodeOptions(config.text, strokes, config.view, config.clusters, config.point, config.view, style)
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    """Read a picture as [H, W, 3] uint8, black where it is transparent."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise SceneError(f"{path}: cannot be read as a picture ({e})") from e
-    return pixels[..., :3] * (pixels[..., 3:] > 127)
-
-
-def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model, str]:
-    """Choose the lifted features to decode, the latest of each model; return them with their model and the task."""
-    latest = {r.model: r for r in render.feature_renders()}
-    found = [r for _, r in sorted(latest.items())]
-    names = [r.model for r in found]
-    hint = "hint: lift3d encode SCENE --model MODEL, then lift3d render again"
-    if not found:
-        raise CacheError(f"{render.root}: has colour only, no features of any model. {hint}")
-    if config.model:
-        wanted = {config.model, re.split(r"[:?]", config.model)[0]}  # a reference such as dinov2:FOLDER means its name
-        found = [r for r in found if r.model in wanted]
-        if not found:
-            raise CacheError(f"{render.root}: has no features of {config.model}, only of {', '.join(names)}. {hint}")
-    able = []
-    for r in found:
-        spec = find_model(r.ref).spec()
-        task = config.task or spec.tasks[0]
-        if task in spec.tasks:
-            able.append((r, task))
-    if not able:
-        raise CacheError(f"{render.root}: none of its models ({', '.join(names)}) can do '{config.task}'. {hint}")
-    if len(able) > 1:
-        tasks = ", ".join(f"--model {r.model} --task {task}" for r, task in able)
-        raise CacheError(f"{render.root}: which of its features? hint: {tasks}")
-    chosen, task = able[0]
-    ref = find_model(chosen.ref)
-    model = ref.load()
-    if task not in model.spec.tasks and not config.task:  # a model's tasks may depend on its checkpoint
-        task = model.spec.tasks[0]
-    if not is_made_by(chosen.fingerprint, model, ref):
-        raise ModelError(
-            f"model {ref.name}: changed since its features were rendered. hint: lift3d encode, then render"
-        )
-    return chosen, model, task
+@torch.inference_mode()
+def _decode_points(
+    render: Path,
+    output: Path,
+    config: DecodeConfig,
+    progress: Progress,
+    open_workspace: Callable[[Path], Workspace] | None,
+) -> Decoded:
+    """Write the points that the frames show, with the classes of a segmentation or a model's features if so asked."""
+    has_classes = bool(config.text or config.clusters or config.strokes is not None or config.point is not None)
+    task = "segment" if has_classes else "" if config.model else "color"
+    job = open_job(render, replace(config, task=task), open_workspace)
+    file = output / "points.ply"
+    write_points(job, file, has_classes, progress)
+    return Decoded(file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,35 +17,17 @@ from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews, select_sources
 from lift3d_cli.machine.background import touched
 from lift3d_cli.machine.progress import Progress, no_progress
-from lift3d_cli.models.base import FeatureMap, Model
+from lift3d_cli.models.base import FeatureMap
 from lift3d_cli.pipeline.encode import to_image
+from lift3d_cli.pipeline.lift_features import AtPixels, FeatureSource, Reread, is_finer, source_features
 from lift3d_cli.pipeline.memory import plan_memory
 from lift3d_cli.pipeline.surfaces import PhotoSurfaces, source_camera
 from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.bounds import depth_range
 
-# A target whose pixels per angle are within a tenth of the encoded photos' gets the model's own grid for its size.
-_SAME_SCALE = 0.1
 PHOTOS_PER_VIEW = 4
 """Resized photos to keep in memory per source photo of a target, with the next target read ahead: those of two targets,
 each photo at the target's size and, for the descriptors, at the encoder's."""
-
-
-class FeatureSource(Protocol):
-    """Features of the scene's photos, from the cache or computed on demand."""
-
-    model: Model
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Return (width, height) of the image that photo `index` was encoded from."""
-
-    def read(self, index: int, keep: bool = True) -> FeatureMap:
-        """Return the features of photo `index`; the grid is in pixels of that image.
-
-        Args:
-            index: index of the photo.
-            keep: keep them in memory for the next poses; otherwise the memory of the file is freed with the map.
-        """
 
 
 @dataclass(frozen=True)
@@ -133,6 +114,7 @@ class SceneLifter:
         # The networks' features and descriptors of each photo, most of which the next pose needs too.
         self._recent_features: Recent[Tensor | None] = Recent(2 * num_views)
         self._descriptors: dict[tuple[Corrector, FeatureSource], Recent[Tensor]] = {}
+        self._shrunk: dict[FeatureSource, Recent[FeatureMap]] = {}
 
     def choose(self, target: Camera) -> Choice:
         """Choose the source photos and depth range of a target; fast, as no photo is read."""
@@ -160,10 +142,11 @@ class SceneLifter:
         Raises:
             ResourceError: if the renderer's memory is too small for what must be held as a whole.
         """
-        origins, renderer = features or {}, self.renderer
+        renderer = self.renderer
         cameras = [source_camera(self._workspace.camera(index), target) for index in choice.sources]
+        origins = {name: self._at_pixels(source, choice, cameras) for name, source in (features or {}).items()}
         found = {
-            name: _source_features(
+            name: source_features(
                 source, target, choice.sources, cameras, correctors[name] if correctors else renderer.corrector
             )
             for name, source in origins.items()
@@ -172,9 +155,17 @@ class SceneLifter:
             renderer.memory_bytes, renderer.proposal, target, cameras, choice.depth_range, found
         )
         for name, channels in at_once.items():
-            maps = [_Reread(origins[name], i) for i in choice.sources] if channels else found[name].maps
+            maps = [Reread(origins[name], i) for i in choice.sources] if channels else found[name].maps
             found[name] = replace(found[name], maps=maps, channels_at_once=channels)
         return Plan(target, choice, cameras, origins, found, left)
+
+    def _at_pixels(self, source: FeatureSource, choice: Choice, cameras: Sequence[Camera]) -> FeatureSource:
+        """Return a source whose cells are no finer than the target's pixels, see `AtPixels`."""
+        if source.model.spec.stride > 1 or not is_finer(source, choice.sources, cameras):
+            return source
+        sizes = {index: (c.width, c.height) for index, c in zip(choice.sources, cameras, strict=True)}
+        kept = self._shrunk.setdefault(source, Recent(2 * self._num_views))
+        return AtPixels(source, sizes, kept)
 
     def find_surfaces(self, choices: Sequence[Choice], progress: Progress = no_progress) -> None:
         """Find the surfaces of the photos that targets are rendered from, where they are missing; see `lift`."""
@@ -190,7 +181,7 @@ class SceneLifter:
                 if not features.channels_at_once:
                     touched(features.maps[place])
                 described = self._descriptors.get((features.corrector, origin), ())
-                if features.corrector is not None and index not in described:
+                if features.corrector is not None and (index, origin.size(index)) not in described:
                     self._workspace.resized(index, *origin.size(index))
 
     def lift(self, plan: Plan) -> LiftedView:
@@ -247,54 +238,4 @@ class SceneLifter:
             return corrector.describe(to_image(photo, self._device), source.read(index).grid)
 
         recent = self._descriptors.setdefault((corrector, source), Recent(2 * self._num_views))
-        return recent.get(index, make)
-
-
-def _source_features(
-    source: FeatureSource,
-    target: Camera,
-    chosen: Sequence[int],
-    cameras: Sequence[Camera],
-    corrector: Corrector | None,
-) -> SourceFeatures:
-    """Collect the chosen photos' features, with grids in pixels of `cameras`, and the grid to render."""
-    maps, grids, focals = [], [], []
-    for index, camera in zip(chosen, cameras, strict=True):
-        features, (width, height) = source.read(index), source.size(index)
-        maps.append(features.data)
-        grids.append(features.grid.rescaled(camera.width / width, camera.height / height))
-        focals.append(camera.K[0, 0] * width / camera.width)
-    grid = target_grid(source.model, target, float(np.median(focals)))
-    return SourceFeatures(maps, grids, grid, source.model.spec.stride, corrector)
-
-
-@dataclass(frozen=True)
-class _Reread:
-    """A `StoredMap` that is read again at each access, so that it takes no memory in between."""
-
-    source: FeatureSource
-    index: int
-
-    @property
-    def shape(self) -> Sequence[int]:
-        return self.source.read(self.index).data.shape
-
-    def __getitem__(self, channels: slice) -> Tensor:
-        return self.source.read(self.index, keep=False).data[channels]
-
-
-def target_grid(model: Model, target: Camera, encoded_focal: float) -> FeatureGrid:
-    """Return the model's grid for a target, with as many cells per angle as the photos' features have.
-
-    A decoder was trained on cells of one size, so a target of another resolution must not change what a cell spans.
-
-    Args:
-        model: the model.
-        target: its camera.
-        encoded_focal: focal length, in pixels, of the images that the features were made from.
-    """
-    factor = encoded_focal / target.K[0, 0]
-    if abs(factor - 1) < _SAME_SCALE:
-        return model.grid(target.width, target.height)
-    width, height = max(1, round(target.width * factor)), max(1, round(target.height * factor))
-    return model.grid(width, height).rescaled(target.width / width, target.height / height)
+        return recent.get((index, source.size(index)), make)  # which may differ from pose to pose

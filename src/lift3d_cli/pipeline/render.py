@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import lift3d_cli
 from lift3d_cli.cache.format import EncoderRecord
 from lift3d_cli.cache.renders import FrameMaps, Render, render_content, render_dir
 from lift3d_cli.config import RenderConfig
-from lift3d_cli.errors import CacheError
 from lift3d_cli.machine.atomic import Later, write_atomic
 from lift3d_cli.machine.background import BackgroundWriter, prefetched
 from lift3d_cli.machine.device import resolve_device
@@ -21,6 +19,7 @@ from lift3d_cli.machine.png import encode_png, read_png, to_uint8
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.pipeline.encode import encoded_size, model_of
+from lift3d_cli.pipeline.encoders import choose_encoders
 from lift3d_cli.pipeline.lift import Choice, LiftedView, Plan, SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.tuned import find_tuned
@@ -58,6 +57,7 @@ def render(
     config: RenderConfig,
     output: Path | None = None,
     progress: Progress = no_progress,
+    warn: Callable[[str], object] = lambda text: None,
 ) -> Path:
     """Render the poses of a path that are not rendered yet; return the render's folder.
 
@@ -67,6 +67,8 @@ def render(
         name: name of the render, for people.
         config: settings.
         output: folder to use instead of one in the cache.
+        progress: see `Progress`.
+        warn: takes a line about features that are taken instead of others.
 
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.
@@ -74,7 +76,8 @@ def render(
     lifter = _lifter(workspace, config)
     choices = [lifter.choose(camera) for camera in path.cameras]
     used = sorted({i for choice in choices for i in choice.sources})
-    features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in _encoders(workspace, used, config)}
+    encoders = choose_encoders(workspace, used, config.models, warn)
+    features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in encoders}
     content = _content(workspace, path, choices, config.views, lifter)
     root = output or render_dir(workspace.cache.root, name, content)
     colors = Render.begin(root, content, workspace.scene.root.resolve(), path.fps, path.names)
@@ -109,25 +112,6 @@ def _lifter(workspace: Workspace, config: RenderConfig) -> SceneLifter:
     if config.tuned:
         config = replace(config, weights=str(find_tuned(workspace, config.weights)))
     return SceneLifter(workspace, workspace.points(), make_renderer(config, device), config.views, device)
-
-
-def _encoders(workspace: Workspace, used: Sequence[int], config: RenderConfig) -> list[EncoderRecord]:
-    """Return the encoders to lift; raise an error now if a photo that is needed is not encoded."""
-    cache = workspace.cache
-    if config.models:
-        encoders = [cache.find_encoder(name) for name in config.models]
-    else:
-        encoders = list({e.name: e for e in cache.encoders()}.values())
-    for encoder in encoders:
-        records = [workspace.record(i, encoded_size(encoder, workspace.camera(i))) for i in used]
-        missing = cache.missing(encoder, records)
-        if missing:
-            raise CacheError(
-                f"{cache.root}: {len(missing)} of {len(records)} photos are not encoded with {encoder.name} "
-                f"(first: {missing[0].name}). "
-                f"hint: lift3d encode {workspace.scene.root} --model {shlex.quote(encoder.ref)}"
-            )
-    return encoders
 
 
 def _content(

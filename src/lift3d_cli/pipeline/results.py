@@ -1,144 +1,230 @@
-"""Result files: frames as PNG, segmentations with overlay and legend, raw features, videos."""
+"""Result folders of `decode`: frames in one of the formats, and the cameras that they show, of one run and no other."""
 
 from __future__ import annotations
 
-import colorsys
-import io
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lift3d_cli.errors import ResourceError
+from lift3d_cli.config import FRAME_FORMATS
+from lift3d_cli.errors import ResourceError, UsageError
+from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.atomic import Later, at_once, replace_file
 from lift3d_cli.machine.png import encode_png, to_uint8
-from lift3d_cli.models.base import FeatureMap, Segmentation
+from lift3d_cli.models.base import Segmentation
+from lift3d_cli.models.builtin.color_space import linear_from_srgb
+from lift3d_cli.pipeline.class_pictures import index_png, labels_and_colors, overlay
+from lift3d_cli.pipeline.exr import require_openexr, write_exr
+from lift3d_cli.scene.paths import transforms_text
 
-# Hues a golden angle apart: each class differs from the last ones.
-_GOLDEN = 0.618034
-_MAX_CLASSES = 256  # limit of an index PNG
+CAMERAS = "transforms.json"
+_BESIDE = ("-overlay", "-soft", "-legend.json", ".mp4", ".mov", ".gif", ".webp", ".ply")
+_SUFFIXES = {"png16": ".png", "exr-float": ".exr"}  # of formats that are not named like it
+
+
+@dataclass(frozen=True)
+class Run:
+    """The one run whose files a folder may hold.
+
+    Args:
+        render: key of the render, "" for photos.
+        task: the task, or "features".
+        model: name of the model; "" for tasks that need none.
+    """
+
+    render: str
+    task: str
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One decoded frame.
+
+    Args:
+        value: [3, H, W] sRGB picture in [0, 1], or a segmentation.
+        image: [3, h, w] sRGB colour of the view, below overlays.
+        numbers: what the picture stands for, by EXR channel: [H, W] float; empty if the picture is the result.
+        levels: [H, W] or [3, H, W] in [0, 65535] to store in 16-bit PNGs; None for the picture.
+        layers: channels of the view for EXR, [h, w] float: Z (depth), A (coverage), confidence.
+    """
+
+    value: Tensor | Segmentation
+    image: Tensor
+    numbers: Mapping[str, Tensor] = field(default_factory=dict)
+    levels: Tensor | None = None
+    layers: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class TaskFolder:
-    """The results of one task, in `root`: `NAME.png` of each frame.
+    """The results of one task, in `root`: a file `NAME.*` of each frame, and `transforms.json`.
 
-    A segmentation is written there as an index PNG with a palette, and beside it `<task>-overlay/NAME.png`, on request
-    `<task>-soft/NAME/CLASS.png` (a score of 1 is 255), and once `<task>-legend.json`.
+    A segmentation is written there as an index PNG with a palette, or in EXR as a layer `mask.CLASS` of each class;
+    and beside it `<task>-overlay/NAME.png`, on request `<task>-soft/NAME/CLASS.png` (a score of 1 is 255), and once
+    `<task>-legend.json`.
 
     Args:
         root: the folder, named as the task.
+        format: one of the `FRAME_FORMATS`.
         soft_masks: write the soft masks too.
         later: runs the writing, perhaps on another thread.
     """
 
-    def __init__(self, root: Path, soft_masks: bool = False, later: Later = at_once) -> None:
+    def __init__(
+        self, root: Path, format: str = FRAME_FORMATS[0], soft_masks: bool = False, later: Later = at_once
+    ) -> None:
         self.root = root
+        self._format = format
         self._soft_masks = soft_masks
         self._later = later
+        if format.startswith("exr"):
+            require_openexr()
 
-    def write(self, name: str, result: Tensor | Segmentation, image: Tensor) -> np.ndarray:
+    def write(self, name: str, result: Result) -> np.ndarray:
         """Write one frame; return its picture for the video, [H, W, 3] uint8.
-
-        Args:
-            name: name of the frame, without a suffix.
-            result: output of the decoder.
-            image: [3, H, W] colour of the view, below the overlay of a segmentation.
 
         Raises:
             ResourceError: if it cannot be written.
         """
-        if isinstance(result, Tensor):
-            shown = to_uint8(result)
-            self._later(_write_png, self.root / f"{name}.png", shown)
-            return shown
-        labels, colors = labels_and_colors(result)
-        self._later(lambda: write_output(self.root / f"{name}.png", _index_png(labels, colors)))
+        if isinstance(result.value, Tensor):
+            shown = to_uint8(result.value)
+            if self._format == "png":
+                self._png(self.root / f"{name}.png", shown)
+        else:
+            shown = self._write_classes(name, result.value, result.image)
+        if self._format == "png16" and isinstance(result.value, Tensor):
+            levels = result.value.clamp(0, 1) * 65535 if result.levels is None else result.levels
+            levels = levels.round().to(torch.int32).cpu().numpy().astype(np.uint16)
+            self._png(self.root / f"{name}.png", levels if levels.ndim == 2 else levels.transpose(1, 2, 0))
+        if self._format.startswith("exr"):
+            channels = exr_channels(result, np.float32 if self._format == "exr-float" else np.float16)
+            self._later(write_exr, self.root / f"{name}.exr", channels, {"colorInteropID": "lin_rec709_scene"})
+        return shown
+
+    def _write_classes(self, name: str, classes: Segmentation, image: Tensor) -> np.ndarray:
+        labels, colors = labels_and_colors(classes)
+        if not self._format.startswith("exr"):
+            self._later(lambda: write_output(self.root / f"{name}.png", index_png(labels, colors)))
         shown = overlay(to_uint8(image), labels, colors)
-        self._later(_write_png, self._beside("overlay") / f"{name}.png", shown)
+        self._png(self._beside("-overlay") / f"{name}.png", shown)
         legend = [
             {"index": i, "name": n, "color": c.tolist()}
-            for i, (n, c) in enumerate(zip(result.names, colors, strict=True))
+            for i, (n, c) in enumerate(zip(classes.names, colors, strict=True))
         ]
-        self._later(write_output, self._beside("legend.json"), (json.dumps(legend, indent=1) + "\n").encode())
+        self._later(write_output, self._beside("-legend.json"), (json.dumps(legend, indent=1) + "\n").encode())
         if self._soft_masks:
-            self._write_soft_masks(self._beside("soft") / name, result.scores)
+            self._write_soft_masks(self._beside("-soft") / name, classes.scores)
         return shown
 
     def _write_soft_masks(self, folder: Path, scores: Tensor) -> None:
         for stale in sorted(folder.glob("[0-9][0-9][0-9].png"))[len(scores) :]:  # from a task with more classes
             stale.unlink(missing_ok=True)
         for index, score in enumerate(scores):
-            self._later(_write_png, folder / f"{index:03d}.png", to_uint8(score.expand(3, -1, -1)))
+            self._png(folder / f"{index:03d}.png", to_uint8(score.expand(3, -1, -1)))
+
+    def _png(self, path: Path, image: np.ndarray) -> None:
+        self._later(lambda: write_output(path, _as_srgb(encode_png(image)) if image.ndim == 3 else encode_png(image)))
 
     def _beside(self, what: str) -> Path:
-        return self.root.with_name(f"{self.root.name}-{what}")
+        return self.root.with_name(self.root.name + what)
 
 
-def class_colors(names: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
-    """Choose a colour for each class; black for the class `other`, which an overlay does not show."""
-    colors, hue = [], 0.0
-    for name in names:
-        if name == "other":
-            colors.append((0, 0, 0))
-            continue
-        colors.append(tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.75, 0.95)))
-        hue = (hue + _GOLDEN) % 1
-    return tuple(colors)
+def begin_folder(
+    root: Path, format: str, run: Run, names: Sequence[str], cameras: Sequence[Camera], fps: float, move_aside: bool
+) -> None:
+    """Claim a folder of files `NAME.*` for a run, and write the cameras of its frames as `transforms.json`.
 
-
-def overlay(image: np.ndarray, labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Tint a picture [H, W, 3] uint8 by classes [H, W]; pixels of black classes are unchanged."""
-    tint = colors[labels]
-    mixed = (image.astype(np.uint16) + tint) // 2
-    return np.where(tint.any(2, keepdims=True), mixed, image).astype(np.uint8)
-
-
-def _index_png(labels: np.ndarray, colors: np.ndarray) -> bytes:
-    from PIL import Image
-
-    if len(colors) > _MAX_CLASSES:
-        raise ResourceError(f"{len(colors)} classes: an index PNG has {_MAX_CLASSES}")
-    image = Image.fromarray(labels).convert("P")
-    image.putpalette(colors.flatten().tolist())
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=False)
-    return file.getvalue()
-
-
-def labels_and_colors(segmentation: Segmentation) -> tuple[np.ndarray, np.ndarray]:
-    """Return the class of each pixel [H, W] uint8, and the colour of each class [K, 3] uint8."""
-    labels = segmentation.scores.argmax(0).to(torch.uint8).cpu().numpy()
-    return labels, np.array(segmentation.colors or class_colors(segmentation.names), dtype=np.uint8)
-
-
-def write_features(path: Path, features: FeatureMap, kind: str) -> Path:
-    """Write a feature map as `.npy` [C, h, w], or as `.safetensors` with its grid in the metadata.
+    Args:
+        root: the folder; it need not exist.
+        format: one of the `FRAME_FORMATS` or `RAW_FORMATS`.
+        run: the run.
+        names: names of the frames.
+        cameras: their cameras, in the size of the results.
+        fps: frames per second.
+        move_aside: rename what another run left there.
 
     Raises:
+        UsageError: if another run's files are there.
         ResourceError: if it cannot be written.
     """
-    data = features.data.cpu().contiguous()
-    path = path.with_name(f"{path.name}.{kind}")
-    if kind == "npy":
-        file = io.BytesIO()
-        np.save(file, (data.float() if data.dtype == torch.bfloat16 else data).numpy())
-        content = file.getvalue()
-    else:
-        import safetensors.torch
+    suffix = _SUFFIXES.get(format, f".{format}")
+    wanted = {f"{name}{suffix}" for name in names}
+    there = [path for path in root.rglob("*") if path.is_file() and path.name[0] != "." and path.name != CAMERAS]
+    recorded = _recorded_run(root)
+    mine = {path for path in there if path.relative_to(root).with_suffix("").as_posix() in names}
+    if recorded != run and (recorded is not None or set(there) - mine):
+        what = f"of another {'model' if recorded.render == run.render else 'render'}" if recorded else "of other frames"
+        if not move_aside:
+            raise UsageError(
+                f"{root}: holds files {what}. hint: --output another folder, or --move-aside to rename this one"
+            )
+        _move_aside(root)
+    else:  # an earlier try with another format
+        for path in mine:
+            if path.relative_to(root).as_posix() not in wanted:
+                path.unlink(missing_ok=True)
+    text = transforms_text(cameras, [f"{name}{suffix}" for name in names], fps, {"lift3d": vars(run)})
+    write_output(root / CAMERAS, text.encode())
 
-        grid = {"scale": json.dumps(features.grid.scale), "offset": json.dumps(features.grid.offset)}
-        content = safetensors.torch.save({"features": data}, grid)
-    write_output(path, content)
-    return path
+
+def _recorded_run(root: Path) -> Run | None:
+    try:
+        return Run(**json.loads((root / CAMERAS).read_text(encoding="utf-8"))["lift3d"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
-def _write_png(path: Path, image: np.ndarray) -> None:
-    write_output(path, encode_png(image))
+def recorded_model(root: Path) -> str | None:
+    """Return the name of the model that a result folder was decoded with; None if that is not recorded."""
+    run = _recorded_run(root)
+    return run.model if run else None
+
+
+def _move_aside(root: Path) -> None:
+    """Rename a result folder and all that belongs to it, to the first free name."""
+    number = next(n for n in range(1, 10**6) if not root.with_name(f"{root.name}.{n}").exists())
+    try:
+        for what in ("", *_BESIDE):
+            path = root.with_name(root.name + what)
+            if path.exists():
+                path.rename(root.with_name(f"{root.name}.{number}{what}"))
+    except OSError as e:
+        raise ResourceError(f"{root}: cannot be renamed ({e.strerror or e})") from e
+
+
+def exr_channels(result: Result, kind: type) -> dict[str, np.ndarray]:
+    """Return what an EXR file holds of a frame, in half (Z always in single) or single precision.
+
+    Colours are R, G, B in linear light. Layers of the view are left out if the result is of another size.
+    """
+    channels: dict[str, Tensor] = dict(result.numbers)
+    if isinstance(result.value, Segmentation):
+        channels |= _rgb(result.image)
+        names = [name.replace(".", "_") for name in result.value.names]  # a dot begins a layer
+        channels |= {f"mask.{name}": score for name, score in zip(names, result.value.scores, strict=True)}
+    elif not channels:
+        channels |= _rgb(result.value)
+    size = next(iter(channels.values())).shape
+    channels |= {name: layer for name, layer in result.layers.items() if layer.shape == size}
+    arrays = {name: values.float().cpu().numpy() for name, values in channels.items()}
+    return {name: values if name == "Z" else values.astype(kind) for name, values in arrays.items()}
+
+
+def _rgb(image: Tensor) -> dict[str, Tensor]:
+    return dict(zip("RGB", linear_from_srgb(image.float().clamp(0, 1)), strict=True))
+
+
+def _as_srgb(png: bytes) -> bytes:
+    """Say in a PNG file that its colours are sRGB (relative colorimetric), by a chunk behind its header."""
+    chunk = b"sRGB" + bytes([1])
+    return png[:33] + struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
 
 
 def write_output(path: Path, data: bytes) -> None:
@@ -151,37 +237,3 @@ def write_output(path: Path, data: bytes) -> None:
         replace_file(path, data)
     except OSError as e:
         raise ResourceError(f"{path}: cannot be written ({e.strerror or e})") from e
-
-
-@contextmanager
-def video_writer(path: Path | None, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Open a video and yield a function that appends a frame [H, W, 3] uint8; the file appears when it is complete.
-
-    Raises:
-        ResourceError: if it cannot be written.
-    """
-    if path is None:
-        yield lambda image: None
-        return
-    import imageio.v2 as imageio
-
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}.tmp.mp4")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # yuv420p halves the chroma in both directions, so sides must be even; quality 8 is visually close to lossless.
-        writer = imageio.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=1)
-        try:
-            yield lambda image: writer.append_data(_even(image))
-        finally:
-            writer.close()
-        os.replace(temporary, path)
-    except OSError as e:
-        raise ResourceError(f"{path}: cannot be written ({e.strerror or e})") from e
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _even(image: np.ndarray) -> np.ndarray:
-    """Pad an image with odd sides by repeating its last row and column."""
-    return np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")

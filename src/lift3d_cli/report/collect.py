@@ -17,11 +17,12 @@ from torch import Tensor
 import lift3d_cli
 from lift3d_cli.cache.format import EncoderRecord
 from lift3d_cli.cache.renders import FeatureRender, Render
-from lift3d_cli.config import EncodeConfig, RenderConfig, ReportConfig
+from lift3d_cli.config import RenderConfig, ReportConfig
 from lift3d_cli.errors import CacheError, Lift3dError, SceneError
 from lift3d_cli.machine.png import read_png
 from lift3d_cli.machine.provenance import commit
 from lift3d_cli.models.registry import find_model
+from lift3d_cli.pipeline.encoders import encode_options
 from lift3d_cli.pipeline.workspace import Workspace
 
 _MAX_JSON_BYTES = 64 * 2**20
@@ -142,7 +143,7 @@ class ReportedRender:
     def commands(self) -> list[str]:
         """Return the command lines that give these results, as far as they are recorded."""
         scene, render = short(self.workspace.scene.root), short(self.render.root)
-        lines = [f"lift3d encode {scene} {_encode_options(e)}" for e in self.encoders.values()]
+        lines = [f"lift3d encode {scene} {encode_options(e)}" for e in self.encoders.values()]
         made = {key: getattr(self.render, key) for key in ("views", "samples", "planes", "precision")}
         made["dtype"] = next((lifted.dtype for lifted in self.lifted.values()), None)
         options = [f" --model {shlex.quote(name)}" for name in self.encoders]
@@ -167,19 +168,6 @@ class ReportedRender:
         own = f"lift3d {lift3d_cli.__version__} {commit()}".rstrip()
         made["this report"] = f"{own}, torch {torch.__version__}, Python {platform.python_version()}"
         return made
-
-
-def _encode_options(encoder: EncoderRecord) -> str:
-    """Return the options of `encode` that differ from the defaults."""
-    defaults = EncodeConfig()
-    options = ["--model", shlex.quote(encoder.ref)]
-    if encoder.max_size != encoder.spec.get("max_size"):
-        options += ["--max-size", str(encoder.max_size)]
-    if encoder.dtype != defaults.dtype:
-        options += ["--dtype", encoder.dtype]
-    if encoder.seed != defaults.seed:
-        options += ["--seed", str(encoder.seed)]
-    return " ".join(options)
 
 
 def default_results(render: Path) -> Path:

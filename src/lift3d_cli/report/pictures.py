@@ -11,8 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lift3d_cli.pipeline.view_tasks import DEPTH_COLORS, colored
+
 # The colour map of each quantity, for the pictures and for the legends below them.
-DEPTH, CONFIDENCE, CORRECTION = cv2.COLORMAP_TURBO, cv2.COLORMAP_VIRIDIS, cv2.COLORMAP_INFERNO
+DEPTH, CONFIDENCE, CORRECTION = DEPTH_COLORS, cv2.COLORMAP_VIRIDIS, cv2.COLORMAP_INFERNO
 UNSEEN = (240, 70, 40)
 
 
@@ -45,12 +47,6 @@ def mp4(images: Sequence[np.ndarray], side: int, fps: float, crf: int) -> str:
             for image in images:
                 writer.append_data(shrunk(image, side))
         return base64.b64encode(path.read_bytes()).decode()
-
-
-def colored(values: np.ndarray, colors: int) -> np.ndarray:
-    """Colour [h, w] in [0, 1] by a colour map: [h, w, 3] uint8."""
-    gray = (np.clip(values, 0, 1) * 255).round().astype(np.uint8)
-    return cv2.cvtColor(cv2.applyColorMap(gray, colors), cv2.COLOR_BGR2RGB)
 
 
 def enlarged(image: np.ndarray, width: int, height: int) -> np.ndarray:

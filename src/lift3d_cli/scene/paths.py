@@ -12,7 +12,14 @@ from typing import Any
 
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.scene.pose_formats import PoseFileError, check_names, read_lift3d, read_nerfstudio_path, read_transforms
+from lift3d_cli.scene.pose_formats import (
+    OPENGL_FROM_OPENCV,
+    PoseFileError,
+    check_names,
+    read_lift3d,
+    read_nerfstudio_path,
+    read_transforms,
+)
 
 FORMAT = "lift3d-path"
 VERSION = 1
@@ -131,6 +138,30 @@ def parse_poses(text: str, label: str, default_size: tuple[int, int] | None = No
         )
     except PoseFileError as e:
         raise SceneError(f"{label}: {e}") from e
+
+
+def transforms_text(
+    cameras: Sequence[Camera], files: Sequence[str], fps: float, extra: dict[str, Any] | None = None
+) -> str:
+    """Write cameras as the text of a nerfstudio `transforms.json` (OpenGL axes), which most 3D tools read.
+
+    Args:
+        cameras: at least one, in the scene's world.
+        files: a picture of each, relative to the file.
+        fps: frames per second.
+        extra: other JSON values of the document.
+    """
+    frames = []
+    for camera, file in zip(cameras, files, strict=True):
+        matrix = camera.c2w @ OPENGL_FROM_OPENCV
+        frames.append({"file_path": file, "transform_matrix": matrix.tolist(), **_transforms_lens(camera)})
+    document = {"camera_model": "PINHOLE", "fps": fps, **_transforms_lens(cameras[0]), **(extra or {})}
+    return json.dumps(document | {"frames": frames}, indent=1) + "\n"
+
+
+def _transforms_lens(camera: Camera) -> dict[str, Any]:
+    (fx, _, cx), (_, fy, cy) = camera.K[0].tolist(), camera.K[1].tolist()
+    return {"w": camera.width, "h": camera.height, "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy}
 
 
 def _write_atomic(file: Path, text: str) -> None:

@@ -22,7 +22,7 @@ MAX_SIDE_PX = 16384
 # Poses printed with few digits are rotations up to rounding; `Camera` rejects what deviates more than this.
 _ROTATION_TOLERANCE = 1e-3
 # OpenGL cameras look along -Z with +Y up, ours along +Z with +Y down.
-_OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 class PoseFileError(SceneError):
@@ -61,7 +61,7 @@ def read_nerfstudio_path(data: dict[str, Any], default_size: Size | None, defaul
             raise PoseFileError(f'{where}: "fov" is {fov:g}, needs degrees between 0 and 180')
         # `aspect` is the viewer's window; nerfstudio too renders render_width x render_height with square pixels.
         focal = height / 2 / math.tan(math.radians(fov) / 2)
-        c2w = _matrix(pose, "camera_to_world", where) @ _OPENGL_FROM_OPENCV
+        c2w = _matrix(pose, "camera_to_world", where) @ OPENGL_FROM_OPENCV
         cameras.append(_camera((focal, focal, width / 2, height / 2), c2w, (width, height), where))
     return tuple(cameras), _numbered(len(cameras)), _fps(data, default_fps)
 
@@ -81,7 +81,7 @@ def read_transforms(data: dict[str, Any], default_size: Size | None, default_fps
             size = default_size
         else:
             raise PoseFileError(f'{where}: has no image size. hint: add "w" and "h" to the file')
-        c2w = _matrix(frame, "transform_matrix", where) @ _OPENGL_FROM_OPENCV
+        c2w = _matrix(frame, "transform_matrix", where) @ OPENGL_FROM_OPENCV
         cameras.append(_camera(_transforms_lens(merged, size, where), c2w, size, where))
         names.append(_frame_name(frame))
     if None in names or len(set(names)) < len(names):

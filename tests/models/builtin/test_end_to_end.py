@@ -178,7 +178,7 @@ def test_lifted_result_at_the_pose_of_a_photo_is_like_the_2d_models_of_the_photo
 
 def results(folder: Path, job: Job) -> dict[str, np.ndarray]:
     """By the view's name, each picture [3, H, W], or how much each pixel is of each class [K, H, W]: 0 to 255."""
-    pictures = {path.stem: read_image(path).transpose(2, 0, 1) for path in folder.iterdir()}
+    pictures = {path.stem: read_image(path).transpose(2, 0, 1) for path in folder.glob("*.png")}
     if job.task != "segment":
         return pictures
     legend = json.loads(folder.with_name(f"{folder.name}-legend.json").read_text())

@@ -15,7 +15,8 @@ _EPSILON = (6 / 29) ** 3  # below it Lab is linear, so that its slope at black i
 _KAPPA = (29 / 6) ** 2 / 3
 
 
-def _linear_from_srgb(rgb: Tensor) -> Tensor:
+def linear_from_srgb(rgb: Tensor) -> Tensor:
+    """Convert sRGB in [0, 1] of any shape to linear light (IEC 61966-2-1)."""
     return torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
 
 
@@ -29,7 +30,7 @@ def _mix(matrix: Tensor, channels: Tensor) -> Tensor:
 
 def lab_from_rgb(rgb: Tensor) -> Tensor:
     """Convert sRGB [..., 3, H, W] in [0, 1] to Lab: L in [0, 100], a and b about [-128, 127]."""
-    xyz = _mix(rgb.new_tensor(_XYZ_FROM_RGB), _linear_from_srgb(rgb))
+    xyz = _mix(rgb.new_tensor(_XYZ_FROM_RGB), linear_from_srgb(rgb))
     f = torch.where(xyz > _EPSILON, xyz.clamp_min(_EPSILON) ** (1 / 3), xyz * _KAPPA + 4 / 29)
     x, y, z = f.unbind(-3)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -3)
@@ -47,6 +48,6 @@ def rgb_from_lab(lab: Tensor) -> Tensor:
 
 def lightness(rgb: Tensor) -> Tensor:
     """Return L in [0, 100] of sRGB [..., 3, H, W] as [..., 1, H, W]; a grey pixel of the same L has the same value."""
-    luminance = _mix(rgb.new_tensor(_XYZ_FROM_RGB[1:2]), _linear_from_srgb(rgb))
+    luminance = _mix(rgb.new_tensor(_XYZ_FROM_RGB[1:2]), linear_from_srgb(rgb))
     f = torch.where(luminance > _EPSILON, luminance.clamp_min(_EPSILON) ** (1 / 3), luminance * _KAPPA + 4 / 29)
     return 116 * f - 16

@@ -1,0 +1,279 @@
+"""What a decode works with: the frames of a render as they are stored, and how one of them is decoded."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lift3d_cli.cache.renders import FeatureRender, FrameMaps, Render
+from lift3d_cli.config import DEPTH_SCALE, DecodeConfig
+from lift3d_cli.errors import CacheError, ModelError, UsageError
+from lift3d_cli.machine.background import touched
+from lift3d_cli.machine.device import resolve_device
+from lift3d_cli.machine.png import read_png
+from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, RenderedView, Segmentation
+from lift3d_cli.models.fingerprint import is_made_by
+from lift3d_cli.models.registry import find_model
+from lift3d_cli.pipeline.decode_options import decode_options, photo_index
+from lift3d_cli.pipeline.encode import to_image
+from lift3d_cli.pipeline.render import CachedFeatures
+from lift3d_cli.pipeline.results import Result
+from lift3d_cli.pipeline.view_tasks import VIEW_TASKS, depth_picture, normals, shown_depths
+from lift3d_cli.pipeline.workspace import Workspace
+
+OpenWorkspace = Callable[[Path], Workspace]
+_MOST_LEVEL = 65535
+
+
+@dataclass(frozen=True)
+class StoredFrame:
+    """A frame as it is stored.
+
+    Args:
+        index: index in the path.
+        image: [3, H, W] uint8.
+        maps: depth, coverage and confidence.
+        features: of the model, if there is one.
+    """
+
+    index: int
+    image: Tensor
+    maps: FrameMaps
+    features: FeatureMap | None = None
+
+    def layers(self) -> dict[str, Tensor]:
+        """Return the view's layers, see `Result`."""
+        found = {"Z": self.maps.depth, "A": self.maps.coverage / 255}
+        return found if self.maps.confidence is None else found | {"confidence": self.maps.confidence / 255}
+
+
+class ViewJob:
+    """Decodes the tasks that need no model."""
+
+    model_name = ""
+    scale = 1
+
+    def __init__(self, render: Render, config: DecodeConfig, task: str) -> None:
+        self.colors, self.config, self.task = render, config, task
+        self.names = render.names
+        self.folder_name = task
+        self.note, self._farthest = "", 0.0
+        self._depths = shown_depths(render) if task == "depth" else None
+
+    def read(self, index: int) -> StoredFrame:
+        """Read a frame."""
+        image = torch.from_numpy(read_png(self.colors.color_path(index))).permute(2, 0, 1)
+        return StoredFrame(index, image, self.colors.read_maps(index))
+
+    def begin(self) -> Decoder | None:
+        """Prepare what all frames share."""
+        return None
+
+    def decode(self, _: Decoder | None, frame: StoredFrame) -> Result:
+        """Decode one frame."""
+        image, depth = frame.image / 255, frame.maps.depth
+        if self.task == "color":
+            return Result(image, image, layers=frame.layers())
+        if self.task == "depth":
+            picture = depth_picture(depth, self._depths)
+            return Result(picture, image, {"Z": depth}, self._levels(depth), frame.layers())
+        normal = normals(depth, self.colors.cameras[frame.index])
+        numbers = dict(zip(("N.X", "N.Y", "N.Z"), normal, strict=True))
+        return Result((normal + 1) / 2, image, numbers, layers=frame.layers())
+
+    def _levels(self, depth: Tensor) -> Tensor | None:
+        """Return what a 16-bit PNG stores of z-depth [H, W]: 0, unknown, where it is too far for 16 bits."""
+        if self.config.format != "png16":
+            return None
+        scale = self.config.depth_scale or DEPTH_SCALE
+        levels = depth * scale
+        is_beyond = levels > _MOST_LEVEL - 1
+        if bool(is_beyond.any()):
+            self._farthest = max(self._farthest, float(depth.max()))
+            self.note = (
+                f"depth beyond {_MOST_LEVEL / scale:.4g} units is stored as 0, unknown. "
+                f"hint: --depth-scale {_MOST_LEVEL / self._farthest:.2g} for all of it, or --format exr"
+            )
+        return levels.masked_fill(is_beyond, 0)
+
+
+class ModelJob(ViewJob):
+    """Decodes rendered features by their model."""
+
+    def __init__(self, render: Render, config: DecodeConfig, open_workspace: OpenWorkspace | None) -> None:
+        self.features, self.model, task, is_only = _choose(render, config)
+        super().__init__(render, config, task)
+        self.model_name = self.features.model
+        self.folder_name = task if is_only else f"{task}-{self.model_name}"
+        self.scale = self.model.spec.scale if task == "superres" else 1
+        self.device = resolve_device(config.device)
+        self.model.to(self.device)
+        self._open_workspace = open_workspace
+        self._source: CachedFeatures | None = None
+        self._options = None
+
+    def read(self, index: int) -> StoredFrame:
+        """Read a frame, and its features."""
+        frame = super().read(index)
+        data, grid, _ = self.features.read_frame(index)
+        touched(frame.maps.coverage)
+        return StoredFrame(index, frame.image, frame.maps, FeatureMap(touched(data), grid))
+
+    def begin(self) -> Decoder:
+        """Make the task's decoder."""
+        point = self.config.point
+        if point is not None:
+            workspace = self._photo_features().workspace
+            camera = workspace.camera(photo_index(workspace.scene, self.config.view))
+            point = (point[0] / camera.width, point[1] / camera.height)
+        self._options = decode_options(self.config, point)
+        torch.manual_seed(self.config.seed)
+        frames = RenderedFeatures(self.features, self.device)
+        return self.model.decoder(DecodeContext(self.task, self._options, frames, self.photo))
+
+    def decode(self, decoder: Decoder, frame: StoredFrame) -> Result:
+        """Decode one frame."""
+        view = RenderedView(*(x.to(self.device).float().div(255) for x in (frame.image, frame.maps.coverage)))
+        features = FeatureMap(frame.features.data.to(self.device).float(), frame.features.grid)
+        return Result(self.decoded(decoder, features, view), view.image, layers=frame.layers())
+
+    def decoded(self, decoder: Decoder, features: FeatureMap, view: RenderedView) -> Tensor | Segmentation:
+        """Run the decoder on one frame or photo, and check what it returns and which options it used."""
+        torch.manual_seed(self.config.seed)  # per frame, so that all of them have the same noise
+        out = decoder(features, view)
+        values = out.scores if isinstance(out, Segmentation) else out
+        channels = len(out.names) if isinstance(out, Segmentation) else 3
+        want = (channels, *(self.scale * n for n in view.image.shape[1:]))
+        if tuple(values.shape) != want or not torch.isfinite(values).all():
+            raise ModelError(
+                f"model {self.model.spec.name}: decode() gave {tuple(values.shape)}, with or without NaN; "
+                f"it must give finite values {want}"
+            )
+        self._options.check_used(self.task)
+        if self.config.soft_masks and not isinstance(out, Segmentation):
+            raise UsageError(f"--soft-masks does nothing here: task '{self.task}' gives pictures. hint: leave it out")
+        return out
+
+    def photo(self, name: str) -> tuple[FeatureMap, Tensor]:
+        """Read a photo's own features and its pixels [3, H, W]; see `DecodeContext`."""
+        source = self._photo_features()
+        index = photo_index(source.workspace.scene, name)
+        camera = source.workspace.camera(index)
+        features, (width, height) = source.read(index), source.size(index)
+        grid = features.grid.rescaled(camera.width / width, camera.height / height)
+        image = to_image(source.workspace.photo(index), self.device)
+        return FeatureMap(features.data.to(self.device).float(), grid), image
+
+    def scene(self) -> Workspace:
+        """Return the scene whose photos are asked for."""
+        return self._photo_features().workspace
+
+    def _photo_features(self) -> CachedFeatures:
+        if self._source is None:
+            if self._open_workspace is None:
+                raise ValueError("a task asks for a photo, and there is no scene")
+            workspace = self._open_workspace(self.colors.scene)
+            encoders = [e for e in workspace.cache.encoders() if e.key == self.features.encoder]
+            if not encoders:
+                raise CacheError(
+                    f"{workspace.cache.root}: has no features of {self.model.spec.name} any more. "
+                    f"hint: lift3d encode {workspace.scene.root} --model {shlex.quote(self.features.ref)}"
+                )
+            self._source = CachedFeatures(workspace, encoders[0], keep=2, model=self.model)
+        return self._source
+
+
+class RenderedFeatures(Sequence[FeatureMap]):
+    """One model's lifted features of all frames, read on access."""
+
+    def __init__(self, render: FeatureRender, device: torch.device) -> None:
+        self._render = render
+        self._device = device
+
+    def __len__(self) -> int:
+        return self._render.num_frames
+
+    def __getitem__(self, index: int) -> FeatureMap:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        data, grid, _ = self._render.read_frame(index)
+        return FeatureMap(data.to(self._device).float(), grid)
+
+
+def open_job(folder: Path, config: DecodeConfig, open_workspace: OpenWorkspace | None) -> ViewJob:
+    """Open a finished render for the task of a decode.
+
+    Raises:
+        CacheError: if the render is missing, unfinished, or has no features for the task.
+        ModelError, UsageError: in one line.
+    """
+    render = Render.open(folder)
+    features = [] if config.model or config.raw else latest_features(render)
+    can_view = config.task in VIEW_TASKS and not any(config.task in find_model(r.ref).spec().tasks for r in features)
+    if can_view and not config.model and not config.raw:
+        given = ("text", "strokes", "point", "view", "clusters", "style", "soft_masks", "source_views")
+        for name in given:
+            if getattr(config, name):
+                flag = "--" + name.removesuffix("s").replace("_", "-") if name == "source_views" else f"--{name}"
+                flag = flag.replace("_", "-")
+                raise UsageError(f"{flag} does nothing here: task '{config.task}' does not use it. hint: leave it out")
+        job: ViewJob = ViewJob(render, config, config.task)
+        unfinished = set(render.missing())
+    else:
+        job = ModelJob(render, config, open_workspace)
+        unfinished = set(render.missing()) | set(job.features.missing())
+    if unfinished:
+        raise CacheError(
+            f"{folder}: {len(unfinished)} of {len(render.names)} frames are not rendered yet. "
+            "hint: run lift3d render again"
+        )
+    return job
+
+
+def latest_features(render: Render) -> list[FeatureRender]:
+    """Return the last rendered features of each model, by name."""
+    return [r for _, r in sorted({r.model: r for r in render.feature_renders()}.items())]
+
+
+def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model, str, bool]:
+    """Choose the lifted features to decode; return them with their model, the task and whether no other can do it."""
+    found = latest_features(render)
+    names = [r.model for r in found]
+    hint = "hint: lift3d encode SCENE --model MODEL, then lift3d render again"
+    if not found:
+        also = f"; {', '.join(VIEW_TASKS)} and points need none"
+        raise CacheError(f"{render.root}: has colour only, no features of any model{also}. {hint}")
+    tasks = {r.model: find_model(r.ref).spec().tasks for r in found}
+    if config.model:
+        wanted = {config.model, re.split(r"[:?]", config.model)[0]}  # a reference such as dinov2:FOLDER means its name
+        found = [r for r in found if r.model in wanted]
+        if not found:
+            raise CacheError(f"{render.root}: has no features of {config.model}, only of {', '.join(names)}. {hint}")
+    able = [r for r in found if not config.task or config.task in tasks[r.model]]
+    if not able:
+        known = sorted({task for r in found for task in tasks[r.model]} | set(VIEW_TASKS) | {"points"})
+        near = difflib.get_close_matches(config.task, known, n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else hint
+        of = ", ".join(r.model for r in found)
+        raise CacheError(f"{render.root}: none of its models ({of}) can do '{config.task}'. {hint}")
+    if len(able) > 1 and not config.raw:
+        ways = ", ".join(f"--model {r.model} --task {config.task or tasks[r.model][0]}" for r in able)
+        raise CacheError(f"{render.root}: which of its features? hint: {ways}")
+    if len(able) > 1:
+        raise CacheError(f"{render.root}: which of its features? hint: --model {' or --model '.join(names)}")
+    (chosen,) = able
+    ref = find_model(chosen.ref)
+    model = ref.load()
+    task = config.task or model.spec.tasks[0]  # a model's tasks may depend on its checkpoint
+    if not is_made_by(chosen.fingerprint, model, ref):
+        raise ModelError(
+            f"model {ref.name}: changed since its features were rendered. hint: lift3d encode, then render"
+        )
+    return chosen, model, task, sum(task in of_model for of_model in tasks.values()) <= 1
