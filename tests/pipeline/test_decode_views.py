@@ -39,7 +39,7 @@ def test_colour_needs_no_model(work, render):
 def test_cameras_beside_the_frames_make_them_a_scene(work, render):
     done = work.decode(render, task="color", video=False)
     read = read_poses(done.frames / "transforms.json")
-    assert (read.names, read.fps) == (("pose-0", "pose-1", "pose-2"), 10)
+    assert (read.names, read.fps) == (("pose-0.png", "pose-1.png", "pose-2.png"), 10)
     scene = load_scene(done.frames)
     for cameras in (read.cameras, [view.camera for view in scene.views]):
         for got, want in zip(cameras, render.cameras, strict=True):
@@ -57,9 +57,9 @@ def test_depth_is_stored_in_the_unit_that_is_asked_for(work, render):
 
 
 def test_depth_too_far_for_16_bits_is_unknown_and_said(work, render):
-    done = work.decode(render, task="depth", format="png16", depth_scale=16000.0)
+    done = work.decode(render, task="depth", format="png16", depth_scale=20000.0)
     stored = cv2.imread(str(done.frames / "pose-1.png"), cv2.IMREAD_UNCHANGED)
-    is_far = depth_of(render, 1) * 16000 > 65534
+    is_far = depth_of(render, 1) * 20000 > 65534
     assert is_far.any()
     assert ((stored == 0) == is_far).all()
     assert "is stored as 0, unknown" in done.note
@@ -96,9 +96,19 @@ def test_exr_has_colour_in_linear_light_for_other_programs_too(work, render):
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     assert np.abs(np.stack([channels[c].pixels for c in "RGB"], -1) - linear).max() < 1e-5
     assert np.array_equal(channels["Z"].pixels, depth_of(render, 0))
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(file), "-f", "rawvideo", "-pix_fmt", "gbrpf32"]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-i",
+        str(file),
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "gbrapf32",
+    ]
     planes = np.frombuffer(subprocess.run([*command, "-"], capture_output=True, check=True).stdout, np.float32)
-    green, blue, red = planes.reshape(3, 36, 48)
+    green, blue, red, _ = planes.reshape(4, 36, 48)
     assert np.abs(np.stack([red, green, blue], -1) - linear).max() < 1e-5
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class Holding:
         num_bytes: size on disk of everything in the folder.
         encoder: the encoder, for features.
         problem: why it is unusable, or None.
+        last_used: when a command last made or used it, in seconds since 1970.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Holding:
     num_bytes: int
     encoder: EncoderRecord | None = None
     problem: str | None = None
+    last_used: float = 0.0
 
 
 def inventory(root: Path) -> list[Holding]:
@@ -50,6 +52,53 @@ def inventory(root: Path) -> list[Holding]:
     holdings += [_holding("tuned", folder) for folder in _folders(root / "tuned")]
     holdings += [_holding("render", folder) for folder in _folders(root / "renders")]
     return holdings
+
+
+def to_prune(
+    holdings: Sequence[Holding],
+    now: float,
+    older_than: float | None = None,
+    most_bytes: float | None = None,
+    model: str = "",
+) -> list[Holding]:
+    """Choose what to remove by age, size and model; all of these that are given must agree.
+
+    Photos, points and the like are small and serve all commands: they are chosen by age only.
+
+    Args:
+        holdings: see `inventory`.
+        now: the time, in seconds since 1970.
+        older_than: seconds since the last use.
+        most_bytes: remove the longest unused until no more is left than this.
+        model: name of the model whose features to remove.
+    """
+    found = [h for h in sorted(holdings, key=lambda h: h.last_used) if h.kind in ("features", "render") or older_than]
+    if model:
+        found = [h for h in found if h.encoder is not None and h.encoder.name == model]
+    if older_than is not None:
+        found = [h for h in found if now - h.last_used > older_than]
+    if most_bytes is None:
+        return found
+    left, chosen = sum(h.num_bytes for h in holdings), []
+    for holding in found:
+        if left <= most_bytes:
+            break
+        chosen.append(holding)
+        left -= holding.num_bytes
+    return chosen
+
+
+def remove(holdings: Iterable[Holding]) -> int:
+    """Delete holdings; return the bytes freed. No other process may be using this cache."""
+    freed = 0
+    for holding in holdings:
+        files = [holding.path] if holding.path.is_file() else [f for f in holding.path.rglob("*") if f.is_file()]
+        # What says how to read the others goes last, so that an interrupted removal leaves nothing that looks whole.
+        freed += sum(_remove(file) for file in sorted(files, key=lambda file: file.suffix == ".json"))
+        for folder in [*sorted(holding.path.rglob("*"), reverse=True), holding.path]:
+            with contextlib.suppress(OSError):  # a file, or not empty
+                folder.rmdir()
+    return freed
 
 
 def prune(root: Path, keep: Iterable[Path]) -> int:
@@ -92,7 +141,8 @@ def _folders(parent: Path) -> list[Path]:
 def _holding(kind: str, path: Path, encoder: EncoderRecord | None = None, problem: str | None = None) -> Holding:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     num_files = sum(file.suffix == ".safetensors" for file in files)
-    return Holding(kind, path, num_files, sum(file.lstat().st_size for file in files), encoder, problem)
+    used = max((file.lstat().st_mtime for file in files), default=0.0)
+    return Holding(kind, path, num_files, sum(file.lstat().st_size for file in files), encoder, problem, used)
 
 
 def _remove(path: Path) -> int:

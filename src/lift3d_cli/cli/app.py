@@ -12,7 +12,22 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import lift3d_cli
-from lift3d_cli.cli import ablate, console, decode, encode, evaluate, info, models, path, render, report, train, tune
+from lift3d_cli.cli import (
+    ablate,
+    cache,
+    console,
+    decode,
+    doctor,
+    encode,
+    evaluate,
+    info,
+    models,
+    path,
+    render,
+    report,
+    train,
+    tune,
+)
 from lift3d_cli.errors import Lift3dError, ResourceError
 
 _BUG = "this is a bug in lift3d: please report it with the lines above"
@@ -125,6 +140,8 @@ for _command in (
     render.render,
     decode.decode,
     info.info,
+    cache.cache,
+    doctor.doctor,
     models.models,
     ablate.ablate,
     report.report,

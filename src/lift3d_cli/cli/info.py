@@ -30,13 +30,21 @@ def info(
     if json:
         console.as_json({"scene": facts, "cache": {"path": str(root), "holdings": holdings}})
         return
-    lines = [f"{key:10} {value}" for key, value in facts.items() if value not in (None, [])]
+    lines = [f"{key:10} {value}" for key, value in _in_words(facts).items() if value]
     lines.append(f"{'cache':10} {root}, {console.human_bytes(sum(h['bytes'] for h in holdings))}")
     for h in holdings:
         name = h["model"] or h["path"].rsplit("/", 1)[-1]
         problem = f"  cannot be used: {h['problem']}" if h["problem"] else ""
         lines.append(f"  {h['kind']:9} {name:32} {h['files']:5} files {console.human_bytes(h['bytes']):>10}{problem}")
     console.text("\n".join(lines))
+
+
+def _in_words(facts: dict[str, object]) -> dict[str, str]:
+    """Return a scene's facts as a person reads them; "" for what there is none of."""
+    words = {key: str(value) for key, value in facts.items() if value}
+    words["sizes"] = ", ".join(facts["sizes"]) + " pixels"
+    words["extent"] = " x ".join(f"{side:.3g}" for side in facts["extent"]) + " units, of the cameras"
+    return {**words, "bytes": "", "photos": f"{facts['photos']}, {console.human_bytes(facts['bytes'])}"}
 
 
 def _scene_facts(scene) -> dict[str, object]:

@@ -6,13 +6,20 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
+
+if TYPE_CHECKING:
+    from lift3d_cli.pipeline.forecast import Forecast
+    from lift3d_cli.pipeline.workspace import Workspace
+    from lift3d_cli.scene.paths import CameraPath
+
+_PREVIEW = (240, 12)  # longest side in pixels, frames
 
 
 def render(
@@ -41,6 +48,12 @@ def render(
         bool,
         typer.Option("--confidence", help="Also write how far each pixel can be believed: gray PNGs in confidence/."),
     ] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Only some of the poses, and small, to look at first.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what time, memory and disk it would take, and do nothing.")
+    ] = False,
     device: options.Device = RenderConfig.device,
     dtype: options.Dtype = RenderConfig.dtype,
     memory: options.Memory = RenderConfig.memory,
@@ -61,12 +74,11 @@ def render(
     """
     given = locals()
     from lift3d_cli.cache.session import forget_render, models_to_render, remember
-    from lift3d_cli.scene.paths import read_poses, read_poses_stdin
+    from lift3d_cli.scene.paths import preview_of, read_poses, read_poses_stdin
 
-    with suppress(CacheError):  # a damaged session file matters only where the scene is looked up in it
-        forget_render()  # if this render fails, a decode after it must not use the previous one
     options.check_dtype(dtype)
     path = read_poses_stdin(sys.stdin.read()) if poses == "-" else read_poses(Path(poses))
+    path = preview_of(path, *_PREVIEW) if preview else path
     depth, mesh = inputs.recalled_depth(scene, depth, mesh)
     scene, cache = inputs.recalled_scene(scene, cache)
     loaded = inputs.open_scene(scene, depth, mesh)
@@ -76,19 +88,29 @@ def render(
     models = models or noted or ["none"]
     config = options.config_of(RenderConfig, given | {"models": models})
     _say_models(models, encoded)
-    from lift3d_cli.cache.renders import Render
     from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
     from lift3d_cli.pipeline.render import render as run
-    from lift3d_cli.pipeline.trust import judge, write_confidence
     from lift3d_cli.pipeline.workspace import Workspace
 
-    name = "path" if poses == "-" else Path(poses).stem
+    name = f"{loaded.root.resolve().name}-{'path' if poses == '-' else Path(poses).stem}{'-preview' * preview}"
     workspace = Workspace(loaded, store, keep=PHOTOS_PER_VIEW * views)
     inputs.warn_of_depth(workspace)
-    folder = run(
-        workspace, path, f"{loaded.root.resolve().name}-{name}", config, output, console.progress, console.warn
-    )
+    if dry_run:
+        _dry_run(workspace, path, name, config, output, json)
+        return
+    with suppress(CacheError):  # a damaged session file matters only where the scene is looked up in it
+        forget_render()  # if this render fails, a decode after it must not use the previous one
+    folder = run(workspace, path, name, config, output, console.progress, console.warn, _say_forecast)
     console.warn(remember(scene, cache, folder, depth=depth, mesh=mesh, models=models))
+    _show(folder, models, confidence, json)
+    console.say("next: lift3d decode --task color, or --task TASK of a model")
+
+
+def _show(folder: Path, models: list[str], confidence: bool, json: bool) -> None:
+    """Judge a finished render, and print its folder."""
+    from lift3d_cli.cache.renders import Render
+    from lift3d_cli.pipeline.trust import judge, write_confidence
+
     done = Render.open(folder)
     if confidence:
         write_confidence(done, console.progress)
@@ -96,10 +118,39 @@ def render(
     for warning in trust.warnings:
         console.warn(warning)
     if json:
-        console.as_json({"path": str(folder), "frames": len(path), "models": models, **asdict(trust)})
+        console.as_json({"path": str(folder), "frames": done.num_frames, "models": models, **asdict(trust)})
     else:
         console.result(folder)
-    console.say("next: lift3d decode --task color, or --task TASK of a model")
+
+
+def _dry_run(
+    workspace: Workspace, path: CameraPath, name: str, config: RenderConfig, output: Path | None, json: bool
+) -> None:
+    from lift3d_cli.pipeline.render import forecast, prepare
+
+    job = prepare(workspace, path, name, config, output, console.warn)
+    found = forecast(workspace, job, config)
+    facts = {"seconds": found.total_seconds, "disk_bytes": found.disk_bytes, "models": list(config.models)}
+    if json:
+        console.as_json({"path": str(job.root), **asdict(found), "seconds_per_frame": found.seconds, **facts})
+    else:
+        console.text(_forecast_text(found))
+
+
+def _say_forecast(found: Forecast) -> None:
+    if found.frames > 1:
+        console.say(_forecast_text(found))
+
+
+def _forecast_text(found: Forecast) -> str:
+    """Describe a forecast in a line."""
+    if not found.frames:
+        return "nothing to render: all frames are there"
+    first = f" and {found.surfaces} photos' surfaces" if found.surfaces else ""
+    return (
+        f"{found.frames} frames{first}: {found.seconds:.2g} s each, {console.human_time(found.total_seconds)} in all; "
+        f"{console.human_bytes(found.memory_bytes)} of memory, {console.human_bytes(found.disk_bytes)} of disk"
+    )
 
 
 def _say_models(models: list[str], encoded: list[str]) -> None:

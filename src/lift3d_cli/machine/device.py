@@ -58,10 +58,11 @@ def resolve_memory(text: str, device: torch.device) -> int:
     Raises:
         ResourceError: if the text is not a size, or less than 64 MiB.
     """
-    return max(_LEAST_BYTES, _free_bytes(device) // 2) if text == "auto" else parse_bytes(text)
+    return max(_LEAST_BYTES, free_bytes(device) // 2) if text == "auto" else parse_bytes(text)
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that is free on the device, in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     found = []
@@ -75,16 +76,16 @@ def _free_bytes(device: torch.device) -> int:
     return min(found, default=8 * 2**30)
 
 
-def parse_bytes(text: str) -> int:
-    """Parse `512MiB`, `2GiB`, `2G` or a number of bytes.
+def parse_bytes(text: str, option: str = "--memory") -> int:
+    """Parse `512MiB`, `2GiB`, `2G` or a number of bytes; `option` names it in errors.
 
     Raises:
-        ResourceError: if the text is none of these, or less than 64 MiB.
+        ResourceError: if the text is none of these, or, as `--memory`, less than 64 MiB.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     if match is None:
-        raise ResourceError(f"--memory {text}: not a size. hint: 2GiB or 512MiB")
+        raise ResourceError(f"{option} {text}: not a size. hint: 2GiB or 512MiB")
     size = int(float(match[1]) * _UNITS[match[2]])
-    if size < _LEAST_BYTES:
+    if option == "--memory" and size < _LEAST_BYTES:
         raise ResourceError(f"--memory {text}: too little to render with. hint: 64MiB or more")
     return size

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 import lift3d_cli
 from lift3d_cli.cache.format import EncoderRecord
-from lift3d_cli.cache.renders import FrameMaps, Render, render_content, render_dir
+from lift3d_cli.cache.renders import FrameMaps, Render, is_render, render_content, render_dir
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.machine.atomic import Later, write_atomic
 from lift3d_cli.machine.background import BackgroundWriter, prefetched
@@ -20,6 +21,7 @@ from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.pipeline.encode import encoded_size, model_of
 from lift3d_cli.pipeline.encoders import choose_encoders
+from lift3d_cli.pipeline.forecast import Forecast, frame_bytes, measured_seconds, peak_memory
 from lift3d_cli.pipeline.lift import Choice, LiftedView, Plan, SceneLifter
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.tuned import find_tuned
@@ -50,6 +52,51 @@ class CachedFeatures:
         return self._recent.get(index, make) if keep else make()
 
 
+@dataclass(frozen=True)
+class RenderJob:
+    """Everything that a render works with, before anything is written.
+
+    Args:
+        lifter: of the scene's photos.
+        path: the poses.
+        choices: source photos and depth range of each.
+        features: by model name, where features are read from.
+        content: see `render_content`.
+        root: folder of the render.
+    """
+
+    lifter: SceneLifter
+    path: CameraPath
+    choices: Sequence[Choice]
+    features: Mapping[str, CachedFeatures]
+    content: Mapping[str, object]
+    root: Path
+
+    def plan(self, index: int, names: Iterable[str]) -> Plan:
+        """Plan a pose with the features of some models."""
+        wanted = {name: self.features[name] for name in names}
+        return self.lifter.plan(self.path.cameras[index], self.choices[index], wanted)
+
+
+def prepare(
+    workspace: Workspace,
+    path: CameraPath,
+    name: str,
+    config: RenderConfig,
+    output: Path | None = None,
+    warn: Callable[[str], object] = lambda text: None,
+) -> RenderJob:
+    """Choose photos and features for the poses of a path; see `render`."""
+    lifter = _lifter(workspace, config)
+    choices = [lifter.choose(camera) for camera in path.cameras]
+    used = sorted({i for choice in choices for i in choice.sources})
+    encoders = choose_encoders(workspace, used, config.models, warn)
+    features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in encoders}
+    content = _content(workspace, path, choices, config.views, lifter)
+    root = output or render_dir(workspace.cache.root, name, content)
+    return RenderJob(lifter, path, choices, features, content, root)
+
+
 def render(
     workspace: Workspace,
     path: CameraPath,
@@ -58,6 +105,7 @@ def render(
     output: Path | None = None,
     progress: Progress = no_progress,
     warn: Callable[[str], object] = lambda text: None,
+    tell: Callable[[Forecast], object] = lambda forecast: None,
 ) -> Path:
     """Render the poses of a path that are not rendered yet; return the render's folder.
 
@@ -69,41 +117,63 @@ def render(
         output: folder to use instead of one in the cache.
         progress: see `Progress`.
         warn: takes a line about features that are taken instead of others.
+        tell: takes what the rest will take, after the first frame.
 
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
-    lifter = _lifter(workspace, config)
-    choices = [lifter.choose(camera) for camera in path.cameras]
-    used = sorted({i for choice in choices for i in choice.sources})
-    encoders = choose_encoders(workspace, used, config.models, warn)
-    features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in encoders}
-    content = _content(workspace, path, choices, config.views, lifter)
-    root = output or render_dir(workspace.cache.root, name, content)
-    colors = Render.begin(root, content, workspace.scene.root.resolve(), path.fps, path.names)
-    lifted = {name: colors.begin_features(source.encoder, config.dtype) for name, source in features.items()}
+    job = prepare(workspace, path, name, config, output, warn)
+    colors = Render.begin(job.root, job.content, workspace.scene.root.resolve(), path.fps, path.names)
+    lifted = {name: colors.begin_features(source.encoder, config.dtype) for name, source in job.features.items()}
     todo_colors, missing = set(colors.missing()), {name: set(r.missing()) for name, r in lifted.items()}
     todo = sorted(todo_colors.union(*missing.values()))
-    lifter.find_surfaces([choices[index] for index in todo], progress)
+    job.lifter.find_surfaces([job.choices[index] for index in todo], progress)
 
     def read(index: int) -> Plan:
-        wanted = {name: source for name, source in features.items() if index in missing[name]}
-        plan = lifter.plan(path.cameras[index], choices[index], wanted)
-        lifter.read_ahead(plan)
+        plan = job.plan(index, [name for name in job.features if index in missing[name]])
+        job.lifter.read_ahead(plan)
         return plan
 
+    begun = time.monotonic()
     with prefetched(todo, read) as plans, BackgroundWriter() as later:
         for index, plan in zip(progress(todo, "render", len(todo)), plans, strict=True):
             if index in todo_colors:
-                view = lifter.lift(plan)
+                view = job.lifter.lift(plan)
                 _write_colors(colors, index, view, later)
                 found, grids = view.frame.features, view.grids
             else:
                 image = torch.from_numpy(read_png(colors.color_path(index))).permute(2, 0, 1) / 255
-                found, grids = lifter.lift_features(plan, image)
+                found, grids = job.lifter.lift_features(plan, image)
             for name, data in found.items():
                 lifted[name].write_frame(index, data.cpu(), grids[name], later=later)
-    return root
+            if index == todo[0]:
+                tell(Forecast(len(todo), time.monotonic() - begun, peak_memory(), frame_bytes(plan, config.dtype)))
+    return job.root
+
+
+def forecast(workspace: Workspace, job: RenderJob, config: RenderConfig) -> Forecast:
+    """Estimate what a render takes, without writing anything; frames that are there already are not counted."""
+    todo = range(len(job.path))
+    if is_render(job.root):
+        colors = Render.open(job.root)
+        there = {r.model: r for r in colors.feature_renders()}
+        lacking = [set(there[name].missing()) if name in there else set(todo) for name in job.features]
+        todo = sorted(set(colors.missing()).union(*lacking))
+    lifter, surfaces = job.lifter, []
+    if lifter.surfaces:
+        used = sorted({i for index in todo for i in job.choices[index].sources})
+        names = workspace.scene.views
+        surfaces = [i for i in used if not workspace.cache.has_surface(names[i].name, lifter.surfaces.key(i))]
+    if surfaces:  # measured without them
+        renderer = replace(lifter.renderer, surface_proposal=None)
+        lifter = SceneLifter(workspace, workspace.points(), renderer, config.views, resolve_device(config.device))
+    if not todo:
+        return Forecast(0, 0.0, 0, 0)
+    index = todo[len(todo) // 2]
+    target, choice = job.path.cameras[index], job.choices[index]
+    seconds = measured_seconds(target, lambda camera: lifter.lift(lifter.plan(camera, choice, job.features)))
+    plan = lifter.plan(target, choice, job.features)
+    return Forecast(len(todo), seconds, lifter.renderer.memory_bytes, frame_bytes(plan, config.dtype), len(surfaces))
 
 
 def _lifter(workspace: Workspace, config: RenderConfig) -> SceneLifter:

@@ -46,6 +46,22 @@ class CameraPath:
         return len(self.cameras)
 
 
+def preview_of(path: CameraPath, side: int, frames: int) -> CameraPath:
+    """Return some of a path's poses, evenly spread and smaller, in as many seconds.
+
+    Args:
+        path: the path.
+        side: longest side in pixels, at most.
+        frames: how many poses, at most.
+    """
+    step = -(-len(path) // frames)
+    cameras = []
+    for camera in path.cameras[::step]:
+        factor = min(1.0, side / max(camera.width, camera.height))
+        cameras.append(camera.resized(*(max(2, 2 * round(n * factor / 2)) for n in (camera.width, camera.height))))
+    return CameraPath(tuple(cameras), path.names[::step], path.fps / step)
+
+
 def write_path(
     file: Path, cameras: Sequence[Camera], fps: float = DEFAULT_FPS, names: Sequence[str] | None = None
 ) -> Path:
