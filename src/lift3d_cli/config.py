@@ -200,6 +200,7 @@ class ReportConfig:
         device: auto, cpu, cuda or cuda:N.
         memory: bound on the memory of a pose, such as 2GiB, or auto for half of what is free.
         weights: the weights that the render was made with; empty for those that ship with lift3d.
+        public: leave out names of photos, commands and versions.
     """
 
     metrics: tuple[Path, ...] = ()
@@ -208,6 +209,7 @@ class ReportConfig:
     device: str = "auto"
     memory: str = "auto"
     weights: str = ""
+    public: bool = False
 
 
 @dataclass(frozen=True)

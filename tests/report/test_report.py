@@ -198,3 +198,58 @@ def test_plot_has_up_upwards_and_what_is_looked_at_in_the_middle(html):
     assert (points[:, 1] > at[:, 0, 1].max()).all()  # in front of the cameras, which look along +y
     assert ((points[:, 3:] >= 0) & (points[:, 3:] <= 255)).all()
     assert len(plot["path"]) == 8
+
+
+# ---- the truth -------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_of_another_scene_are_refused(folder):
+    Path("other.json").write_text(json.dumps({"scene": "garden", "mean": {"psnr": 40.0}}))
+    done = CliRunner().invoke(app, ["report", "--metrics", "other.json"])
+    assert done.exit_code == 3
+    assert "other.json: is of garden, the render is of scene. hint: lift3d eval" in done.stderr
+
+
+def test_page_names_no_folder_of_this_machine_and_gives_no_hints(folder):
+    made = page.make_report(open_run(folder), ReportConfig())
+    for wrong in (str(folder.resolve()), "/tmp/", "hint:"):
+        assert wrong not in made
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("/home/me/cache/x-1: has no features of dino. hint: lift3d encode /a/b", "x-1: has no features of dino"),
+        ("model of ~/models/net.py:Net changed", "model of net.py:Net changed"),
+        (r"C:\Users\me\scene\a.png: gone", "a.png: gone"),
+        ("1/2 of images/01.png; see docs/a.md", "1/2 of images/01.png; see docs/a.md"),
+    ],
+)
+def test_lines_for_others_have_neither_folders_nor_hints(text, said):
+    assert collect.for_others(text) == said
+
+
+def test_public_page_has_no_names_commands_or_versions(folder):
+    made = page.make_report(open_run(folder), ReportConfig(compare_2d=False, public=True))
+    for private in ("images/0", "lift3d encode", "Python 3", "torch"):
+        assert private not in made
+    assert data_of(made)["plot"]["photos"][0]["name"] == "photo 1"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"), [(1.0, 1.02, "about as much"), (1.0, 2.0, "2.0× less"), (2.0, 1.0, "2.0× more")]
+)
+def test_flicker_is_less_only_where_it_is(ours, theirs, said):
+    comparison = Comparison("m", [], {LIFTED: {"near": ours}, ALONE: {"near": theirs}})
+    assert sections._times(comparison, "near") == said
+
+
+def test_pictures_of_another_render_are_not_shown(folder):
+    run = open_run(folder)
+    assert run.tasks
+    for task in run.tasks:
+        cameras = run.decoded / task.name / "transforms.json"
+        document = json.loads(cameras.read_text())
+        document["lift3d"]["render"] = "another"
+        cameras.write_text(json.dumps(document))
+    assert not open_run(folder).tasks

@@ -24,6 +24,9 @@ def report(
     frames: Annotated[
         int, typer.Option(help="Of the path to show, at most; evenly spread.", min=1)
     ] = ReportConfig.frames,
+    public: Annotated[
+        bool, typer.Option("--public", help="To be mailed: without names of photos, commands and versions.")
+    ] = ReportConfig.public,
     device: options.Device = ReportConfig.device,
     memory: options.Memory = ReportConfig.memory,
     weights: options.Weights = ReportConfig.weights,

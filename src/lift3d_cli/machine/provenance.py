@@ -5,13 +5,21 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+_PACKAGE = Path(__file__).parents[1]
+
 
 def commit() -> str:
-    """Return the commit of this code's checkout, with a "+" if it has changes; "" without a checkout."""
-    git = ["git", "-C", str(Path(__file__).parents[1])]
+    """Return the commit of this code's own checkout, with a "+" if it has changes; "" without one.
+
+    A repository that merely surrounds the installed package, as one with a virtual environment in it, is none.
+    """
+    git = ["git", "-C", str(_PACKAGE)]
+
+    def output(*words: str) -> str:
+        return subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
+        output("ls-files", "--error-unmatch", str(Path(__file__).relative_to(_PACKAGE)))
+        return output("rev-parse", "--short", "HEAD") + "+" * bool(output("status", "--porcelain", "."))
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return commit.stdout.strip() + "+" * bool(changes.stdout)

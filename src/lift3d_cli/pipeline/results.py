@@ -157,7 +157,7 @@ def begin_folder(
     suffix = _SUFFIXES.get(format, f".{format}")
     wanted = {f"{name}{suffix}" for name in names}
     there = [path for path in root.rglob("*") if path.is_file() and path.name[0] != "." and path.name != CAMERAS]
-    recorded = _recorded_run(root)
+    recorded = recorded_run(root)
     mine = {path for path in there if path.relative_to(root).with_suffix("").as_posix() in names}
     if recorded != run and (recorded is not None or set(there) - mine):
         what = f"of another {'model' if recorded.render == run.render else 'render'}" if recorded else "of other frames"
@@ -174,17 +174,12 @@ def begin_folder(
     write_output(root / CAMERAS, text.encode())
 
 
-def _recorded_run(root: Path) -> Run | None:
+def recorded_run(root: Path) -> Run | None:
+    """Return the run whose results a folder holds; None if that is not recorded."""
     try:
         return Run(**json.loads((root / CAMERAS).read_text(encoding="utf-8"))["lift3d"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def recorded_model(root: Path) -> str | None:
-    """Return the name of the model that a result folder was decoded with; None if that is not recorded."""
-    run = _recorded_run(root)
-    return run.model if run else None
 
 
 def _move_aside(root: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +24,12 @@ from lift3d_cli.machine.png import read_png
 from lift3d_cli.machine.provenance import commit
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.encoders import encode_options
+from lift3d_cli.pipeline.results import recorded_run
 from lift3d_cli.pipeline.workspace import Workspace
 
 _MAX_JSON_BYTES = 64 * 2**20
+# An absolute folder, up to the name in it.
+_FOLDERS = re.compile(r"(?<![\w.~-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\":,]+[/\\])+")
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class DecodedTask:
         name: name of the task.
         folder: folder of the pictures to show; segmentations are shown as overlays.
         legend: (name, CSS colour) of each class of a segmentation.
-        models: models of the render that can do the task; the one used is not recorded.
+        models: the model that was used; or all of the render's that can do the task, if it is not recorded.
     """
 
     name: str
@@ -125,16 +129,24 @@ class ReportedRender:
     @cached_property
     def tasks(self) -> list[DecodedTask]:
         """The tasks that all shown frames are decoded to."""
-        names = [self.render.names[index] for index in self.shown]
         able = {model: _tasks(lifted.ref) for model, lifted in self.lifted.items()}
-        found = []
-        for task in sorted({task for tasks in able.values() for task in tasks}):
-            legend = self.decoded / f"{task}-legend.json"
-            folder = self.decoded / (f"{task}-overlay" if legend.is_file() else task)
-            if all((folder / f"{name}.png").is_file() for name in names):
+        found = [self._task(task, able) for task in sorted({task for tasks in able.values() for task in tasks})]
+        return [task for task in found if task is not None]
+
+    def _task(self, task: str, able: Mapping[str, Sequence[str]]) -> DecodedTask | None:
+        """Find the pictures of a task that were decoded from this render."""
+        names = [self.render.names[index] for index in self.shown]
+        models = [model for model, tasks in able.items() if task in tasks]
+        for name in (task, *(f"{task}-{model}" for model in models)):
+            run = recorded_run(self.decoded / name)
+            if run is not None and run.render != self.render.key:
+                continue
+            legend = self.decoded / f"{name}-legend.json"
+            folder = self.decoded / (f"{name}-overlay" if legend.is_file() else name)
+            if all((folder / f"{frame}.png").is_file() for frame in names):
                 classes = _classes(legend) if legend.is_file() else []
-                found.append(DecodedTask(task, folder, classes, [m for m, tasks in able.items() if task in tasks]))
-        return found
+                return DecodedTask(task, folder, classes, models if run is None else [run.model])
+        return None
 
     def decoded_frames(self, task: DecodedTask) -> list[np.ndarray]:
         """Read the task's pictures [H, W, 3] uint8 of the shown frames."""
@@ -143,7 +155,7 @@ class ReportedRender:
     def commands(self) -> list[str]:
         """Return the command lines that give these results, as far as they are recorded."""
         scene, render = short(self.workspace.scene.root), short(self.render.root)
-        lines = [f"lift3d encode {scene} {encode_options(e)}" for e in self.encoders.values()]
+        lines = [for_others(f"lift3d encode {scene} {encode_options(e)}") for e in self.encoders.values()]
         made = {key: getattr(self.render, key) for key in ("views", "samples", "planes", "precision")}
         made["dtype"] = next((lifted.dtype for lifted in self.lifted.values()), None)
         options = [f" --model {shlex.quote(name)}" for name in self.encoders]
@@ -176,9 +188,15 @@ def default_results(render: Path) -> Path:
 
 
 def short(path: Path) -> str:
-    """Shorten a path: relative if it is inside the current folder."""
+    """Name a path for others: relative if it is inside the current folder, else by its last part."""
     absolute = path.resolve()
-    return shlex.quote(str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path))
+    here = Path.cwd()
+    return shlex.quote(absolute.relative_to(here).as_posix() if absolute.is_relative_to(here) else absolute.name)
+
+
+def for_others(text: str) -> str:
+    """Say a line of lift3d to people who did not run it: without its hint, and without folders of this machine."""
+    return _FOLDERS.sub("", text.split(" hint:")[0]).rstrip(".")
 
 
 def _tasks(ref: str) -> tuple[str, ...]:
@@ -212,6 +230,32 @@ def read_json(path: Path) -> object:
         raise SceneError(f"{path}: is no JSON ({e}). hint: lift3d eval SCENE --json > metrics.json") from e
 
 
-def read_metrics(config: ReportConfig) -> Mapping[str, object]:
-    """Read the results of `eval --json`, by file name."""
-    return {path.with_suffix("").as_posix(): read_json(path) for path in config.metrics}
+def read_metrics(config: ReportConfig, scene: Path) -> Mapping[str, object]:
+    """Read the results of `eval --json`, by file name.
+
+    Raises:
+        SceneError: if a file cannot be read, or is of other scenes only.
+    """
+    found = {}
+    for path in config.metrics:
+        document = read_json(path)
+        scenes = set(_scenes(document))
+        if scenes and not scenes & {scene.name, scene.resolve().name}:
+            raise SceneError(
+                f"{path}: is of {', '.join(sorted(scenes)[:3])}, the render is of {scene.resolve().name}. "
+                f"hint: lift3d eval {scene} --json > {path.name}"
+            )
+        found[path.with_suffix("").name] = document
+    return found
+
+
+def _scenes(document: object) -> Iterator[str]:
+    """Find the names of the scenes that a result of `eval --json` is of."""
+    if isinstance(document, Mapping):
+        if isinstance(document.get("scene"), str) and document["scene"]:
+            yield document["scene"]
+        for value in document.values():
+            yield from _scenes(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _scenes(value)

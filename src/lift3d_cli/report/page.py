@@ -13,7 +13,7 @@ from lift3d_cli.config import ReportConfig
 from lift3d_cli.errors import Lift3dError, ResourceError
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.report import sections
-from lift3d_cli.report.collect import ReportedRender, read_metrics
+from lift3d_cli.report.collect import ReportedRender, for_others, read_metrics
 from lift3d_cli.report.compare import corrections, run_2d
 from lift3d_cli.report.plot import plot_data
 from lift3d_cli.report.sections import Shown, Size
@@ -39,20 +39,20 @@ def make_report(run: ReportedRender, config: ReportConfig, progress: Progress = 
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
-    metrics = read_metrics(config)
+    metrics = read_metrics(config, run.workspace.scene.root)
     count = len(run.frames)
     chosen = sorted({round(i * (count - 1) / max(_CORRECTED - 1, 1)) for i in range(_CORRECTED)})
     decoded = {task.name: run.decoded_frames(task) for task in run.tasks}
-    shown = Shown(run, decoded, chosen, metrics=metrics)
+    shown = Shown(run, decoded, chosen, metrics=metrics, is_public=config.public)
     for task in run.tasks if config.compare_2d else ():
         try:
             shown.compared[task.name] = run_2d(run, task, decoded[task.name], config, progress)
         except Lift3dError as e:
-            shown.notes[task.name] = f"No 2D model beside “{task.name}”: {e}."
+            shown.notes[task.name] = f"No 2D model beside “{task.name}”: {for_others(str(e))}."
     try:
         shown.corrected = corrections(run, chosen, config, progress)
     except Lift3dError as e:
-        shown.notes["corrector"] = f"The corrector’s work is not shown: {e}."
+        shown.notes["corrector"] = f"The corrector’s work is not shown: {for_others(str(e))}."
     for size in SIZES:
         page = _page(shown, size)
         if len(page.encode()) < MAX_BYTES:
@@ -67,7 +67,11 @@ def _page(shown: Shown, size: Size) -> str:
     stills = sorted({round(i) for i in np.linspace(0, len(run.frames) - 1, size.stills)})
     pairs = [pair for task in run.tasks for pair in sections.pairs(shown, task, stills, size)]
     clips, videos = sections.videos(shown, size)
-    data = {"plot": plot_data(run, size.thumbnail, size.points), "pairs": pairs, "videos": clips}
+    data = {
+        "plot": plot_data(run, size.thumbnail, size.points, sections.photo_names(shown), sections.frame_names(shown)),
+        "pairs": pairs,
+        "videos": clips,
+    }
     slots = {
         "name": escape(run.workspace.scene.root.resolve().name),
         "lead": sections.lead(shown),
@@ -78,7 +82,7 @@ def _page(shown: Shown, size: Size) -> str:
         "videos": videos,
         "inside": sections.frame_maps(shown, size),
         "metrics": "".join(metrics_html(name, document) for name, document in shown.metrics.items()),
-        "made": sections.made(run),
+        "made": sections.made(shown),
         "footer": "One file, nothing is loaded from anywhere. Made by <code>lift3d report</code>.",
         # In a script, "</" could end it.
         "data": json.dumps(data, allow_nan=False).replace("</", "<\\/"),

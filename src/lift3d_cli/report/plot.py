@@ -14,13 +14,16 @@ from lift3d_cli.report.pictures import jpeg, shrunk
 _FRUSTUM, _FEW = 0.16, 30
 
 
-def plot_data(run: ReportedRender, thumbnail: int, max_points: int) -> dict[str, object]:
+def plot_data(
+    run: ReportedRender, thumbnail: int, max_points: int, photo_names: Sequence[str], frame_names: Sequence[str]
+) -> dict[str, object]:
     """Return JSON values: `photos` and `path`, each camera's centre and image corners [5, 3]; coloured `points` [N, 6].
 
     Args:
         run: the render.
         thumbnail: longer side of the photos' thumbnails, in pixels.
         max_points: the most points; more are thinned out evenly.
+        photo_names, frame_names: what to call the photos and the poses.
     """
     scene = run.workspace.scene
     points = run.workspace.points()
@@ -37,12 +40,12 @@ def plot_data(run: ReportedRender, thumbnail: int, max_points: int) -> dict[str,
     inside = (np.abs(colored[:, :3]) < 3).all(1)
     return {
         "photos": [
-            {"name": view.name, "at": placed(_corners(view.camera, frustum)), "picture": jpeg(image, thumbnail)}
-            for view, image in zip(scene.views, small, strict=True)
+            {"name": name, "at": placed(_corners(view.camera, frustum)), "picture": jpeg(image, thumbnail)}
+            for name, view, image in zip(photo_names, scene.views, small, strict=True)
         ],
         "path": [
             {"name": name, "at": placed(_corners(camera, frustum))}
-            for name, camera in zip(run.render.names, run.cameras, strict=True)
+            for name, camera in zip(frame_names, run.cameras, strict=True)
         ],
         "points": colored[inside].round(3).tolist(),
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lift3d_cli.pipeline.trust import judge
-from lift3d_cli.report.collect import DecodedTask, ReportedRender, StoredFrame
+from lift3d_cli.report.collect import DecodedTask, ReportedRender, StoredFrame, for_others
 from lift3d_cli.report.compare import ALONE, LIFTED, Comparison
 from lift3d_cli.report.pictures import CONFIDENCE, CORRECTION, DEPTH, UNSEEN, colored, enlarged, gradient, jpeg, mp4
 from lift3d_cli.report.tables import table
@@ -43,6 +43,7 @@ class Shown:
         chosen: indices in `run.frames`.
         notes: why something is not shown, by its name.
         metrics: results of `eval --json`, by name.
+        is_public: leave out names of photos, commands and versions.
     """
 
     run: ReportedRender
@@ -52,6 +53,7 @@ class Shown:
     corrected: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     metrics: Mapping[str, object] = field(default_factory=dict)
+    is_public: bool = False
 
 
 def lead(shown: Shown) -> str:
@@ -62,7 +64,7 @@ def lead(shown: Shown) -> str:
         f"{photos} photos were encoded once by a 2D vision model; its features were rendered at {frames} new viewpoints"
     )
     if not shown.decoded:
-        return f"{done}. They are not decoded yet: <code>lift3d decode</code>."
+        return f"{done}. They are not decoded yet."
     tasks = ", ".join(f"<b>{escape(task)}</b>" for task in shown.decoded)
     return f"{done} and decoded there ({tasks}), instead of running the model on every frame."
 
@@ -71,8 +73,9 @@ def story(shown: Shown, size: Size) -> str:
     """Show the method in three pictures."""
     run, middle = shown.run, len(shown.run.frames) // 2
     frame, side = run.frames[middle], min(size.picture, 480)
+    names = photo_names(shown)
     photos = "".join(
-        f'<img alt="{escape(run.workspace.scene.views[i].name)}" src="{jpeg(run.workspace.photo(i).image, side // 2)}">'
+        f'<img alt="{escape(names[i])}" src="{jpeg(run.workspace.photo(i).image, side // 2)}">'
         for i in sorted(frame.sources[:4])
     )
     models = ", ".join(run.lifted) or "no model"
@@ -90,6 +93,18 @@ def story(shown: Shown, size: Size) -> str:
     return "".join(f"<li><figure>{a}{b}</figure></li>" for a, b in zip(steps, captions, strict=False))
 
 
+def photo_names(shown: Shown) -> list[str]:
+    """Return the photos' names, or numbers for a public page."""
+    views = shown.run.workspace.scene.views
+    return [f"photo {n + 1}" if shown.is_public else view.name for n, view in enumerate(views)]
+
+
+def frame_names(shown: Shown) -> list[str]:
+    """Return the poses' names, which may be those of photos; or numbers for a public page."""
+    names = shown.run.render.names
+    return [f"{n + 1}" for n in range(len(names))] if shown.is_public else names
+
+
 def cards(shown: Shown) -> str:
     """Show the quality in a few figures."""
     run = shown.run
@@ -101,7 +116,8 @@ def cards(shown: Shown) -> str:
     for task, comparison in shown.compared.items():
         near, far = (_times(comparison, pair) for pair in ("near", "far"))
         if near and far:
-            text = f"than the 2D model run on each frame; between distant frames {far}"
+            than = "as" if near.endswith("much") else "than"
+            text = f"{than} the 2D model run on each frame; between distant frames {far}"
             facts.append((f"Flicker of {escape(task)}", near, text))
     for name, document in shown.metrics.items():
         mean = document.get("mean") if isinstance(document, Mapping) else None
@@ -114,7 +130,7 @@ def warnings(run: ReportedRender) -> str:
     """Show the warnings of `render`."""
     if not run.render.has_confidence:
         return ""
-    return "".join(f'<p class="warning">{escape(text)}</p>' for text in judge(run.render).warnings)
+    return "".join(f'<p class="warning">{escape(for_others(text))}.</p>' for text in judge(run.render).warnings)
 
 
 def _times(comparison: Comparison, pair: str) -> str:
@@ -122,7 +138,10 @@ def _times(comparison: Comparison, pair: str) -> str:
     ours, theirs = (comparison.contradictions[method][pair] for method in (LIFTED, ALONE))
     if not (ours > 0 and theirs > 0):
         return ""
-    return f"{theirs / ours:.1f}× less" if ours <= theirs else f"{ours / theirs:.1f}× more"
+    ratio = max(theirs / ours, ours / theirs)
+    if round(ratio, 1) == 1:
+        return "about as much"
+    return f"{ratio:.1f}× {'less' if ours < theirs else 'more'}"
 
 
 def _size(run: ReportedRender) -> str:
@@ -141,6 +160,7 @@ def pairs(shown: Shown, task: DecodedTask, stills: Sequence[int], size: Size) ->
     if task.name in shown.compared:
         lefts[f"2D {shown.compared[task.name].model}"] = [shown.compared[task.name].images[i] for i in stills]
     height, width = frames[0].image.shape[:2]
+    names = frame_names(shown)
     return [
         {
             "left": label,
@@ -148,7 +168,8 @@ def pairs(shown: Shown, task: DecodedTask, stills: Sequence[int], size: Size) ->
             "ratio": width / height,
             "legend": task.legend,
             "frames": [
-                [frames[i].name, jpeg(a, size.picture), b] for i, a, b in zip(stills, images, right, strict=True)
+                [names[frames[i].index], jpeg(a, size.picture), b]
+                for i, a, b in zip(stills, images, right, strict=True)
             ],
         }
         for label, images in lefts.items()
@@ -222,7 +243,7 @@ def frame_maps(shown: Shown, size: Size) -> str:
         height, width = frame.depth.shape
         inverse = ((1 / frame.depth - 1 / far) / (1 / near - 1 / far)).numpy()
         tiles = [
-            (frame.image, f"viewpoint {escape(frame.name)}", ""),
+            (frame.image, f"viewpoint {escape(frame_names(shown)[frame.index])}", ""),
             (colored(inverse, DEPTH), "depth", _key(DEPTH, f"{far:.3g}", f"{near:.3g}")),
             (_uncovered(frame), "not covered", f'<div class="key">seen<i style="background:{unseen}"></i>unseen</div>'),
         ]
@@ -253,15 +274,19 @@ def _key(colors: int, low: str, high: str) -> str:
     return f'<div class="key">{low}<i style="background:{gradient(colors)}"></i>{high}</div>'
 
 
-def made(run: ReportedRender) -> str:
+def made(shown: Shown) -> str:
     """Show commands, the poses to download, versions."""
+    run = shown.run
     with tempfile.TemporaryDirectory() as folder:
-        file = write_path(Path(folder) / "path.json", run.cameras, run.render.fps, run.render.names)
+        file = write_path(Path(folder) / "path.json", run.cameras, run.render.fps, frame_names(shown))
         poses = base64.b64encode(file.read_bytes()).decode()
+    link = f'<a download="path.json" href="data:application/json;base64,{poses}">path.json</a>'
+    if shown.is_public:
+        return f'<p class="note">By lift3d {escape(run.render.version)}. The poses: {link}.</p>'
     versions = "".join(f"<dt>{escape(what)}</dt><dd>{escape(which)}</dd>" for what, which in run.versions().items())
     return (
         f"<pre><code>{escape(chr(10).join(run.commands()))}</code></pre>"
-        f'<p class="note">The poses: <a download="path.json" href="data:application/json;base64,{poses}">path.json</a>.'
+        f'<p class="note">The poses: {link}.'
         " Options that say where or how fast to compute, and options of decode, are not recorded.</p>"
         f'<dl class="facts">{versions}</dl>'
     )
