@@ -54,11 +54,14 @@ demo: $(STAMP) ## lift the colorizer over examples/tabletop: pictures and a vide
 	@$(DEMO) lift3d encode ../examples/tabletop
 	@$(DEMO) lift3d path ../examples/tabletop orbit --frames 12 --max-size 320 --fps 6
 	@$(DEMO) lift3d render --poses path.json --views 5
-	@$(DEMO) lift3d decode --task colorize --output .
+	@$(DEMO) lift3d decode --task color --output . --move-aside
+	@$(DEMO) lift3d decode --task colorize --output . --move-aside
+	@$(DEMO) lift3d decode --task features --output . --move-aside
 	@echo
-	@echo "The example, colorized from viewpoints that no photo was taken from:"
-	@echo "  a picture  demo/colorize/0007.png"
-	@echo "  a video    demo/colorize.mp4"
+	@echo "The example, from viewpoints that no photo was taken from:"
+	@echo "  its colour  demo/color.mp4"
+	@echo "  colorized   demo/colorize.mp4 and pictures such as demo/colorize/0007.png"
+	@echo "  features    demo/features.mp4"
 
 picture: demo ## make the picture of the README from the demo's results
 	$(RUN) docs/make_picture.py

@@ -62,6 +62,10 @@ PARTS = ("renderer", "corrector", "single-stage", "feature-prediction")
 """Parts that `train` can train; the last two are for ablations."""
 RAW_FORMATS = ("npy", "npz", "safetensors", "exr")
 """Formats of `decode --raw`."""
+VIEW_TASKS = ("color", "depth", "normals")
+"""Tasks of `decode` that a render answers by itself, frame by frame."""
+POINTS = "points"
+"""The task of `decode` that makes a point cloud of all frames."""
 FRAME_FORMATS = ("png", "png16", "exr", "exr-float")
 """Formats of decoded frames: 8 and 16 bits, half and single precision."""
 VIDEO_CODECS = ("h264", "h265", "prores", "gif", "webp")

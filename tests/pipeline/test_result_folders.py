@@ -153,3 +153,9 @@ def test_no_file_is_left_where_a_video_of_odd_frames_is_made(work):
     done = work.decode(work.render(cameras), task="color", codec="gif")
     assert sorted(p.name for p in work.out.iterdir()) == ["color", "color.gif"]
     assert done.note == ""
+
+
+def test_features_of_any_model_can_be_shown(work, render):
+    done = work.decode(render, task="features")
+    frames = [read_image(done.frames / f"pose-{i}.png") for i in range(3)]
+    assert all(frame.shape == (36, 48, 3) and frame.std() > 10 for frame in frames)

@@ -20,7 +20,8 @@ from lift3d_cli.cli.app import app
 from lift3d_cli.config import ReportConfig
 from lift3d_cli.errors import Lift3dError, ResourceError
 from lift3d_cli.machine.png import read_png
-from lift3d_cli.report import page, pictures, plot, tables
+from lift3d_cli.report import collect, page, pictures, plot, sections, tables
+from lift3d_cli.report.compare import ALONE, LIFTED, Comparison
 
 # ---- the page --------------------------------------------------------------------------------------------------------
 

@@ -105,7 +105,6 @@ def _as_resource_error(error: BaseException) -> ResourceError | None:
 app = typer.Typer(
     cls=ErrorBoundary,
     name="lift3d",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Plain help: rich would take longer to import than everything else here.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lift3d_cli.cli import console, inputs, options
+from lift3d_cli.cli import completion, console, inputs, options
 from lift3d_cli.errors import CacheError
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ def cache(
     to_size: Annotated[
         str, typer.Option(help="prune: the longest unused, until only so much is left, such as 2GiB.")
     ] = "",
-    model: Annotated[str, typer.Option(help="prune: this model's features of the photos.")] = "",
+    model: Annotated[
+        str,
+        typer.Option(help="prune: this model's features of the photos.", autocompletion=completion.encoded_models),
+    ] = "",
     delete: Annotated[bool, typer.Option("--delete", help="prune: do it, instead of only saying it.")] = False,
     cache: options.CacheOption = None,
     json: options.JsonTables = False,

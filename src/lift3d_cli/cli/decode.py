@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, inputs, options
+from lift3d_cli.cli import completion, console, inputs, options
 from lift3d_cli.config import FRAME_FORMATS, DecodeConfig
 
 
@@ -17,11 +17,16 @@ def decode(
         str,
         typer.Option(
             help="What to decode to, see lift3d models; or color, depth, normals or points, which need no model. "
-            "[the model's first]"
+            "[the model's first]",
+            autocompletion=completion.tasks,
         ),
     ] = DecodeConfig.task,
     model: Annotated[
-        str, typer.Option(help="Model whose features to decode. [the one that can do the task]")
+        str,
+        typer.Option(
+            help="Model whose features to decode. [the one that can do the task]",
+            autocompletion=completion.encoded_models,
+        ),
     ] = DecodeConfig.model,
     output: Annotated[Path | None, options.output_option("Folder of the results. [lift3d-out/RENDER]")] = None,
     format: Annotated[

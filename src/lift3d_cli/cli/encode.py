@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, inputs, options
+from lift3d_cli.cli import completion, console, inputs, options
 from lift3d_cli.config import EncodeConfig, RenderConfig
 
 
@@ -14,7 +14,11 @@ def encode(
     scene: options.SceneArgument,
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", help="2D model by name, or ./file.py:Class; may be repeated. [tiny-colorizer]"),
+        typer.Option(
+            "--model",
+            help="2D model by name, or ./file.py:Class; may be repeated. [tiny-colorizer]",
+            autocompletion=completion.models,
+        ),
     ] = None,
     prompt: Annotated[str, typer.Option(help="For models that edit: what to change, such as 'make it snow'.")] = "",
     max_size: Annotated[

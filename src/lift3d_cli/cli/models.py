@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from lift3d_cli.cli import console, options
+from lift3d_cli.cli import completion, console, options
 from lift3d_cli.errors import Lift3dError
 
 _LINE = "{:17} {:24} {:>6} {:>8}  {:20} {}"
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Say all of one model.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Say all of one model.", autocompletion=completion.models)] = None,
     json: options.Json = False,
 ) -> None:
     """List the 2D models that can be lifted."""

@@ -10,6 +10,8 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from lift3d_cli.cli import completion
+
 C = TypeVar("C")
 
 
@@ -52,7 +54,8 @@ RenderArgument = Annotated[
     Path | None,
     typer.Argument(
         help="Folder of a render, or a scene to take its latest one. Without it: the path on standard input if "
-        "that is a pipe, else the last render in this folder."
+        "that is a pipe, else the last render in this folder.",
+        autocompletion=completion.renders,
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="LIFT3D_DEVICE")]

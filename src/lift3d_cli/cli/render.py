@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lift3d_cli.cli import console, inputs, options
+from lift3d_cli.cli import completion, console, inputs, options
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
 
@@ -38,6 +38,7 @@ def render(
         typer.Option(
             "--model",
             help="Encoded model to lift; may be repeated; none for colour only. [those encoded since the last render]",
+            autocompletion=completion.encoded_models,
         ),
     ] = None,
     views: Annotated[int, typer.Option(help="Source photos per pose, at most.", min=1)] = RenderConfig.views,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lift3d_cli.config import FRAME_FORMATS, RAW_FORMATS, VIDEO_CODECS, VIDEO_QUALITY, DecodeConfig
+from lift3d_cli.config import FRAME_FORMATS, POINTS, RAW_FORMATS, VIDEO_CODECS, VIDEO_QUALITY, DecodeConfig
 from lift3d_cli.errors import UsageError
 from lift3d_cli.machine.background import BackgroundWriter, prefetched
 from lift3d_cli.machine.progress import Progress, no_progress
@@ -16,7 +16,7 @@ from lift3d_cli.models.base import FeatureMap, RenderedView
 from lift3d_cli.pipeline.decode_job import ModelJob, ViewJob, open_job
 from lift3d_cli.pipeline.decode_options import photo_index
 from lift3d_cli.pipeline.feature_files import write_features
-from lift3d_cli.pipeline.point_cloud import POINTS, write_points
+from lift3d_cli.pipeline.point_cloud import write_points
 from lift3d_cli.pipeline.results import Result, Run, TaskFolder, begin_folder
 from lift3d_cli.pipeline.video import video_path, video_writer
 from lift3d_cli.pipeline.workspace import Workspace
@@ -167,6 +167,6 @@ def _decode_points(
     has_classes = bool(config.text or config.clusters or config.strokes is not None or config.point is not None)
     task = "segment" if has_classes else "" if config.model else "color"
     job = open_job(render, replace(config, task=task), open_workspace)
-    file = output / "points.ply"
+    file = output / f"{POINTS}.ply"
     write_points(job, file, has_classes, progress)
     return Decoded(file)

@@ -13,23 +13,25 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.cache.renders import FeatureRender, FrameMaps, Render
-from lift3d_cli.config import DEPTH_SCALE, DecodeConfig
+from lift3d_cli.config import DEPTH_SCALE, POINTS, VIEW_TASKS, DecodeConfig
 from lift3d_cli.errors import CacheError, ModelError, UsageError
 from lift3d_cli.machine.background import touched
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.png import read_png
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, RenderedView, Segmentation
 from lift3d_cli.models.fingerprint import is_made_by
+from lift3d_cli.models.heads import principal_colors
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.decode_options import decode_options, photo_index
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.results import Result
-from lift3d_cli.pipeline.view_tasks import VIEW_TASKS, depth_picture, normals, shown_depths
+from lift3d_cli.pipeline.view_tasks import depth_picture, normals, shown_depths
 from lift3d_cli.pipeline.workspace import Workspace
 
 OpenWorkspace = Callable[[Path], Workspace]
 _MOST_LEVEL = 65535
+FEATURES = "features"
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class ModelJob(ViewJob):
         self._options = decode_options(self.config, point)
         torch.manual_seed(self.config.seed)
         frames = RenderedFeatures(self.features, self.device)
+        if self.task == FEATURES and FEATURES not in self.model.spec.tasks:
+            return principal_colors(frames)
         return self.model.decoder(DecodeContext(self.task, self._options, frames, self.photo))
 
     def decode(self, decoder: Decoder, frame: StoredFrame) -> Result:
@@ -248,9 +252,10 @@ def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model,
     names = [r.model for r in found]
     hint = "hint: lift3d encode SCENE --model MODEL, then lift3d render again"
     if not found:
-        also = f"; {', '.join(VIEW_TASKS)} and points need none"
+        also = f"; {', '.join(VIEW_TASKS)} and {POINTS} need none"
         raise CacheError(f"{render.root}: has colour only, no features of any model{also}. {hint}")
-    tasks = {r.model: find_model(r.ref).spec().tasks for r in found}
+    # Features can be shown of any model, by their principal components.
+    tasks = {r.model: (*find_model(r.ref).spec().tasks, FEATURES) for r in found}
     if config.model:
         wanted = {config.model, re.split(r"[:?]", config.model)[0]}  # a reference such as dinov2:FOLDER means its name
         found = [r for r in found if r.model in wanted]
@@ -258,7 +263,7 @@ def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model,
             raise CacheError(f"{render.root}: has no features of {config.model}, only of {', '.join(names)}. {hint}")
     able = [r for r in found if not config.task or config.task in tasks[r.model]]
     if not able:
-        known = sorted({task for r in found for task in tasks[r.model]} | set(VIEW_TASKS) | {"points"})
+        known = sorted({task for r in found for task in tasks[r.model]} | set(VIEW_TASKS) | {POINTS})
         near = difflib.get_close_matches(config.task, known, n=1)
         hint = f"Did you mean '{near[0]}'?" if near else hint
         of = ", ".join(r.model for r in found)

@@ -18,7 +18,6 @@ from lift3d_cli.pipeline.decode_job import ModelJob, StoredFrame, ViewJob
 from lift3d_cli.pipeline.results import write_output
 from lift3d_cli.pipeline.trust import DOUBTFUL
 
-POINTS = "points"
 # A point of each patch of the surface as large as so many pixels: frames show the same surface again and again.
 _PIXELS_PER_POINT = 1.5
 # Of both neighbours, in parts of the depth: beyond it a pixel is between two surfaces, on neither.

@@ -11,8 +11,6 @@ from torch.nn import functional as F
 from lift3d_cli.cache.renders import Render
 from lift3d_cli.geometry.cameras import Camera
 
-VIEW_TASKS = ("color", "depth", "normals")
-"""Tasks of `decode` that a render answers by itself; `points` is the fourth, see `point_cloud`."""
 DEPTH_COLORS = cv2.COLORMAP_TURBO
 # Of the pixels of all frames; what lies beyond is shown in the colour of the end.
 _SHOWN = (0.01, 0.99)
