@@ -39,6 +39,8 @@ def test_commands_are_these():
         "render",
         "decode",
         "info",
+        "cache",
+        "doctor",
         "models",
         "eval",
         "ablate",

@@ -142,10 +142,10 @@ for _command in (
     cache.cache,
     doctor.doctor,
     models.models,
+    evaluate.evaluate,
     ablate.ablate,
     report.report,
     train.train,
     tune.tune,
 ):
-    app.command(cls=Command)(_command)
-app.command("eval", cls=Command)(evaluate.evaluate)
+    app.command("eval" if _command is evaluate.evaluate else None, cls=Command)(_command)

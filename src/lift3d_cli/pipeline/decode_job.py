@@ -35,7 +35,7 @@ FEATURES = "features"
 
 
 @dataclass(frozen=True)
-class StoredFrame:
+class FrameInput:
     """A frame as it is stored.
 
     Args:
@@ -69,16 +69,16 @@ class ViewJob:
         self.note, self._farthest = "", 0.0
         self._depths = shown_depths(render) if task == "depth" else None
 
-    def read(self, index: int) -> StoredFrame:
+    def read(self, index: int) -> FrameInput:
         """Read a frame."""
         image = torch.from_numpy(read_png(self.colors.color_path(index))).permute(2, 0, 1)
-        return StoredFrame(index, image, self.colors.read_maps(index))
+        return FrameInput(index, image, self.colors.read_maps(index))
 
     def begin(self) -> Decoder | None:
         """Prepare what all frames share."""
         return None
 
-    def decode(self, _: Decoder | None, frame: StoredFrame) -> Result:
+    def decode(self, _: Decoder | None, frame: FrameInput) -> Result:
         """Decode one frame."""
         image, depth = frame.image / 255, frame.maps.depth
         if self.task == "color":
@@ -121,12 +121,12 @@ class ModelJob(ViewJob):
         self._source: CachedFeatures | None = None
         self._options = None
 
-    def read(self, index: int) -> StoredFrame:
+    def read(self, index: int) -> FrameInput:
         """Read a frame, and its features."""
         frame = super().read(index)
         data, grid, _ = self.features.read_frame(index)
         touched(frame.maps.coverage)
-        return StoredFrame(index, frame.image, frame.maps, FeatureMap(touched(data), grid))
+        return FrameInput(index, frame.image, frame.maps, FeatureMap(touched(data), grid))
 
     def begin(self) -> Decoder:
         """Make the task's decoder."""
@@ -142,7 +142,7 @@ class ModelJob(ViewJob):
             return principal_colors(frames)
         return self.model.decoder(DecodeContext(self.task, self._options, frames, self.photo))
 
-    def decode(self, decoder: Decoder, frame: StoredFrame) -> Result:
+    def decode(self, decoder: Decoder, frame: FrameInput) -> Result:
         """Decode one frame."""
         view = RenderedView(*(x.to(self.device).float().div(255) for x in (frame.image, frame.maps.coverage)))
         features = FeatureMap(frame.features.data.to(self.device).float(), frame.features.grid)

@@ -14,7 +14,7 @@ from lift3d_cli.machine.png import to_uint8
 from lift3d_cli.machine.progress import Progress
 from lift3d_cli.models.base import FeatureMap, Segmentation
 from lift3d_cli.pipeline.class_pictures import labels_and_colors
-from lift3d_cli.pipeline.decode_job import ModelJob, StoredFrame, ViewJob
+from lift3d_cli.pipeline.decode_job import ModelJob, FrameInput, ViewJob
 from lift3d_cli.pipeline.results import write_output
 from lift3d_cli.pipeline.trust import DOUBTFUL
 
@@ -74,7 +74,7 @@ def _patch_size(job: ViewJob) -> float:
     return _PIXELS_PER_POINT * float(np.median(sizes))
 
 
-def _on_surface(frame: StoredFrame) -> np.ndarray:  # [H, W] bool
+def _on_surface(frame: FrameInput) -> np.ndarray:  # [H, W] bool
     """Tell the pixels that photos see and agree on, away from edges of depth."""
     depth, maps = frame.maps.depth.numpy(), frame.maps
     good = maps.coverage.numpy() > 255 * _SEEN

@@ -72,10 +72,12 @@ class RenderJob:
     content: Mapping[str, object]
     root: Path
 
-    def plan(self, index: int, names: Iterable[str]) -> Plan:
-        """Plan a pose with the features of some models."""
+    def read(self, index: int, names: Iterable[str]) -> Plan:
+        """Plan a pose with the features of some models, and read what it needs."""
         wanted = {name: self.features[name] for name in names}
-        return self.lifter.plan(self.path.cameras[index], self.choices[index], wanted)
+        plan = self.lifter.plan(self.path.cameras[index], self.choices[index], wanted)
+        self.lifter.read_ahead(plan)
+        return plan
 
 
 def prepare(
@@ -130,9 +132,7 @@ def render(
     job.lifter.find_surfaces([job.choices[index] for index in todo], progress)
 
     def read(index: int) -> Plan:
-        plan = job.plan(index, [name for name in job.features if index in missing[name]])
-        job.lifter.read_ahead(plan)
-        return plan
+        return job.read(index, [name for name in job.features if index in missing[name]])
 
     begun = time.monotonic()
     with prefetched(todo, read) as plans, BackgroundWriter() as later:
