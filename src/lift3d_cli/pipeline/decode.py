@@ -14,7 +14,7 @@ from lift3d_cli.machine.background import BackgroundWriter, prefetched
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import FeatureMap, RenderedView
 from lift3d_cli.pipeline.decode_job import ModelJob, ViewJob, open_job
-from lift3d_cli.pipeline.decode_options import photo_index
+from lift3d_cli.pipeline.decode_options import flag_of, photo_index
 from lift3d_cli.pipeline.feature_files import write_features
 from lift3d_cli.pipeline.point_cloud import write_points
 from lift3d_cli.pipeline.results import Result, Run, TaskFolder, begin_folder
@@ -87,8 +87,7 @@ def _check_options(config: DecodeConfig) -> None:
     given["depth_scale"] = "" if (config.task, config.format) == ("depth", "png16") else "all but depth as png16"
     for name, without in given.items():
         if getattr(config, name) and without:
-            flag = {"source_views": "--source-view"}.get(name, "--" + name.replace("_", "-"))
-            raise UsageError(f"{flag} does nothing with {without}. hint: leave it out")
+            raise UsageError(f"{flag_of(name)} does nothing with {without}. hint: leave it out")
     if no_frames and config.format != FRAME_FORMATS[0]:
         raise UsageError(f"--format does nothing with {no_frames}. hint: leave it out")
 

@@ -22,7 +22,7 @@ from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, Re
 from lift3d_cli.models.fingerprint import is_made_by
 from lift3d_cli.models.heads import principal_colors
 from lift3d_cli.models.registry import find_model
-from lift3d_cli.pipeline.decode_options import decode_options, photo_index
+from lift3d_cli.pipeline.decode_options import NotedOptions, decode_options, flag_of, photo_index
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.results import Result
@@ -119,7 +119,7 @@ class ModelJob(ViewJob):
         self.model.to(self.device)
         self._open_workspace = open_workspace
         self._source: CachedFeatures | None = None
-        self._options = None
+        self._options = NotedOptions()
 
     def read(self, index: int) -> FrameInput:
         """Read a frame, and its features."""
@@ -219,26 +219,29 @@ def open_job(folder: Path, config: DecodeConfig, open_workspace: OpenWorkspace |
         ModelError, UsageError: in one line.
     """
     render = Render.open(folder)
-    features = [] if config.model or config.raw else latest_features(render)
-    can_view = config.task in VIEW_TASKS and not any(config.task in find_model(r.ref).spec().tasks for r in features)
-    if can_view and not config.model and not config.raw:
-        given = ("text", "strokes", "point", "view", "clusters", "style", "soft_masks", "source_views")
-        for name in given:
-            if getattr(config, name):
-                flag = "--" + name.removesuffix("s").replace("_", "-") if name == "source_views" else f"--{name}"
-                flag = flag.replace("_", "-")
-                raise UsageError(f"{flag} does nothing here: task '{config.task}' does not use it. hint: leave it out")
-        job: ViewJob = ViewJob(render, config, config.task)
-        unfinished = set(render.missing())
-    else:
+    unfinished, job = set(render.missing()), None
+    if not _is_view_task(render, config):
         job = ModelJob(render, config, open_workspace)
-        unfinished = set(render.missing()) | set(job.features.missing())
+        unfinished |= set(job.features.missing())
     if unfinished:
         raise CacheError(
             f"{folder}: {len(unfinished)} of {len(render.names)} frames are not rendered yet. "
             "hint: run lift3d render again"
         )
-    return job
+    return job or ViewJob(render, config, config.task)
+
+
+def _is_view_task(render: Render, config: DecodeConfig) -> bool:
+    """Tell if the task needs no model, and check that no option of models is given then."""
+    if config.raw or config.task not in VIEW_TASKS:
+        return False
+    if any(config.task in find_model(r.ref).spec().tasks for r in latest_features(render)):
+        return False  # a model's own, such as one that estimates depth
+    for name in ("model", "text", "strokes", "point", "view", "clusters", "style", "soft_masks", "source_views"):
+        if getattr(config, name):
+            what = f"{flag_of(name)} does nothing here: task '{config.task}' does not use it"
+            raise UsageError(f"{what}. hint: leave it out")
+    return True
 
 
 def latest_features(render: Render) -> list[FeatureRender]:

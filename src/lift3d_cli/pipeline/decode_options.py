@@ -13,15 +13,13 @@ from lift3d_cli.errors import SceneError, UsageError
 from lift3d_cli.models.base import DecodeOptions
 from lift3d_cli.scene.scene import Scene
 
-_FLAGS = {
-    "text": "--text",
-    "strokes": "--strokes",
-    "clusters": "--clusters",
-    "point": "--point",
-    "style": "--style",
-    "strokes_view": "--view",
-    "point_view": "--view",
-}
+_FLAGS = {name: f"--{name}" for name in ("text", "strokes", "clusters", "point", "style")}
+_FLAGS |= {"strokes_view": "--view", "point_view": "--view"}
+
+
+def flag_of(name: str) -> str:
+    """Spell a field of `DecodeConfig` as on the command line."""
+    return "--source-view" if name == "source_views" else "--" + name.replace("_", "-")
 
 
 class NotedOptions(DecodeOptions):
