@@ -21,7 +21,7 @@ def test_only_what_was_encoded_since_the_last_render_is_lifted(done):
     (again,) = done.ok("render", *FAST, "--views", "4")  # another render: the same models
     assert lifted(again) == {"rgb", "tiny-colorizer"}
     done.ok("encode", "scene", "--model", "rgb")
-    (third,) = done.ok("render", *FAST, "--views", "1")
+    (third,) = done.ok("render", *FAST, "--samples", "3")
     assert lifted(third) == {"rgb"}
 
 

@@ -24,7 +24,9 @@ def models(
         console.as_json(rows)
         return
     if name:
-        facts = {key: ", ".join(value) if key == "tasks" else value for key, value in rows[0].items()}
+        facts = {**rows[0], "tasks": ", ".join(rows[0].get("tasks", ()))}
+        size = facts.pop("download_bytes", 0)
+        facts["download"] = console.human_bytes(size) if size else ""
         console.text("\n".join(f"{key:10} {value}" for key, value in facts.items() if value not in ("", None)))
         return
     lines = [_LINE.format("model", "tasks", "stride", "channels", "licence", "weights")]

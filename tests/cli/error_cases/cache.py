@@ -92,3 +92,26 @@ def model_has_no_features_in_the_render(run: Run):
 def folder_holds_another_render(run: Run):
     assert run("render", "--output", "mine", *FAST).exit_code == 0
     return ["render", "--output", "mine", *FAST, "--views", "3"]
+
+
+@case
+def results_of_another_render_are_in_the_way(run: Run):
+    assert run("decode", "--task", "color", "--output", "out", "--no-video").exit_code == 0
+    assert run("render", *FAST, "--views", "3").exit_code == 0
+    return ["decode", "--task", "color", "--output", "out"]
+
+
+@case
+def option_of_another_task(run: Run):
+    return ["decode", "--task", "recolor", "--clusters", "3", "--no-video"]
+
+
+@case
+def task_is_misspelt(run: Run):
+    return ["decode", "--task", "colour"]
+
+
+@case
+def features_of_other_weights_are_there(run: Run):
+    assert run("encode", "scene", "--model", "rgb").exit_code == 0
+    return ["render", *FAST, "--model", "rgb:other.safetensors"]
