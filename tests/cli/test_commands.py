@@ -73,8 +73,8 @@ def test_decode_of_a_photo_needs_no_scene_to_be_named(done):
 
 
 def test_raw_features_are_written_instead_of_frames(done):
-    assert done.ok("decode", "--raw", "npy", "--output", "mine") == ["mine/features"]
-    assert np.load("mine/features/0000.npy").shape[0] == 6
+    assert done.ok("decode", "--raw", "npy", "--output", "mine") == ["mine/features/patches"]
+    assert np.load("mine/features/patches/0000.npy").shape[0] == 6
     assert not Path("mine/recolor").exists()
 
 

@@ -142,7 +142,7 @@ def test_raw_features_are_those_of_the_render(seer, kind):
     path = done.frames / f"pose-1.{kind}"
     got = torch.from_numpy(np.load(path)) if kind == "npy" else safetensors.torch.load_file(path)["features"]
     assert torch.equal(got, want)
-    assert len(list(done.frames.glob("*.png"))) == 3
+    assert len(list(done.frames.glob(f"*.{kind}"))) == 3
 
 
 def test_picture_of_strokes_that_is_none_is_one_line(seer, tmp_path):
