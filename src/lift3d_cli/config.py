@@ -32,7 +32,7 @@ class RenderConfig:
     """Settings of `render`.
 
     Args:
-        models: names or references of encoded models to lift; empty for the last encoded one, "none" for colour only.
+        models: names or references of encoded models to lift; empty for all, "none" for colour only.
         views: source photos per pose, at most.
         planes: depth planes of Stage I, at most; the photos' disparity decides how many are used.
         samples: samples per ray of Stage II.

@@ -21,7 +21,7 @@ def test_only_what_was_encoded_since_the_last_render_is_lifted(done):
     (again,) = done.ok("render", *FAST, "--views", "4")  # another render: the same models
     assert lifted(again) == {"rgb", "tiny-colorizer"}
     done.ok("encode", "scene", "--model", "rgb")
-    (third,) = done.ok("render", *FAST, "--samples", "3")
+    (third,) = done.ok("render", *FAST, "--views", "5")
     assert lifted(third) == {"rgb"}
 
 
@@ -128,10 +128,3 @@ def test_quiet_may_stand_before_or_after_the_command(done, argv):
 def test_photo_is_found_without_its_suffix(done):
     frames = done.ok("decode", "--task", "recolor", "--source-view", "02")[0]
     assert [path.name for path in Path(frames).glob("*.png")] == ["02.png"]
-
-
-def test_path_of_one_pose_says_that_it_makes_no_video(done):
-    done.ok("path", "scene", "orbit", "--frames", "1", "--max-size", "48")
-    done.ok("render", *FAST)
-    result = done("decode", "--task", "color")
-    assert "warning: no video: the path has one pose" in result.stderr

@@ -99,7 +99,7 @@ def test_poses_of_different_sizes_make_no_video_but_a_note(work):
 def test_single_pose_makes_a_picture_and_no_video(work):
     work.encode()
     decoded = work.decode(work.render(POSES[:1]))
-    assert (decoded.video, decoded.note) == (None, "no video: the path has one pose")
+    assert (decoded.video, decoded.note, decoded.remark) == (None, "", "no video: the path has one pose")
     assert len(frames_of(decoded.frames)) == 1
 
 

@@ -97,6 +97,8 @@ def decode(
         lambda scene: inputs.open_workspace(scene, folder, cache),
     )
     console.warn(done.note)
+    if done.remark:
+        console.say(done.remark)
     paths = [p for p in (done.frames, done.video) if p is not None]
     if json:
         facts = {"frames": str(done.frames), "video": str(done.video) if done.video else None, "scale": done.scale}

@@ -77,6 +77,9 @@ def render(
     from lift3d_cli.cache.session import forget_render, models_to_render, remember
     from lift3d_cli.scene.paths import preview_of, read_poses, read_poses_stdin
 
+    with suppress(CacheError):  # a damaged session file matters only where the scene is looked up in it
+        if not dry_run:
+            forget_render()  # if this render fails, a decode after it must not use the previous one
     options.check_dtype(dtype)
     path = read_poses_stdin(sys.stdin.read()) if poses == "-" else read_poses(Path(poses))
     path = preview_of(path, *_PREVIEW) if preview else path
@@ -99,8 +102,6 @@ def render(
     if dry_run:
         _dry_run(workspace, path, name, config, output, json)
         return
-    with suppress(CacheError):  # a damaged session file matters only where the scene is looked up in it
-        forget_render()  # if this render fails, a decode after it must not use the previous one
     folder = run(workspace, path, name, config, output, console.progress, console.warn, _say_forecast)
     console.warn(remember(scene, cache, folder, depth=depth, mesh=mesh, models=models))
     _show(folder, models, confidence, json)

@@ -29,13 +29,15 @@ class Decoded:
     Args:
         frames: folder of the frames, one per pose or photo; or of feature files; or the file of points.
         video: the video, or None.
-        note: a line for the user, or "".
+        note: a warning for the user, or "".
+        remark: a line for the user that is no warning, or "".
         scale: width and height of the frames relative to the rendered views'.
     """
 
     frames: Path
     video: Path | None = None
     note: str = ""
+    remark: str = ""
     scale: int = 1
 
 
@@ -114,11 +116,9 @@ def _decode_frames(job: ViewJob, output: Path, progress: Progress) -> Decoded:
         names = progress(job.names, f"decode {job.task}", total)
         for name, stored in zip(names, frames, strict=True):
             later(append, folder.write(name, job.decode(decoder, stored)))
-    note = job.note
-    if config.video and not has_video:
-        why = "the path has one pose" if total == 1 else "the poses are of different sizes"
-        note = f"{note}; no video: {why}" if note else f"no video: {why}"
-    return Decoded(root, video, note, job.scale)
+    no_video = "no video: the poses are of different sizes" if config.video and len(sizes) > 1 else ""
+    remark = "no video: the path has one pose" if config.video and total == 1 else ""
+    return Decoded(root, video, "; ".join(filter(None, (job.note, no_video))), remark, job.scale)
 
 
 @torch.inference_mode()

@@ -25,7 +25,7 @@ def choose_encoders(
     Args:
         workspace: the scene, with a cache.
         used: indices of the photos that are needed.
-        models: names or references; empty for the model that was encoded last, `NO_MODEL` for none.
+        models: names or references; empty for all that are encoded, `NO_MODEL` for none.
         warn: takes a line about features that are taken instead of the last ones.
 
     Raises:
@@ -34,7 +34,7 @@ def choose_encoders(
     if list(models) == [NO_MODEL]:
         return []
     if not models:
-        return [_complete(workspace, used, [e], warn) for e in workspace.cache.encoders()[-1:]]
+        models = list(dict.fromkeys(e.name for e in workspace.cache.encoders()))
     return [_complete(workspace, used, _named(workspace, model), warn) for model in dict.fromkeys(models)]
 
 
