@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,13 +40,16 @@ def require(spec: ModelSpec, module: str) -> ModuleType:
     return library
 
 
-def from_pretrained(spec: ModelSpec, loader: Callable[..., Any], checkpoint: str = "", **settings: object) -> Any:
+def from_pretrained(
+    spec: ModelSpec, loader: Callable[..., Any], checkpoint: str = "", place: str = "FOLDER", **settings: object
+) -> Any:
     """Call `loader(where, ...)`, the `from_pretrained` of a class of transformers or diffusers.
 
     Args:
         spec: spec of the model, with repository and revision.
         loader: loads safetensors if possible; the libraries read pickles with `weights_only`.
         checkpoint: a folder, or `owner/repository` with an optional `@revision`; "" for the spec's own.
+        place: what follows `--model NAME:` to name a folder instead, for hints.
         settings: passed on to `loader`.
 
     Raises:
@@ -66,17 +69,19 @@ def from_pretrained(spec: ModelSpec, loader: Callable[..., Any], checkpoint: str
         size = f", {spec.download_bytes / 1e6:.0f} MB" if spec.download_bytes and not checkpoint else ""
         raise ModelError(
             f"model {spec.name}: cannot load {where}{size} ({reason}). "
-            f"hint: go online once, or name a folder of it: --model {spec.name}:FOLDER"
+            f"hint: go online once, or name a folder of it: --model {spec.name}:{place}"
         ) from e
 
 
-def load_transformers(spec: ModelSpec, networks: Mapping[str, str], checkpoint: str = "", **settings: object) -> Any:
+def load_transformers(
+    spec: ModelSpec, networks: Mapping[str, str], checkpoint: str = "", place: str = "FOLDER", **settings: object
+) -> Any:
     """Load a network of transformers in float32, completely: no weight may be missing and so random.
 
     Args:
         spec: spec of the model.
         networks: classes by the `model_type` in the checkpoint's config.json.
-        checkpoint: see `from_pretrained`.
+        checkpoint, place: see `from_pretrained`.
         settings: passed on to the class.
 
     Raises:
@@ -84,7 +89,7 @@ def load_transformers(spec: ModelSpec, networks: Mapping[str, str], checkpoint: 
     """
     transformers = require(spec, "transformers")
     where = checkpoint or spec.hub
-    config = from_pretrained(spec, transformers.AutoConfig.from_pretrained, checkpoint)
+    config = from_pretrained(spec, transformers.AutoConfig.from_pretrained, checkpoint, place)
     if config.model_type not in networks:
         raise ModelError(
             f"model {spec.name}: {where} is a network of type {config.model_type!r}. "
@@ -92,13 +97,45 @@ def load_transformers(spec: ModelSpec, networks: Mapping[str, str], checkpoint: 
         )
     loader = getattr(transformers, networks[config.model_type]).from_pretrained
     settings = {"config": config, "dtype": torch.float32, "output_loading_info": True, **settings}
-    network, report = from_pretrained(spec, loader, checkpoint, **settings)
-    if missing := sorted(report["missing_keys"]):
+    network, report = from_pretrained(spec, loader, checkpoint, place, **settings)
+    _check_complete(spec, report["missing_keys"], where)
+    return network
+
+
+def build_transformers(
+    spec: ModelSpec, network: str, config: Any, state: Mapping[str, Tensor], where: Path, absent: tuple[str, ...] = ()
+) -> Any:
+    """Build a network of transformers in float32 from weights that were read from another format.
+
+    Args:
+        spec: spec of the model.
+        network: its class.
+        config: its config.
+        state: weights by the names of the hub's files.
+        where: the file that they are from.
+        absent: beginnings of names of weights that may be missing, and are random then.
+
+    Raises:
+        ModelError: if weights are missing, or do not fit.
+    """
+    loader = getattr(require(spec, "transformers"), network).from_pretrained
+    try:
+        built, report = loader(
+            None, config=config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
+        )
+    except (RuntimeError, ValueError, KeyError) as e:
+        reason = textwrap.shorten(str(e), 200, placeholder=" ...")
+        raise ModelError(f"model {spec.name}: the weights of {where} do not fit {network} ({reason})") from e
+    _check_complete(spec, [key for key in report["missing_keys"] if not key.startswith(absent)], where)
+    return built
+
+
+def _check_complete(spec: ModelSpec, missing: Iterable[str], where: str | Path) -> None:
+    if missing := sorted(missing):
         raise ModelError(
             f"model {spec.name}: {where} lacks {len(missing)} weights, such as {missing[0]}. "
             f"hint: a complete checkpoint, such as {spec.hub}"
         )
-    return network
 
 
 def read_state(spec: ModelSpec, path: Path) -> dict[str, Tensor]:
