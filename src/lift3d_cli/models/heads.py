@@ -44,7 +44,7 @@ class FeatureModel(Model):
     def segment_by_text(self, context: DecodeContext) -> Decoder:
         """Segment by prompts; for models with a text encoder."""
         raise ModelError(
-            f"model {self.spec.name}: knows no words. hint: --strokes, --clusters, or for --text a model such as clipseg"
+            f"model {self.spec.name}: knows no words. hint: --strokes, --clusters; for --text, a model such as clipseg"
         )
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:

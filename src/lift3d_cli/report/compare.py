@@ -31,9 +31,8 @@ from lift3d_cli.models.builtin.color_space import lab_from_rgb
 from lift3d_cli.models.fingerprint import is_made_by
 from lift3d_cli.models.pretrained import is_here
 from lift3d_cli.models.registry import find_model
-from lift3d_cli.pipeline.render import rendered_features
 from lift3d_cli.pipeline.lift import Choice, SceneLifter
-from lift3d_cli.pipeline.render import CachedFeatures
+from lift3d_cli.pipeline.render import CachedFeatures, rendered_features
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.results import labels_and_colors, overlay
 from lift3d_cli.pipeline.workspace import shrunk_size

@@ -53,9 +53,9 @@ class MaskClip(nn.Module):
         crops, inside = [], []
         for mask in masks:
             rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
-            box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+            box = (..., slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
             within = mask[box].to(image.dtype)[None, None]
-            region = normalized[:, *box] * within  # elsewhere the mean colour, which is 0
+            region = normalized[box] * within  # elsewhere the mean colour, which is 0
             # Stretched, and not antialiased, as in its training.
             crops.append(F.interpolate(region, size=size, mode="bicubic", align_corners=False))
             inside.append(F.interpolate(within, size=size, mode="nearest"))

@@ -175,7 +175,7 @@ class OvSeg(Model):
         raise self._no_text()
 
     def queries(self, context: DecodeContext, words: Tensor) -> _Queries:
-        """Choose queries over all frames: of those that different frames have of one thing, the one with the best score.
+        """Choose queries over all frames: of those that several have of one thing, the one with the best score.
 
         Args:
             context: has the frames' features and colours.

@@ -27,8 +27,8 @@ _BACKBONE = (
     (r"layers\.(\d+)\.blocks\.(\d+)\.norm1" + _WEIGHTS, rf"{_BLOCK}.layernorm_before.\3"),
     (r"layers\.(\d+)\.blocks\.(\d+)\.norm2" + _WEIGHTS, rf"{_BLOCK}.layernorm_after.\3"),
     (
-        r"layers\.(\d+)\.blocks\.(\d+)\.attn\.relative_position_bias_table",
-        rf"{_BLOCK}.attention.self.relative_position_bias_table",
+        r"layers\.(\d+)\.blocks\.(\d+)\.attn\.relative_position_(bias_table|index)",
+        rf"{_BLOCK}.attention.self.relative_position_\3",
     ),
     (
         r"layers\.(\d+)\.blocks\.(\d+)\.attn\.qkv" + _WEIGHTS,
@@ -179,7 +179,8 @@ def _renamed(state: Mapping[str, Tensor], prefix: str, rows: Iterable[tuple[str,
             continue
         for pattern, *names in rows:
             if match := re.fullmatch(pattern, key.removeprefix(prefix)):
-                parts = tensor.float().chunk(len(names)) if len(names) > 1 else (tensor.float(),)
+                tensor = tensor.float() if tensor.is_floating_point() else tensor
+                parts = tensor.chunk(len(names)) if len(names) > 1 else (tensor,)
                 out |= {match.expand(name): part.contiguous() for name, part in zip(names, parts, strict=True)}
                 break
     return out
