@@ -14,7 +14,7 @@ from tiny_checkpoints.image_text import save_clip
 # masks and of the queries; queries; layers of the query decoder; CLIP's channels, channels in common with texts,
 # patch, patches in a row, layers, and depth of the mask prompts.
 EMBED, DEPTHS, HEADS, WINDOW = 16, (2, 2, 1, 1), (1, 2, 2, 4), 3
-CONV, MASK, HIDDEN, QUERIES, LAYERS = 32, 16, 32, 6, 2
+CONV, MASK, HIDDEN, QUERIES, LAYERS = 64, 16, 32, 6, 2
 CLIP, JOINT, PATCH, ACROSS, CLIP_LAYERS, PROMPTS = 64, 24, 8, 4, 4, 3
 
 
@@ -29,6 +29,12 @@ def ovseg_state() -> dict[str, Tensor]:
     """Random weights by the names and of the shapes of detectron2 and OpenAI."""
     generator = torch.Generator().manual_seed(0)
     state = {name: _values(name, shape, generator) for name, shape in _shapes().items()}
+    # At a temperature of 1/100, scores of random directions would be 0 and 1: texts differ little from a common one.
+    clip = "clip_adapter.clip_model"
+    state[f"{clip}.ln_final.weight"] *= 0.05
+    common = state[f"{clip}.ln_final.bias"] @ state[f"{clip}.text_projection"]
+    state["sem_seg_head.predictor.class_embed.layers.1.bias"] += 2 * common
+    state["clip_adapter.non_object_embedding"] = common + 0.5 * state["clip_adapter.non_object_embedding"]
     v, u = (x.flatten() for x in torch.meshgrid(torch.arange(WINDOW), torch.arange(WINDOW), indexing="ij"))
     dv, du = (x[:, None] - x + WINDOW - 1 for x in (v, u))
     return state | {name: dv * (2 * WINDOW - 1) + du for name in state if name.endswith("relative_position_index")}
@@ -119,11 +125,13 @@ def _values(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Te
     values = torch.randn(shape, generator=generator)
     if "norm" in name.rsplit(".", 2)[-2] or ".ln_" in name:
         return 0.2 * values + float(name.endswith("weight"))
-    if "attn" in name and "out_proj" in name or "attn.proj" in name:
+    if "query_embed" in name:
+        return 3 * values  # so that queries look at different things
+    if "attn.proj" in name:
         return 0.03 * values  # little attention, so that a cell's features are mostly of what it shows
     if len(shape) < 2 or "embed" in name or "table" in name:
         return 0.3 * values
-    return values / math.sqrt(shape[1:].numel() if isinstance(shape, torch.Size) else math.prod(shape[1:]))
+    return values / math.sqrt(math.prod(shape[1:]))
 
 
 def len_of_words() -> int:
@@ -163,6 +171,6 @@ def _save(folder: Path, network: nn.Module) -> str:
     generator = torch.Generator().manual_seed(0)
     for name, parameter in network.named_parameters():
         if "sampling_offsets" not in name:  # as it begins: far offsets would mix all cells
-            parameter.data = _values(name.replace("out_proj", "attn.out_proj"), tuple(parameter.shape), generator)
+            parameter.data = _values(name, tuple(parameter.shape), generator)
     network.save_pretrained(folder / "masks")
     return f"{folder / 'masks'},{folder / 'clip'}"

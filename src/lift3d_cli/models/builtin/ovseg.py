@@ -8,6 +8,7 @@ they are classified too, and are the same for all frames: their masks in a frame
 from __future__ import annotations
 
 import dataclasses
+import math
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ _OTHERS = "others"  # what OVSeg's demo compares a single class with
 # Frames that queries are taken from; CLIP reads about a hundred crops of each.
 _MAX_VIEWS = 8
 # Two queries of different frames mean the same thing if their masks overlap so much, over all of these frames.
-_SAME = 0.5
+_SAME, _CELLS = 0.5, 2048  # cells of each frame that are looked at
 _CHUNK = 16  # masks in the view's full size at once
 
 
@@ -187,8 +188,8 @@ class OvSeg(Model):
             frame, view = context.frames[index], context.views[index]
             masks, scores = self._classified(frame, view.image, words)
             found.append(_Queries(masks, scores, torch.full((len(masks),), index, device=masks.device)))
-            # One cell in 16: enough to see whether two masks are the same.
-            features.append(frame.data[:, ::4, ::4].flatten(1).float())
+            step = max(1, math.isqrt(frame.grid.width * frame.grid.height // _CELLS))
+            features.append(frame.data[:, ::step, ::step].flatten(1).float())
         fields = (torch.cat([getattr(q, f.name) for q in found]) for f in dataclasses.fields(_Queries))
         return _distinct(_Queries(*fields), torch.cat(features, 1))
 
