@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.cache.renders import FeatureRender, Render
-from lift3d_cli.config import RAW_FORMATS, DecodeConfig
+from lift3d_cli.config import MODEL_FOR_TEXT, RAW_FORMATS, DecodeConfig
 from lift3d_cli.errors import CacheError, ModelError, SceneError
 from lift3d_cli.machine.background import BackgroundWriter, prefetched, touched
 from lift3d_cli.machine.device import resolve_device
@@ -277,11 +277,13 @@ def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model,
             able.append((r, task))
     if not able:
         raise CacheError(f"{render.root}: none of its models ({', '.join(names)}) can do '{config.task}'. {hint}")
-    able = [(r, task) for r, task in able if find_model(r.ref).spec().commercial] or able
-    if len(able) > 1:
+    # Of several, weights that are not for commercial use are taken only by name.
+    likely = [(r, task) for r, task in able if find_model(r.ref).spec().commercial] or able
+    likely = [(r, task) for r, task in likely if config.text and r.model == MODEL_FOR_TEXT] or likely
+    if len(likely) > 1:
         tasks = ", ".join(f"--model {r.model} --task {task}" for r, task in able)
         raise CacheError(f"{render.root}: which of its features? hint: {tasks}")
-    chosen, task = able[0]
+    chosen, task = likely[0]
     ref = find_model(chosen.ref)
     model = ref.load()
     if task not in model.spec.tasks and not config.task:  # a model's tasks may depend on its checkpoint
