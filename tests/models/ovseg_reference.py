@@ -62,7 +62,9 @@ class Reference:
             rows, columns = t.shape[0] // w, t.shape[1] // w
             return t.reshape(rows, w, columns, w, -1).transpose(1, 2).reshape(rows * columns, w * w, -1)
 
-        q, k, v = self._linear(windows(y), f"{name}.attn.qkv").unflatten(2, (3, table.shape[1], -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self._linear(windows(y), f"{name}.attn.qkv").unflatten(2, (3, table.shape[1], -1)).permute(2, 0, 3, 1, 4)
+        )
         bias = table[self.state[f"{name}.attn.relative_position_index"].flatten()].reshape(w * w, w * w, -1)
         apart = (windows(region) != windows(region).mT)[:, None] * -100.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.permute(2, 0, 1) + apart)

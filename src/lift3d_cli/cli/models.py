@@ -51,7 +51,12 @@ def _facts(ref) -> dict[str, object]:
         try:
             # A checkpoint may have other channels or tasks than the default one.
             spec = ref.load().spec if ref.settings else ref.spec()
-            facts = {**asdict(spec), "commercial": spec.commercial, **facts, "weights": ref.settings.get("checkpoint") or _weights(spec)}
+            facts = {
+                **asdict(spec),
+                "commercial": spec.commercial,
+                **facts,
+                "weights": ref.settings.get("checkpoint") or _weights(spec),
+            }
         except Lift3dError as error:
             facts["problem"] = str(error)
     return facts

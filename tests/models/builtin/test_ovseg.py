@@ -316,5 +316,3 @@ def test_missing_library_is_one_line_with_the_command(checkpoints, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     for checkpoint in checkpoints.values():
         _fails(checkpoint, r"pip install 'lift3d-cli\[hf\]'")
-
-
