@@ -228,6 +228,6 @@ def test_words_have_a_default_that_is_free_for_commercial_use(run):
     run.encode(*(MODELS[name][0](run.out / name) for name in ("clip", MODEL_FOR_TEXT, "ovseg")))
     rendered = run.render()
     assert results(run.decode(rendered, BY_PROMPTS).frames, BY_PROMPTS)  # its names are those of clipseg
-    with pytest.raises(CacheError, match="which of its features.*--model ovseg"):
+    with pytest.raises(CacheError, match=r"which of its features.*--model ovseg"):
         run.decode(rendered, Job("segment"))
     assert results(run.decode(rendered, BY_MASKS, model="ovseg").frames, BY_MASKS)

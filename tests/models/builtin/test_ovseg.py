@@ -9,10 +9,10 @@ import pytest
 import torch
 from ovseg_reference import Reference
 from tiny_checkpoints import ovseg_state, save_mask2former, save_mask_former, save_ovseg
-from tiny_checkpoints.ovseg import JOINT, MASK, WINDOW
+from tiny_checkpoints.ovseg import MASK, WINDOW
 from torch.nn import functional as F
 
-from lift3d_cli import FeatureMap, RenderedView
+from lift3d_cli import RenderedView
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models.base import DecodeContext, DecodeOptions
 from lift3d_cli.models.builtin.ovseg import class_scores
@@ -246,7 +246,7 @@ UNUSED = ("clip_adapter.pixel_mean", "criterion.empty_weight")
 
 
 def test_key_map_takes_every_weight_once_and_can_be_reversed():
-    """Each tensor is found again under one name or, if fused, three; but for the last norm, which the library repeats."""
+    """Each tensor is found again by one name or, if fused, three; but for the last norm, which the library repeats."""
     state = ovseg_state()
     prompts = ("clip_adapter.clip_model.visual.mask_embedding", "clip_adapter.non_object_embedding")
     state = {name: value for name, value in state.items() if name not in (*UNUSED, *prompts)}
@@ -303,7 +303,7 @@ def test_loading_twice_gives_the_same_weights(model, checkpoints):
 
 
 def test_clip_without_its_tokenizer_is_one_line(checkpoints, tmp_path):
-    file, clip = checkpoints["ovseg"].split(",")
+    file = checkpoints["ovseg"].split(",")[0]
     _fails(f"{file},{tmp_path}", "ovseg.*FOLDER")
     _fails(f"{file},{tmp_path / 'nothing'}", "there is no folder")
     state = ovseg_state()
