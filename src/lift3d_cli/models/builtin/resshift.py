@@ -77,7 +77,7 @@ class ResShift(Model):
         tile_px = int(number(self.spec.name, "tile", tile, int, 64, 4096))
         self.unet = _load(self.spec, SwinUNet, network)
         self.vq = _load(self.spec, VQAutoencoder, autoencoder)
-        channels = self.vq.quantize.embedding.embedding_dim
+        channels = self.vq.quantize.embedding.weight.shape[1]
         if (self.unet.input_blocks[0][0].in_channels, self.unet.out[-1].out_channels) != (channels + 3, channels):
             raise ModelError(f"model {self.spec.name}: {network} is not for latents of {autoencoder} beside a picture")
         self.tile = math.ceil(tile_px / self.unet.multiple) * self.unet.multiple

@@ -23,14 +23,15 @@ class VQAutoencoder(nn.Module):
         self.encoder = _Encoder(within(state, "encoder"))
         self.decoder = _Decoder(within(state, "decoder"))
         self.quantize = nn.Module()
-        self.quantize.embedding = nn.Embedding(*state["quantize.embedding.weight"].shape)
+        self.quantize.embedding = nn.Module()  # not nn.Embedding: its random numbers on "meta" load half of torch
+        self.quantize.embedding.weight = nn.Parameter(torch.empty(state["quantize.embedding.weight"].shape))
         self.quant_conv = conv_like(state["quant_conv.weight"])
         self.post_quant_conv = conv_like(state["post_quant_conv.weight"])
         self.stride = 2 ** (len(self.encoder.down) - 1)
 
     def encode(self, picture: Tensor) -> Tensor:
         """Map a picture, whose sides are multiples of the stride, to a latent that is not quantised yet."""
-        return self.quantconv_like(self.encoder(picture))
+        return self.quant_conv(self.encoder(picture))
 
     def quantised(self, latent: Tensor) -> Tensor:
         """Replace each cell of a latent [B, C, h, w] by the nearest code."""
@@ -43,7 +44,7 @@ class VQAutoencoder(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Map a latent, quantised or not, to a picture."""
-        return self.decoder(self.post_quantconv_like(latent))
+        return self.decoder(self.post_quant_conv(latent))
 
 
 def _norm(channels: int) -> nn.GroupNorm:
