@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,12 +29,24 @@ def save_resshift(folder: Path, name: str = "resshift_realsrx4_s4_v3.pth") -> st
 
 
 def resshift_state(shapes: Shapes) -> dict[str, Tensor]:
-    """Fill the shapes by the rule of the parity files; buffers that must not count are zero."""
-    state = {}
-    for key, shape in shapes.items():
-        derived = key.endswith(("relative_position_index", "attn_mask"))
-        state[key] = torch.zeros(shape) if derived else filled(key, torch.empty(shape))
+    """Fill the shapes by the rule of the parity files, the masks as construction does; the index must not count."""
+    state = {key: filled(key, torch.empty(shape)) for key, shape in shapes.items()}
+    for key, tensor in state.items():
+        if key.endswith("relative_position_index"):
+            state[key] = torch.zeros_like(tensor, dtype=torch.int64)
+        if key.endswith("attn_mask"):
+            state[key] = official_mask(tensor.shape)
     return state
+
+
+def official_mask(shape: Sequence[int]) -> Tensor:
+    """In the last row of windows, left and right halves do not see each other: found from the parity files' numbers."""
+    windows, cells, _ = shape
+    side = math.isqrt(cells)
+    right = torch.arange(cells) % side >= side - side // 2
+    mask = torch.zeros(tuple(shape))
+    mask[windows - math.isqrt(windows) :] = -100.0 * (right[:, None] != right)
+    return mask
 
 
 def autoencoder_shapes(width: int, multipliers: Sequence[int], blocks: int, codes: int) -> Shapes:

@@ -18,8 +18,8 @@ from lift3d_cli import FeatureGrid, FeatureMap, RenderedView
 from lift3d_cli.cache.location import user_cache
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models import conformance
-from lift3d_cli.models.builtin.resshift import ResShift, sample, sqrt_etas
-from lift3d_cli.models.builtin.swin_unet import DERIVED, SwinUNet
+from lift3d_cli.models.builtin.resshift import UNUSED, ResShift, sample, sqrt_etas
+from lift3d_cli.models.builtin.swin_unet import SwinUNet
 from lift3d_cli.models.builtin.vq_autoencoder import VQAutoencoder
 from lift3d_cli.models.fingerprint import fingerprint
 from lift3d_cli.models.registry import find_model
@@ -78,7 +78,7 @@ def _official_network(kind: type[nn.Module], shapes: dict[str, list[int]], part:
     state = resshift_state(shapes)
     with torch.device("meta"):
         net = kind(state)
-    net.load_state_dict({key: value for key, value in state.items() if not key.endswith(DERIVED)}, assign=True)
+    net.load_state_dict({key: value for key, value in state.items() if not UNUSED.search(key)}, assign=True)
     return net.eval()
 
 
@@ -119,6 +119,15 @@ def test_schedules_are_the_official_ones(official):
     for steps in (4, 15):
         got = torch.tensor(sqrt_etas(steps), dtype=torch.float64)
         _assert_alike(f"schedule{steps}.sqrt_etas", got, official[f"schedule{steps}.sqrt_etas"])
+
+
+@torch.inference_mode()
+def test_masks_of_a_map_of_another_size_are_those_of_its_last_windows(model):
+    block = next(module for name, module in model.unet.named_modules() if name.endswith("input_blocks.1.1.blocks.1"))
+    block.attn_mask, mask = torch.arange(4.0).expand(16, 16, 4).permute(2, 0, 1), block.attn_mask
+    got = block._mask(torch.zeros(1, 32, 12, 16))[:, 0, 0, 0]
+    block.attn_mask = mask
+    assert got.reshape(3, 4).tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [2, 2, 2, 3]]
 
 
 # ---- The split -------------------------------------------------------------------------------------------------------
@@ -289,6 +298,13 @@ def test_safetensors_in_half_precision_run_in_full(folder, tmp_path):
     half = find_model(f"resshift:{tmp_path}").load()
     assert {p.dtype for p in half.parameters()} == {torch.float32}
     assert half.steps == 15
+
+
+def test_what_an_autoencoder_was_trained_with_is_left_out(folder, tmp_path):
+    (tmp_path / NAME).write_bytes((folder / NAME).read_bytes())
+    state = torch.load(folder / "autoencoder_vq_f4.pth", weights_only=True)
+    torch.save(state | {"loss.discriminator.main.0.weight": torch.zeros(3)}, tmp_path / "autoencoder_vq_f4.pth")
+    find_model(f"resshift:{tmp_path}").load()
 
 
 def test_missing_files_are_one_line_with_where_to_get_them(folder, tmp_path):

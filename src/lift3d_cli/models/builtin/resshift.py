@@ -20,13 +20,15 @@ from lift3d_cli.errors import ModelError
 from lift3d_cli.models.base import FeatureMap, Model, ModelSpec, RenderedView
 from lift3d_cli.models.builtin.diffusion import noise_field, number
 from lift3d_cli.models.builtin.state_shapes import State
-from lift3d_cli.models.builtin.swin_unet import DERIVED, SwinUNet
+from lift3d_cli.models.builtin.swin_unet import SwinUNet
 from lift3d_cli.models.builtin.tiles import tiled
 from lift3d_cli.models.builtin.vq_autoencoder import VQAutoencoder
 from lift3d_cli.models.pretrained import read_converted
 
 AUTOENCODER = "autoencoder_vq_f4"
 SUFFIXES = (".safetensors", ".pth")
+# Tensors that follow from others, or are of the training only.
+UNUSED = re.compile(r"\.relative_position_index$|^loss\.")
 # By number of steps, the least noise that the published networks were trained with.
 LEAST_NOISE = {4: 0.2, 15: 0.04}
 # Strength of the noise, and how the schedule rises and where it ends, as published.
@@ -208,7 +210,7 @@ def _load(spec: ModelSpec, network: Callable[[State], nn.Module], path: Path) ->
     try:
         with torch.device("meta"):  # no memory or random numbers for weights that are replaced
             net = network(state)
-        net.load_state_dict({key: value for key, value in state.items() if not key.endswith(DERIVED)}, assign=True)
+        net.load_state_dict({key: value for key, value in state.items() if not UNUSED.search(key)}, assign=True)
     except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as e:
         # torch's own message names every tensor: kept as the cause, not shown.
         raise ModelError(

@@ -13,11 +13,6 @@ from torch.nn import functional as F
 
 from lift3d_cli.models.builtin.state_shapes import State, conv_like, listed, within
 
-# What Swin adds to the attention between cells that are to be apart.
-_APART = -100.0
-# Buffers of the checkpoints that follow from their names and sizes.
-DERIVED = ("relative_position_index", "attn_mask")
-
 
 class SwinUNet(nn.Module):
     """Predicts a clean latent from a noisy one and the small picture; sides are multiples of its `multiple`."""
@@ -141,29 +136,30 @@ class _SwinBlock(nn.Module):
         self.attn = _WindowAttention(within(state, "attn"))
         self.mlp = nn.ModuleDict({"fc1": conv_like(first), "fc2": conv_like(last)})
         # Blocks whose maps were one window in training were never shifted: they have no mask.
-        self.shift = self.attn.window // 2 if "attn_mask" in state else 0
+        mask = state.get("attn_mask")
+        self.register_buffer("attn_mask", None if mask is None else torch.empty(mask.shape))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self._attended(self.norm1(x))
         return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
 
     def _attended(self, x: Tensor) -> Tensor:
-        if not self.shift:
+        if self.attn_mask is None:
             return self.attn(x, None)
-        x = self.attn(x.roll((-self.shift, -self.shift), (2, 3)), self._mask(x))
-        return x.roll((self.shift, self.shift), (2, 3))
+        shift = self.attn.window // 2
+        x = self.attn(x.roll((-shift, -shift), (2, 3)), self._mask(x))
+        return x.roll((shift, shift), (2, 3))
 
     def _mask(self, x: Tensor) -> Tensor:
         """Return what is added to the attention in each window of the shifted map: [windows, 1, n * n, n * n].
 
-        Swin parts what the shift brought together at the last rows and columns. The official network parts the left and
-        right halves of the last row's windows, and nothing else: the weights were trained so.
+        For a map of another size than in training, too: only the last row and column of windows have masks of their
+        own. They are the checkpoint's, as the official code makes others than Swin's.
         """
-        window = self.attn.window
-        right = torch.zeros(x.shape[2:], device=x.device)
-        right[-window:] = (torch.arange(x.shape[3], device=x.device) % window >= window - self.shift).float()
-        right = _windows(right[None, None], window)[0, ..., 0]
-        return _APART * (right[:, None, :, None] != right[:, None, None, :]).to(x.dtype)
+        trained = math.isqrt(len(self.attn_mask))
+        rows, columns = (x.new_zeros(n // self.attn.window, dtype=torch.long) for n in x.shape[2:])
+        rows[-1] = columns[-1] = trained - 1
+        return self.attn_mask[(trained * rows[:, None] + columns).flatten()][:, None]
 
 
 class _WindowAttention(nn.Module):
