@@ -36,8 +36,9 @@ def _no_settings_of_the_user(monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_cache_of_the_user(tmp_path_factory):
-    """Nor does a test leave anything in it."""
+    """Nor does a test, or what several of them share, leave anything in it."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("LIFT3D_CACHE", raising=False)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
         yield
 
