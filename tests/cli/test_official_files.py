@@ -13,7 +13,7 @@ def test_resshift_makes_frames_of_four_times_the_size(done: Run):
     save_resshift(Path("weights"))
     done.ok("encode", "scene", "--model", "resshift:weights", "--max-size", "24")
     done.ok("render", *FAST, "--model", "resshift")
-    (folder,) = done.ok("decode", "--no-video")
+    (folder,) = done.ok("decode", "--task", "superres", "--no-video")
     pictures = [Image.open(path) for path in sorted(Path(folder).rglob("*.png"))]
     assert [picture.size for picture in pictures] == [(4 * 48, 4 * 36)] * 2
     assert all(low + 50 < high for picture in pictures for low, high in picture.getextrema())
