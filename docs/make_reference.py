@@ -127,6 +127,8 @@ def num_weights(network: nn.Module) -> int:
 def _where(name: str, spec: ModelSpec) -> str:
     if spec.hub:
         return f"`{spec.hub}`"
+    if spec.url:
+        return f"[files]({spec.url})"
     return "with lift3d" if f"{name}.safetensors" in read_manifest(ROOT / "weights") else "–"
 
 

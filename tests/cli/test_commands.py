@@ -194,7 +194,7 @@ def test_models_lists_those_that_may_be_used_commercially(run, shared_model):
     listed = {entry["name"]: entry for entry in json.loads("\n".join(run.ok("models", "--json")))}
     assert free == {name for name, entry in listed.items() if entry["commercial"]}
     assert {"clipseg", "dinov3", "instruct-pix2pix"} <= free
-    assert not free & {"ovseg", "maps", "torchscript"}
+    assert not free & {"ovseg", "resshift", "maps", "torchscript"}
     assert run.ok("models", "ovseg", "--commercial", "--json") == ["[]"]
     assert "commercial True" in "\n".join(run.ok("models", shared_model, "--commercial"))
 

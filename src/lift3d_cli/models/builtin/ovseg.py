@@ -88,6 +88,7 @@ class OvSeg(Model):
         version="1",
         license="CC-BY-NC-4.0",
         summary="finds what --text says, by mask proposals and CLIP on each (OVSeg); not for commercial use",
+        url="https://github.com/facebookresearch/ov-seg",
         max_size=864,  # a photo of 4:3 is then 648 high; it was evaluated at 640
         extra="hf",
     )
