@@ -62,6 +62,8 @@ PARTS = ("renderer", "corrector", "single-stage", "feature-prediction")
 """Parts that `train` can train; the last two are for ablations."""
 RAW_FORMATS = ("npy", "npz", "safetensors", "exr")
 """Formats of `decode --raw`."""
+MODEL_FOR_TEXT = "clipseg"
+"""Of several models in a render that can do `segment`, the one for words; its weights are free for commercial use."""
 VIEW_TASKS = ("color", "depth", "normals")
 """Tasks of `decode` that a render answers by itself, frame by frame."""
 POINTS = "points"
@@ -80,7 +82,8 @@ class DecodeConfig:
 
     Args:
         task: task to decode to; empty for the model's first.
-        model: name of the model; empty if only one of the render's can do the task.
+        model: name of the model; empty for the one of the render that can do the task, of several the one that is free
+            for commercial use, or `MODEL_FOR_TEXT` for `text`.
         device: auto, cpu, cuda or cuda:N.
         format: one of the `FRAME_FORMATS`.
         depth_scale: of task `depth` as `png16`: what one unit of the scene is stored as; 0 for `DEPTH_SCALE`.

@@ -13,18 +13,26 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.cache.renders import FeatureRender, FrameMaps, Render
-from lift3d_cli.config import DEPTH_SCALE, POINTS, VIEW_TASKS, DecodeConfig
+from lift3d_cli.config import DEPTH_SCALE, MODEL_FOR_TEXT, POINTS, VIEW_TASKS, DecodeConfig
 from lift3d_cli.errors import CacheError, ModelError, UsageError
 from lift3d_cli.machine.background import touched
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.png import read_png
-from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, RenderedView, Segmentation
+from lift3d_cli.models.base import (
+    DecodeContext,
+    Decoder,
+    FeatureMap,
+    Model,
+    OnAccess,
+    RenderedView,
+    Segmentation,
+)
 from lift3d_cli.models.fingerprint import is_made_by
 from lift3d_cli.models.heads import principal_colors
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.decode_options import NotedOptions, decode_options, flag_of, photo_index
 from lift3d_cli.pipeline.encode import to_image
-from lift3d_cli.pipeline.render import CachedFeatures
+from lift3d_cli.pipeline.render import CachedFeatures, rendered_features
 from lift3d_cli.pipeline.results import Result
 from lift3d_cli.pipeline.view_tasks import depth_picture, normals, shown_depths
 from lift3d_cli.pipeline.workspace import Workspace
@@ -137,16 +145,20 @@ class ModelJob(ViewJob):
             point = (point[0] / camera.width, point[1] / camera.height)
         self._options = decode_options(self.config, point)
         torch.manual_seed(self.config.seed)
-        frames = RenderedFeatures(self.features, self.device)
+        frames = rendered_features(self.features, self.device)
         if self.task == FEATURES and FEATURES not in self.model.spec.tasks:
             return principal_colors(frames)
-        return self.model.decoder(DecodeContext(self.task, self._options, frames, self.photo))
+        views = OnAccess(len(frames), lambda index: self._view(super(ModelJob, self).read(index)))
+        return self.model.decoder(DecodeContext(self.task, self._options, frames, self.photo, views))
 
     def decode(self, decoder: Decoder, frame: FrameInput) -> Result:
         """Decode one frame."""
-        view = RenderedView(*(x.to(self.device).float().div(255) for x in (frame.image, frame.maps.coverage)))
+        view = self._view(frame)
         features = FeatureMap(frame.features.data.to(self.device).float(), frame.features.grid)
         return Result(self.decoded(decoder, features, view), view.image, layers=frame.layers())
+
+    def _view(self, frame: FrameInput) -> RenderedView:
+        return RenderedView(*(x.to(self.device).float().div(255) for x in (frame.image, frame.maps.coverage)))
 
     def decoded(self, decoder: Decoder, features: FeatureMap, view: RenderedView) -> Tensor | Segmentation:
         """Run the decoder on one frame or photo, and check what it returns and which options it used."""
@@ -192,23 +204,6 @@ class ModelJob(ViewJob):
                 )
             self._source = CachedFeatures(workspace, encoders[0], keep=2, model=self.model)
         return self._source
-
-
-class RenderedFeatures(Sequence[FeatureMap]):
-    """One model's lifted features of all frames, read on access."""
-
-    def __init__(self, render: FeatureRender, device: torch.device) -> None:
-        self._render = render
-        self._device = device
-
-    def __len__(self) -> int:
-        return self._render.num_frames
-
-    def __getitem__(self, index: int) -> FeatureMap:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        data, grid, _ = self._render.read_frame(index)
-        return FeatureMap(data.to(self._device).float(), grid)
 
 
 def open_job(folder: Path, config: DecodeConfig, open_workspace: OpenWorkspace | None) -> ViewJob:
@@ -265,14 +260,17 @@ def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model,
         if not found:
             raise CacheError(f"{render.root}: has no features of {config.model}, only of {', '.join(names)}. {hint}")
     able = [r for r in found if not config.task or config.task in tasks[r.model]]
+    asked = able
     if not able:
         known = sorted({task for r in found for task in tasks[r.model]} | set(VIEW_TASKS) | {POINTS})
         near = difflib.get_close_matches(config.task, known, n=1)
         hint = f"Did you mean '{near[0]}'?" if near else hint
         of = ", ".join(r.model for r in found)
         raise CacheError(f"{render.root}: none of its models ({of}) can do '{config.task}'. {hint}")
+    if len(able) > 1 and not config.model:
+        able = _likely(able, config)
     if len(able) > 1 and not config.raw:
-        ways = ", ".join(f"--model {r.model} --task {config.task or tasks[r.model][0]}" for r in able)
+        ways = ", ".join(f"--model {r.model} --task {config.task or tasks[r.model][0]}" for r in asked)
         raise CacheError(f"{render.root}: which of its features? hint: {ways}")
     if len(able) > 1:
         raise CacheError(f"{render.root}: which of its features? hint: --model {' or --model '.join(names)}")
@@ -285,3 +283,9 @@ def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model,
             f"model {ref.name}: changed since its features were rendered. hint: lift3d encode, then render"
         )
     return chosen, model, task, sum(task in of_model for of_model in tasks.values()) <= 1
+
+
+def _likely(able: Sequence[FeatureRender], config: DecodeConfig) -> Sequence[FeatureRender]:
+    """Choose of several: weights that are not for commercial use are taken only by name, and one model is for words."""
+    likely = [r for r in able if find_model(r.ref).spec().commercial] or able
+    return [r for r in likely if config.text and r.model == MODEL_FOR_TEXT] or likely
