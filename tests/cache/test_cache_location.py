@@ -87,7 +87,8 @@ def test_nothing_remembered_is_none(scene):
 def test_session_round_trip(scene, tmp_path):
     render = scene / ".lift3d" / "renders" / "orbit-12345678"
     render.mkdir(parents=True)
-    assert session.remember(scene=Path("garden"), cache=Path("/big/disk"), render=render, depth=Path("maps")) is None
+    paths = {"scene": Path("garden"), "cache": Path("/big/disk"), "render": render, "depth": Path("maps")}
+    assert session.remember(**paths, models=["rgb"]) is None
     assert json.loads(Path(session.FILE_NAME).read_text()) == {
         "schema": 1,
         "scene": "garden",
@@ -95,9 +96,10 @@ def test_session_round_trip(scene, tmp_path):
         "render": "garden/.lift3d/renders/orbit-12345678",
         "depth": "maps",
         "mesh": None,
+        "models": ["rgb"],
     }
     recalled = session.recall()
-    assert recalled == session.Session(scene, Path("/big/disk"), render, scene.parent / "maps")
+    assert recalled == session.Session(scene, Path("/big/disk"), render, scene.parent / "maps", models=("rgb",))
     assert recalled.require_scene() == scene
     assert recalled.require_render() == render
 
@@ -155,3 +157,13 @@ def test_note_that_cannot_be_written_is_only_a_warning(scene, monkeypatch):
     warning = session.remember(scene)
     assert "Permission denied" in warning
     assert "name the scene" in warning
+
+
+def test_models_are_those_since_the_last_render(scene):
+    assert session.models_to_render(scene, ["a"]) == ("a",)
+    session.remember(scene, models=["a"])
+    assert session.models_to_render(scene, ["b", "a"]) == ("a", "b")
+    session.remember(scene, render=scene / "r", models=["a", "b"])
+    assert session.models_to_render(scene) == ("a", "b")
+    assert session.models_to_render(scene, ["c"]) == ("c",)
+    assert session.models_to_render(scene.parent / "another", ["c"]) == ("c",)

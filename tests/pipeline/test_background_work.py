@@ -61,8 +61,8 @@ def test_all_files_are_byte_for_byte_those_of_one_thread(work, tmp_path, monkeyp
         for folder in ("render", "out"):
             (tmp_path / folder).rename(tmp_path / f"{folder}-{name}")
     one, several = found
-    # Features, encoders, surfaces, frames of a render, its manifests, what is decoded.
-    assert len(one) == 8 + 8 + 2 + 8 + 3 * 4 + 3 + 4
+    # Features, encoders, surfaces, frames of a render, its manifests, what is decoded with its cameras.
+    assert len(one) == 8 + 8 + 2 + 8 + 3 * 4 + 3 + 5
     assert set(one) == set(several)
     assert [name for name in one if one[name] != several[name]] == []
 

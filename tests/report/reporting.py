@@ -15,7 +15,7 @@ from lift3d_cli.report.collect import ReportedRender, default_results
 from lift3d_cli.scene.load import load_scene
 
 METRICS = {
-    "scene": "wall",
+    "scene": "scene",
     "mean": {"psnr": 31.5, "ssim": 0.9},
     "views": [{"name": "00.png", "psnr": 30.0, "sources": ["01.png"]}, {"name": "01.png", "psnr": 33.0}],
     "consistency": {"near": {"lifted": {"rmse": 0.01}, "2d-on-render": {"rmse": 0.02}}},
