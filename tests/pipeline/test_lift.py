@@ -9,7 +9,7 @@ import numpy as np
 import plane_world
 import pytest
 import torch
-from plane_world import as_tensor, look_at, photograph, rig, write_scene
+from plane_world import as_tensor, look_at, photograph, read_image, rig, write_scene
 
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import ResourceError
@@ -200,3 +200,14 @@ def test_devices_that_are_not_there(name):
 def test_device_auto_is_one_that_is_there():
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert resolve_device("cpu") == CPU
+
+
+def test_cells_of_a_pixel_are_no_finer_than_the_pixels_of_a_small_target(work):
+    # Photos of twice the target's size: a grid as fine as theirs would have four rays for each of the colour's.
+    work.encode("rgb")
+    render = work.render(models=("rgb",))
+    (features,) = render.feature_renders()
+    data, grid, _ = features.read_frame(1)
+    assert (grid.width, grid.height, grid.scale, grid.offset) == (48, 36, (1.0, 1.0), (0.0, 0.0))
+    color = as_tensor(read_image(render.color_path(1)))
+    assert (data.float() - color)[:, 2:-2, 2:-2].abs().mean() < 0.03
