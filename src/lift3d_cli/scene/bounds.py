@@ -107,7 +107,7 @@ def _range_from_cameras(camera: Camera, cameras: Sequence[Camera]) -> tuple[floa
         # In a room photographed outwards, the axes meet among the cameras, behind half of them.
         depths = ((target - positions) * forwards).sum(axis=1)
         depth = float(camera.project(target[None])[1][0])
-        if depths.min() > 0 and depth > 0.1 * spread and depth > 1e-9:
+        if depths.min() > 0 and depth > 0.1 * spread and depth > 0:
             return depth * _LOOK_AT_NEAR, depth * _LOOK_AT_FAR
-    spread = spread if spread > 1e-9 else 1.0
+    spread = spread or 1.0
     return spread * _SPREAD_NEAR, spread * _SPREAD_FAR

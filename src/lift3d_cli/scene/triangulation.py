@@ -6,7 +6,7 @@ Only for scenes whose file has no points. Everything is deterministic: there is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def triangulate_views(views: Sequence[View]) -> np.ndarray:  # [N, 3] world
     if len(views) < 2:
         return np.zeros((0, 3))
     step = -(-len(views) // _MAX_VIEWS)
-    views = list(views)[::step]
+    views, centre, size = _centred(list(views)[::step])
     features = [detect_features(view) for view in views]
     matches = [(a, b, _match_along_epipolar_lines(features[a], features[b])) for a, b in neighbour_pairs(views)]
     tracks, observed_by, keypoints = _tracks(matches, [len(f.uv) for f in features])
@@ -65,7 +65,23 @@ def triangulate_views(views: Sequence[View]) -> np.ndarray:  # [N, 3] world
     P = np.stack([f.P for f in features])[observed_by]
     uv = np.stack([features[v].uv[k] for v, k in zip(observed_by, keypoints, strict=True)])
     centres = np.stack([f.camera.position for f in features])[observed_by]
-    return _triangulate(tracks, P, uv, centres)
+    return _triangulate(tracks, P, uv, centres) * size + centre
+
+
+def _centred(views: list[View]) -> tuple[list[View], np.ndarray, float]:
+    """Move the world's origin among the views, at most 1 from each; return what a point is undone by, centre and size.
+
+    Products of positions far from the origin, or tiny ones, would lose the digits that tell points apart.
+    """
+    positions = np.stack([view.camera.position for view in views])
+    centre = positions.mean(axis=0)
+    size = float(np.linalg.norm(positions - centre, axis=1).max()) or 1.0
+    moved = []
+    for view, position in zip(views, positions, strict=True):
+        w2c = view.camera.w2c.copy()
+        w2c[:3, 3] = -w2c[:3, :3] @ ((position - centre) / size)
+        moved.append(replace(view, camera=replace(view.camera, w2c=w2c)))
+    return moved, centre, size
 
 
 def detect_features(view: View) -> SiftFeatures:

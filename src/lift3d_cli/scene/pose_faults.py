@@ -1,0 +1,143 @@
+"""Why poses do not fit their photos: the usual mistakes are tried, and the one after which the matches fit is named."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lift3d_cli.scene.photo_matches import Evidence, Fit, Lens, PairMatches
+
+# A cause is believed if so many matches fit with it, and the median error falls to this part.
+_EXPLAINS, _OF_ERROR = 0.85, 0.5
+# One that is tried first, as it is more usual, is believed if it is as good as the best up to this.
+_NEARLY = 0.03
+# Focal lengths that are tried, as factors; 5 % apart, as one that is off by less still fits.
+_FOCAL_FACTORS = np.geomspace(0.2, 5.0, 67)
+_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # between OpenCV's and OpenGL's camera axes
+_AXES = [
+    np.block([[turn, np.zeros((3, 1))], [np.zeros((1, 3)), 1.0]])
+    for order in itertools.permutations(range(3))
+    for signs in itertools.product((1.0, -1.0), repeat=3)
+    if np.linalg.det(turn := np.diag(signs)[:, order]) > 0
+]  # the 24 ways to turn a camera by right angles
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What is probably wrong, and what to do, for the user; and how the matches fit without it."""
+
+    what: str
+    hint: str
+    fit: Fit
+
+
+def find_cause(
+    matches: Sequence[PairMatches],
+    lenses: Sequence[Lens],
+    c2w: Sequence[np.ndarray],
+    sizes: Sequence[tuple[int, int]],
+    names: Sequence[str],
+    is_colmap: bool,
+) -> Cause | None:
+    """Try the usual mistakes, and return the most usual of those that explain the matches.
+
+    Args:
+        matches: pairs of photos, by index.
+        lenses: of the photos.
+        c2w: [4, 4] poses, OpenCV axes.
+        sizes: (width, height) of the photos in the pixels of the lenses.
+        names: of the photos.
+        is_colmap: the file holds world-to-camera poses with OpenCV axes; otherwise camera-to-world with OpenGL axes.
+    """
+    stated = Evidence(matches, lenses)
+    before = stated.fit(c2w)
+    tried = [
+        *(Cause(what, hint, stated.fit(poses)) for what, hint, poses in _other_poses(c2w, is_colmap)),
+        *(Cause(what, hint, Evidence(matches, other).fit(c2w)) for what, hint, other in _other_lenses(lenses, sizes)),
+        *(Cause(what, hint, _reordered(matches, lenses, c2w, order)) for what, hint, order in _orders(names)),
+    ]
+    explains = [c for c in tried if c.fit.share >= _EXPLAINS and c.fit.error_px <= _OF_ERROR * before.error_px]
+    best = max((c.fit.share for c in explains), default=0.0)
+    return next((c for c in explains if c.fit.share >= best - _NEARLY), None)
+
+
+def _other_poses(c2w: Sequence[np.ndarray], is_colmap: bool) -> Iterator[tuple[str, str, list[np.ndarray]]]:
+    matrix = "pose" if is_colmap else "transform_matrix"
+    stated, other = ("OpenCV", "OpenGL") if is_colmap else ("OpenGL", "OpenCV")
+    flip, invert = f"multiply each {matrix} by diag(1, -1, -1, 1) from the right", f"invert each {matrix}"
+    direction = "camera-to-world" if is_colmap else "world-to-camera"
+    if is_colmap:
+        flip = f"multiply each {matrix} by diag(1, -1, -1, 1) from the left"
+    inverse = [np.linalg.inv(pose) for pose in c2w]
+    yield f"the poses have {other} axes, not {stated}'s", flip, [pose @ _FLIP for pose in c2w]
+    # An inverse has the axes on its left, where they only turn the world; those of the camera are chosen here.
+    same, flipped = [pose @ _FLIP for pose in inverse], inverse
+    if is_colmap:
+        same, flipped = flipped, same
+    yield f"the poses are {direction}", invert, same
+    yield f"the poses are {direction}, with {other} axes", f"{invert}, and then {flip}", flipped
+    for axes in _AXES:
+        rows = "; ".join(" ".join(f"{x:g}" for x in row) for row in axes[:3, :3])
+        what, turn = "the camera's axes are others", f"by the rotation [{rows}] in OpenCV's axes"
+        yield what, f"turn each camera {turn}", [pose @ axes for pose in c2w]
+        yield f"{what}, and the poses are {direction}", f"{invert}, and turn each {turn}", [p @ axes for p in inverse]
+
+
+def _other_lenses(lenses: Sequence[Lens], sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[str, str, list[Lens]]]:
+    middles = [np.array([[1.0, 0, w / 2], [0, 1.0, h / 2], [0, 0, 1.0]]) for w, h in sizes]
+
+    def changed(make) -> list[Lens]:
+        return [replace(lens, K=make(lens.K, middle)) for lens, middle in zip(lenses, middles, strict=True)]
+
+    def middle_of(factor: float):
+        return lambda K, middle: middle @ np.diag([factor * K[0, 0], factor * K[1, 1], 1.0])
+
+    K, middle = lenses[0].K, middles[0]
+    ratio = K[0, 2] / middle[0, 2]
+    hint = "state the size w x h that they were calibrated for, or scale fl_x, fl_y, cx and cy"
+    if ratio > 0:
+        what = f"the intrinsics are of photos {ratio:.3g} times as wide"
+        yield what, hint, changed(lambda K, _: np.diag([1 / ratio, 1 / ratio, 1.0]) @ K)
+    if abs(np.log(max(ratio, 1e-9))) > 0.1:
+        yield (
+            f"the principal point is at {ratio / 2:.3g} of the photo's width, and should be near its middle",
+            "cx and cy are pixels from the corner, not parts of the size; leave them out for the middle",
+            changed(middle_of(1.0)),
+        )
+    for factor in _FOCAL_FACTORS[np.argsort(np.abs(np.log(_FOCAL_FACTORS)))]:
+        what = f"the focal length should be about {factor:.2g} times what is stated"
+        hint = "is it of another size of the photos, in millimetres, or its angle in degrees?"
+        yield what, hint, changed(lambda K, _, s=factor: K @ np.diag([s, s, 1.0]))
+        if abs(np.log(max(ratio, 1e-9))) > 0.1:
+            yield f"{what}, and the principal point in the middle", hint, changed(middle_of(factor))
+    for model in {lens.distortion.model for lens in lenses if lens.distortion is not None}:
+        what = f"the photos are undistorted already, and the {model} distortion is not theirs"
+        yield what, "leave the distortion out", [replace(lens, distortion=None) for lens in lenses]
+
+
+def _orders(names: Sequence[str]) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield, for each photo, the index of the pose that it should have."""
+    count = len(names)
+    here = np.arange(count)
+
+    def natural(name: str) -> list:
+        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())]
+
+    hint = "pair each photo with its own pose"
+    for key, what in ((natural, "numbers (2 before 10)"), (str, "names as text (10 before 2)")):
+        rank = np.argsort(sorted(here, key=lambda i, key=key: key(names[i])))
+        if (rank != here).any():
+            yield f"the poses are in the order of the photos' {what}", hint, rank
+    yield "the poses are in the reversed order of the photos", hint, here[::-1]
+    for shift in (1, -1, 2, -2):
+        yield f"the poses are {abs(shift)} {'after' if shift > 0 else 'before'} their photos", hint, (here + shift) % count
+
+
+def _reordered(
+    matches: Sequence[PairMatches], lenses: Sequence[Lens], c2w: Sequence[np.ndarray], order: np.ndarray
+) -> Fit:
+    return Evidence(matches, lenses).fit([c2w[i] for i in order])
