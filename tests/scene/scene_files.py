@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.scene.assemble import OPENCV_FROM_OPENGL
 from lift3d_cli.scene.distortion import CAMERA_MODELS, distort
+from lift3d_cli.scene.fields import OPENCV_FROM_OPENGL
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.scene import Distortion, Scene
 
