@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lift3d_cli.scene.photo_files import natural_key
 from lift3d_cli.scene.photo_matches import Evidence, Fit, Lens, PairMatches
 
 # A cause is believed if so many matches fit with it, and the median error falls to this part.
 _EXPLAINS, _OF_ERROR = 0.85, 0.5
-# One that is tried first, as it is more usual, is believed if it is as good as the best up to this.
-_NEARLY = 0.03
-# Focal lengths that are tried, as factors; 5 % apart, as one that is off by less still fits.
-_FOCAL_FACTORS = np.geomspace(0.2, 5.0, 67)
+# One that is tried later, as it is less usual, must be better by this; nothing is tried after one that is this good.
+_BETTER, _SURELY_EXPLAINS = 0.03, 0.96
+# Matches of a pair that causes are tried on.
+_TRIED = 60
+# Focal lengths that are tried, as factors; 8 % apart, as one that is off by half of it still fits.
+_FOCAL_FACTORS = np.geomspace(0.2, 5.0, 43)
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # between OpenCV's and OpenGL's camera axes
 _AXES = [
     np.block([[turn, np.zeros((3, 1))], [np.zeros((1, 3)), 1.0]])
@@ -53,16 +55,23 @@ def find_cause(
         names: of the photos.
         is_colmap: the file holds world-to-camera poses with OpenCV axes; otherwise camera-to-world with OpenGL axes.
     """
+    matches = [replace(m, uv_a=m.uv_a[:: -(-len(m.uv_a) // _TRIED)], uv_b=m.uv_b[:: -(-len(m.uv_a) // _TRIED)]) for m in matches]
     stated = Evidence(matches, lenses)
     before = stated.fit(c2w)
-    tried = [
-        *(Cause(what, hint, stated.fit(poses)) for what, hint, poses in _other_poses(c2w, is_colmap)),
-        *(Cause(what, hint, Evidence(matches, other).fit(c2w)) for what, hint, other in _other_lenses(lenses, sizes)),
-        *(Cause(what, hint, _reordered(matches, lenses, c2w, order)) for what, hint, order in _orders(names)),
-    ]
-    explains = [c for c in tried if c.fit.share >= _EXPLAINS and c.fit.error_px <= _OF_ERROR * before.error_px]
-    best = max((c.fit.share for c in explains), default=0.0)
-    return next((c for c in explains if c.fit.share >= best - _NEARLY), None)
+    tried = itertools.chain(
+        (Cause(what, hint, stated.fit(poses)) for what, hint, poses in _other_poses(c2w, is_colmap)),
+        (Cause(what, hint, stated.fit([c2w[i] for i in order])) for what, hint, order in _orders(names)),
+        (Cause(what, hint, Evidence(matches, other).fit(c2w)) for what, hint, other in _other_lenses(lenses, sizes)),
+    )
+    best = None
+    for cause in tried:
+        if cause.fit.share < _EXPLAINS or cause.fit.error_px > _OF_ERROR * before.error_px:
+            continue
+        if best is None or cause.fit.share > best.fit.share + _BETTER:
+            best = cause
+        if best.fit.share >= _SURELY_EXPLAINS:
+            break
+    return best
 
 
 def _other_poses(c2w: Sequence[np.ndarray], is_colmap: bool) -> Iterator[tuple[str, str, list[np.ndarray]]]:
@@ -123,21 +132,14 @@ def _orders(names: Sequence[str]) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield, for each photo, the index of the pose that it should have."""
     count = len(names)
     here = np.arange(count)
-
-    def natural(name: str) -> list:
-        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())]
-
+    by_text = np.array(sorted(here, key=lambda i: names[i]))
+    by_number = np.array(sorted(here, key=lambda i: natural_key(names[i])))
     hint = "pair each photo with its own pose"
-    for key, what in ((natural, "numbers (2 before 10)"), (str, "names as text (10 before 2)")):
-        rank = np.argsort(sorted(here, key=lambda i, key=key: key(names[i])))
-        if (rank != here).any():
-            yield f"the poses are in the order of the photos' {what}", hint, rank
+    # Photos paired by text with poses by number, and the other way round.
+    change = np.argsort(by_number)[by_text]
+    if (change != here).any():
+        for order in (change, np.argsort(change)):
+            yield "the poses and photos are in two orders, by number (2 before 10) and by text", hint, order
     yield "the poses are in the reversed order of the photos", hint, here[::-1]
     for shift in (1, -1, 2, -2):
         yield f"the poses are {abs(shift)} {'after' if shift > 0 else 'before'} their photos", hint, (here + shift) % count
-
-
-def _reordered(
-    matches: Sequence[PairMatches], lenses: Sequence[Lens], c2w: Sequence[np.ndarray], order: np.ndarray
-) -> Fit:
-    return Evidence(matches, lenses).fit([c2w[i] for i in order])
