@@ -138,7 +138,9 @@ def _compare(camera: Camera, rays: np.ndarray, z: np.ndarray, points: np.ndarray
     rows = []
     for place, true in zip(rays @ camera.K[:2].T, np.log(z), strict=True):
         near = depth[(np.abs(uv - place) <= _NEAR_PX).all(axis=1)]
-        chances = [(np.abs(near - true - shift) <= tolerance).any() for shift in np.log(_FALSE_DEPTH) * np.array((1, -1))]
+        chances = [
+            (np.abs(near - true - shift) <= tolerance).any() for shift in np.log(_FALSE_DEPTH) * np.array((1, -1))
+        ]
         agrees = (np.abs(near - true) <= tolerance).any()
         rows.append((len(near) > 0, agrees, agrees and np.mean(chances)))
     return np.array(rows, dtype=float).T

@@ -55,7 +55,10 @@ def find_cause(
         names: of the photos.
         is_colmap: the file holds world-to-camera poses with OpenCV axes; otherwise camera-to-world with OpenGL axes.
     """
-    matches = [replace(m, uv_a=m.uv_a[:: -(-len(m.uv_a) // _TRIED)], uv_b=m.uv_b[:: -(-len(m.uv_a) // _TRIED)]) for m in matches]
+    matches = [
+        replace(m, uv_a=m.uv_a[:: -(-len(m.uv_a) // _TRIED)], uv_b=m.uv_b[:: -(-len(m.uv_a) // _TRIED)])
+        for m in matches
+    ]
     stated = Evidence(matches, lenses)
     before = stated.fit(c2w)
     tried = itertools.chain(
@@ -108,9 +111,10 @@ def _other_lenses(lenses: Sequence[Lens], sizes: Sequence[tuple[int, int]]) -> I
     K, middle = lenses[0].K, middles[0]
     ratio = K[0, 2] / middle[0, 2]
     hint = "state the size w x h that they were calibrated for, or scale fl_x, fl_y, cx and cy"
-    if ratio > 0:
-        what = f"the intrinsics are of photos {ratio:.3g} times as wide"
-        yield what, hint, changed(lambda K, _: np.diag([1 / ratio, 1 / ratio, 1.0]) @ K)
+    # Photos are mostly reduced by powers of two; the principal point tells it only as far as it is in the middle.
+    for times in (2.0 ** np.round(np.log2(ratio)), ratio) if ratio > 0 else ():
+        what = f"the intrinsics are of photos {times:.3g} times as wide"
+        yield what, hint, changed(lambda K, _, s=1 / times: np.diag([s, s, 1.0]) @ K)
     if abs(np.log(max(ratio, 1e-9))) > 0.1:
         yield (
             f"the principal point is at {ratio / 2:.3g} of the photo's width, and should be near its middle",
@@ -142,4 +146,5 @@ def _orders(names: Sequence[str]) -> Iterator[tuple[str, str, np.ndarray]]:
             yield "the poses and photos are in two orders, by number (2 before 10) and by text", hint, order
     yield "the poses are in the reversed order of the photos", hint, here[::-1]
     for shift in (1, -1, 2, -2):
-        yield f"the poses are {abs(shift)} {'after' if shift > 0 else 'before'} their photos", hint, (here + shift) % count
+        side = "after" if shift > 0 else "before"
+        yield f"each photo's own pose stands {abs(shift)} {side} it", hint, (here + shift) % count
