@@ -79,6 +79,7 @@ def evaluate(
     ] = EvalConfig.edit_text,
     depth: options.DepthFolder = None,
     mesh: options.Mesh = None,
+    check: options.Check = True,
     clip: Annotated[str, typer.Option(help="CLIP model that --edit-text is judged by.")] = EvalConfig.clip,
     tuned: Annotated[
         float,
@@ -116,7 +117,7 @@ def evaluate(
         raise typer.BadParameter("is of one scene", param_hint="--depth" if depth else "--mesh")
 
     def run(path: Path) -> dict[str, object]:
-        opened = inputs.open_scene(path, depth, mesh)
+        opened = inputs.check_scene(inputs.open_scene(path, depth, mesh), None, check)
         if suite:
             return _suite(config, models, opened)
         # Photos of two scenes may have one name.
