@@ -99,15 +99,15 @@ def write_colmap(
     for name, *_ in images if photos else []:
         write_photo(root / photos / name, *size)
     if binary:
-        _write_colmap_binary(out, images, model, params, points)
+        _write_colmap_binary(out, images, model, params, points, size)
     else:
-        _write_colmap_text(out, images, model, params, points)
+        _write_colmap_text(out, images, model, params, points, size)
     return root
 
 
-def _write_colmap_binary(out, images, model, params, points) -> None:
+def _write_colmap_binary(out, images, model, params, points, size) -> None:
     number = MODEL_NUMBERS.get(model, 99)
-    (out / "cameras.bin").write_bytes(struct.pack(f"<QiiQQ{len(params)}d", 1, 7, number, 12, 8, *params))
+    (out / "cameras.bin").write_bytes(struct.pack(f"<QiiQQ{len(params)}d", 1, 7, number, *size, *params))
     data = struct.pack("<Q", len(images))
     for i, (name, q, t, keypoints) in enumerate(images):
         data += struct.pack("<i7di", i + 1, *q, *t, 7) + name.encode() + b"\0" + struct.pack("<Q", len(keypoints))
@@ -119,8 +119,8 @@ def _write_colmap_binary(out, images, model, params, points) -> None:
     (out / "points3D.bin").write_bytes(data)
 
 
-def _write_colmap_text(out, images, model, params, points) -> None:
-    (out / "cameras.txt").write_text(f"# comment\n7 {model} 12 8 {' '.join(map(str, params))}\n")
+def _write_colmap_text(out, images, model, params, points, size) -> None:
+    (out / "cameras.txt").write_text(f"# comment\n7 {model} {size[0]} {size[1]} {' '.join(map(str, params))}\n")
     lines = ["# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME", "#   POINTS2D[] as (X, Y, POINT3D_ID)"]
     for i, (name, q, t, keypoints) in enumerate(images):
         lines.append(" ".join(map(str, [i + 1, *q, *t, 7, name])))
@@ -128,6 +128,19 @@ def _write_colmap_text(out, images, model, params, points) -> None:
     (out / "images.txt").write_text("\n".join(lines) + "\n")
     lines = [" ".join(map(str, [i, *xyz, 1, 2, 3, e, *([1, 0] * length)])) for i, xyz, e, length in points]
     (out / "points3D.txt").write_text("\n".join(lines) + "\n")
+
+
+def quaternion(R: np.ndarray) -> tuple[float, ...]:
+    """(w, x, y, z) of a rotation: the eigenvector of Bar-Itzhack's matrix."""
+    K = np.array(
+        [
+            [R[0, 0] - R[1, 1] - R[2, 2], R[1, 0] + R[0, 1], R[2, 0] + R[0, 2], R[2, 1] - R[1, 2]],
+            [R[1, 0] + R[0, 1], R[1, 1] - R[0, 0] - R[2, 2], R[2, 1] + R[1, 2], R[0, 2] - R[2, 0]],
+            [R[2, 0] + R[0, 2], R[2, 1] + R[1, 2], R[2, 2] - R[0, 0] - R[1, 1], R[1, 0] - R[0, 1]],
+            [R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1], np.trace(R)],
+        ]
+    )
+    return tuple(np.linalg.eigh(K)[1][[3, 0, 1, 2], 3].tolist())
 
 
 # ---- LLFF -----------------------------------------------------------------------------------------------------------

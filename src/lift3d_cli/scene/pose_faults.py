@@ -11,6 +11,7 @@ import numpy as np
 from lift3d_cli.scene.photo_files import natural_key
 from lift3d_cli.scene.photo_matches import Evidence, Fit, Lens, PairMatches
 
+Size = tuple[int, int]
 # A cause is believed if so many matches fit with it, and the median error falls to this part.
 _EXPLAINS, _OF_ERROR = 0.85, 0.5
 # One that is tried later, as it is less usual, must be better by this; nothing is tried after one that is this good.
@@ -41,7 +42,7 @@ def find_cause(
     matches: Sequence[PairMatches],
     lenses: Sequence[Lens],
     c2w: Sequence[np.ndarray],
-    sizes: Sequence[tuple[int, int]],
+    sizes: Sequence[Size],
     names: Sequence[str],
     is_colmap: bool,
 ) -> Cause | None:
@@ -55,18 +56,24 @@ def find_cause(
         names: of the photos.
         is_colmap: the file holds world-to-camera poses with OpenCV axes; otherwise camera-to-world with OpenGL axes.
     """
-    matches = [
+    matches = [  # fewer, as there is much to try
         replace(m, uv_a=m.uv_a[:: -(-len(m.uv_a) // _TRIED)], uv_b=m.uv_b[:: -(-len(m.uv_a) // _TRIED)])
         for m in matches
     ]
     stated = Evidence(matches, lenses)
     before = stated.fit(c2w)
+
+    def with_lenses(other: tuple[str, str, list[Lens]]) -> Cause:
+        return Cause(other[0], other[1], Evidence(matches, other[2]).fit(c2w))
+
     tried = itertools.chain(
         (Cause(what, hint, stated.fit(poses)) for what, hint, poses in _other_poses(c2w, is_colmap)),
         (Cause(what, hint, stated.fit([c2w[i] for i in order])) for what, hint, order in _orders(names)),
-        (Cause(what, hint, Evidence(matches, other).fit(c2w)) for what, hint, other in _other_lenses(lenses, sizes)),
+        map(with_lenses, _other_lenses(lenses, sizes)),
+        # Focal lengths differ little from one to the next: the best is found, not the first that is good enough.
+        (min(map(with_lenses, group), key=lambda c: c.fit.error_px) for group in _other_focals(lenses, sizes)),
     )
-    best = None
+    best: Cause | None = None
     for cause in tried:
         if cause.fit.share < _EXPLAINS or cause.fit.error_px > _OF_ERROR * before.error_px:
             continue
@@ -99,37 +106,45 @@ def _other_poses(c2w: Sequence[np.ndarray], is_colmap: bool) -> Iterator[tuple[s
         yield f"{what}, and the poses are {direction}", f"{invert}, and turn each {turn}", [p @ axes for p in inverse]
 
 
-def _other_lenses(lenses: Sequence[Lens], sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[str, str, list[Lens]]]:
-    middles = [np.array([[1.0, 0, w / 2], [0, 1.0, h / 2], [0, 0, 1.0]]) for w, h in sizes]
-
-    def changed(make) -> list[Lens]:
-        return [replace(lens, K=make(lens.K, middle)) for lens, middle in zip(lenses, middles, strict=True)]
-
-    def middle_of(factor: float):
-        return lambda K, middle: middle @ np.diag([factor * K[0, 0], factor * K[1, 1], 1.0])
-
-    K, middle = lenses[0].K, middles[0]
-    ratio = K[0, 2] / middle[0, 2]
-    hint = "state the size w x h that they were calibrated for, or scale fl_x, fl_y, cx and cy"
+def _other_lenses(lenses: Sequence[Lens], sizes: Sequence[Size]) -> Iterator[tuple[str, str, list[Lens]]]:
+    ratio = _off_centre(lenses, sizes)
     # Photos are mostly reduced by powers of two; the principal point tells it only as far as it is in the middle.
     for times in (2.0 ** np.round(np.log2(ratio)), ratio) if ratio > 0 else ():
-        what = f"the intrinsics are of photos {times:.3g} times as wide"
-        yield what, hint, changed(lambda K, _, s=1 / times: np.diag([s, s, 1.0]) @ K)
-    if abs(np.log(max(ratio, 1e-9))) > 0.1:
-        yield (
-            f"the principal point is at {ratio / 2:.3g} of the photo's width, and should be near its middle",
-            "cx and cy are pixels from the corner, not parts of the size; leave them out for the middle",
-            changed(middle_of(1.0)),
-        )
-    for factor in _FOCAL_FACTORS[np.argsort(np.abs(np.log(_FOCAL_FACTORS)))]:
-        what = f"the focal length should be about {factor:.2g} times what is stated"
-        hint = "is it of another size of the photos, in millimetres, or its angle in degrees?"
-        yield what, hint, changed(lambda K, _, s=factor: K @ np.diag([s, s, 1.0]))
-        if abs(np.log(max(ratio, 1e-9))) > 0.1:
-            yield f"{what}, and the principal point in the middle", hint, changed(middle_of(factor))
+        shrunk = [replace(lens, K=np.diag([1 / times, 1 / times, 1.0]) @ lens.K) for lens in lenses]
+        hint = "state the size w x h that they were calibrated for, or scale fl_x, fl_y, cx and cy"
+        yield f"the intrinsics are of photos {times:.3g} times as wide", hint, shrunk
+    what = f"the principal point is at {ratio / 2:.3g} of the photo's width, and should be near its middle"
+    hint = "cx and cy are pixels from the corner, not parts of the size; leave them out for the middle"
+    yield what, hint, _with_focal(lenses, 1.0, sizes)
     for model in {lens.distortion.model for lens in lenses if lens.distortion is not None}:
         what = f"the photos are undistorted already, and the {model} distortion is not theirs"
         yield what, "leave the distortion out", [replace(lens, distortion=None) for lens in lenses]
+
+
+def _other_focals(lenses: Sequence[Lens], sizes: Sequence[Size]) -> Iterator[Iterator[tuple[str, str, list[Lens]]]]:
+    """Yield the candidates with the principal point as it is, and those with it in the middle."""
+    hint = "is it of another size of the photos, in millimetres, or its angle in degrees?"
+    for middle, also in ((None, ""), (sizes, ", and the principal point in the middle")):
+        yield (
+            (
+                f"the focal length should be about {s:.2g} times what is stated{also}",
+                hint,
+                _with_focal(lenses, s, middle),
+            )
+            for s in _FOCAL_FACTORS
+        )
+
+
+def _with_focal(lenses: Sequence[Lens], factor: float, middle: Sequence[Size] | None) -> list[Lens]:
+    """Scale focal lengths, and put the principal points into the middle of photos of these sizes."""
+    changed = [lens.K @ np.diag([factor, factor, 1.0]) for lens in lenses]
+    for K, size in zip(changed, middle or (), strict=bool(middle)):
+        K[:2, 2] = np.divide(size, 2)
+    return [replace(lens, K=K) for lens, K in zip(lenses, changed, strict=True)]
+
+
+def _off_centre(lenses: Sequence[Lens], sizes: Sequence[Size]) -> float:
+    return float(lenses[0].K[0, 2] / (sizes[0][0] / 2))
 
 
 def _orders(names: Sequence[str]) -> Iterator[tuple[str, str, np.ndarray]]:
