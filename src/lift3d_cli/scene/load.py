@@ -100,22 +100,22 @@ def _best(path: Path, candidates: list[_Candidate]) -> Scene:
         if shares[rival.name] > np.nan_to_num(shares[best.name]) + _BETTER:
             best = rival
     others = [
-        f"{c.name} ({_why_not(c, shares)})"
+        _described(c, path, shares)
         for c in candidates
         if c is not best and (c.scene is None or not _are_same(best.scene, c.scene))
     ]
     if not others:
         return best.scene
-    fit = f", {shares[best.name]:.0%} of the matches fit" if np.isfinite(shares.get(best.name, np.nan)) else ""
-    taken = f"{path}: {best.name} is read ({len(best.scene.views)} photos{fit})"
+    taken = f"{path}: {_described(best, path, shares)} is read"
     return replace(best.scene, warnings=(*best.scene.warnings, f"{taken}, not {', '.join(others)}"))
 
 
-def _why_not(candidate: _Candidate, shares: dict[str, float]) -> str:
+def _described(candidate: _Candidate, path: Path, shares: dict[str, float]) -> str:
     if candidate.scene is None:
-        return str(candidate.error).partition(". hint:")[0]
+        return str(candidate.error).partition(". hint:")[0].replace(f"{path}/", "")
     share = shares.get(candidate.name, np.nan)
-    return f"{len(candidate.scene.views)} photos{f', {share:.0%} fit' if np.isfinite(share) else ''}"
+    fit = f", {share:.0%} of the matches fit" if np.isfinite(share) else ""
+    return f"{candidate.name} ({len(candidate.scene.views)} photos{fit})"
 
 
 def _are_same(a: Scene, b: Scene) -> bool:
