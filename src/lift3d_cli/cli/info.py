@@ -43,8 +43,9 @@ def _scene_facts(scene) -> dict[str, object]:
     import numpy as np
 
     from lift3d_cli.scene.depth_files import count_depth_formats
+    from lift3d_cli.scene.photo_files import natural_key
 
-    sizes = sorted({f"{c.width}x{c.height}" for c in scene.cameras})
+    sizes = sorted({f"{c.width}x{c.height}" for c in scene.cameras}, key=natural_key)
     positions = np.stack([camera.position for camera in scene.cameras])
     return {
         "path": str(scene.root),
@@ -56,5 +57,6 @@ def _scene_facts(scene) -> dict[str, object]:
         "depth": ", ".join(f"{count} {name}" for name, count in count_depth_formats(scene).items()) or None,
         "points": None if scene.points is None else len(scene.points),
         "extent": [round(float(x), 4) for x in np.ptp(positions, axis=0)],
+        "unread": list(scene.unread_keys),
         "bytes": sum(view.image_path.stat().st_size for view in scene.views),
     }

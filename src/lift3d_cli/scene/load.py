@@ -9,6 +9,7 @@ from lift3d_cli.scene.blender import SPLIT_FILES, load_blender
 from lift3d_cli.scene.colmap import MODEL_FOLDERS, find_colmap_model, load_colmap
 from lift3d_cli.scene.depth_files import with_depth_beside
 from lift3d_cli.scene.llff import POSES_FILE, load_llff
+from lift3d_cli.scene.near_misses import near_miss
 from lift3d_cli.scene.nerfstudio import load_nerfstudio
 from lift3d_cli.scene.scene import Scene
 
@@ -42,6 +43,8 @@ def _load_photos(path: Path) -> Scene:
         return load_llff(path)
     if any((path / name).is_file() for name in SPLIT_FILES):
         return load_blender(path)
+    if found := near_miss(path):
+        raise SceneError(f"{path}: is not a scene, but {found[0]}. hint: {found[1]}")
     content = "is empty" if not any(path.iterdir()) else "is not a scene"
     raise SceneError(
         f"{path}: {content}. hint: looked for {TRANSFORMS_FILE} (nerfstudio, instant-ngp), "
