@@ -184,7 +184,10 @@ def _each(
     Raises:
         SceneError: if the folder has no folders.
     """
-    paths = sorted(path for path in folder.glob("*") if path.is_dir() and path.name[0] != ".")
+    from lift3d_cli.scene.photo_files import natural_key
+
+    paths = [path for path in folder.glob("*") if path.is_dir() and path.name[0] != "."]
+    paths.sort(key=lambda path: natural_key(path.name))
     if not paths:
         raise SceneError(f"{folder}: has no folders of scenes. hint: --scenes FOLDER, where FOLDER/SCENE is a scene")
     results, failed = [], {}

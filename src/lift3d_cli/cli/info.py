@@ -46,8 +46,9 @@ def _scene_facts(scene) -> dict[str, object]:
     import numpy as np
 
     from lift3d_cli.scene.depth_files import count_depth_formats
+    from lift3d_cli.scene.photo_files import natural_key
 
-    sizes = sorted({f"{c.width}x{c.height}" for c in scene.cameras})
+    sizes = sorted({f"{c.width}x{c.height}" for c in scene.cameras}, key=natural_key)
     positions = np.stack([camera.position for camera in scene.cameras])
     return {
         "path": str(scene.root),
@@ -59,6 +60,7 @@ def _scene_facts(scene) -> dict[str, object]:
         "depth": ", ".join(f"{count} {name}" for name, count in count_depth_formats(scene).items()) or None,
         "points": None if scene.points is None else len(scene.points),
         "extent": [float(f"{x:.5g}") for x in np.ptp(positions, axis=0)],
+        "unread": list(scene.unread_keys),
         "bytes": sum(view.image_path.stat().st_size for view in scene.views),
     }
 
@@ -77,14 +79,9 @@ def _check_facts(scene, store) -> dict[str, object]:
     points = Workspace(used, store).points()
     ranges = [sourced_depth_range(view.camera, points, used.views) for view in used.views]
     near, far = min(r[0][0] for r in ranges), max(r[0][1] for r in ranges)
-    of_file, triangulated = "points of the file", f"{len(points)} points triangulated from the photos"
-    names = {
-        "points": triangulated if used.points is None else of_file,
-        "file": "bounds in the file",
+    source = {
+        "points": "from points of the file" if used.points is not None else "from points triangulated from the photos",
+        "file": "from bounds in the file",
         "guess": "guessed",
-    }
-    source = names[Counter(r[1] for r in ranges).most_common(1)[0][0]]
-    return {
-        "poses": verdict.summary(),
-        "depths": f"{near:.4g} to {far:.4g}, from {source}".replace("from guessed", "guessed"),
-    }
+    }[Counter(r[1] for r in ranges).most_common(1)[0][0]]
+    return {"poses": verdict.summary(), "depths": f"{near:.4g} to {far:.4g}, {source}"}

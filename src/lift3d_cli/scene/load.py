@@ -13,6 +13,7 @@ from lift3d_cli.scene.blender import SPLIT_FILES, load_blender
 from lift3d_cli.scene.colmap import MODEL_FOLDERS, find_colmap_models, load_colmap
 from lift3d_cli.scene.depth_files import with_depth_beside
 from lift3d_cli.scene.llff import POSES_FILE, load_llff
+from lift3d_cli.scene.near_misses import near_miss
 from lift3d_cli.scene.nerfstudio import load_nerfstudio
 from lift3d_cli.scene.photo_check import check_photos
 from lift3d_cli.scene.scene import Scene
@@ -55,13 +56,15 @@ def _load_photos(path: Path) -> Scene:
     if not path.is_dir():
         raise SceneError(f"{path}: does not exist. hint: give a folder with posed photos")
     candidates = [_read(name, read) for name, read in _readers(path).items()]
-    if not candidates:
-        content = "is empty" if not any(path.iterdir()) else "is not a scene"
-        raise SceneError(
-            f"{path}: {content}. hint: looked for {TRANSFORMS_FILE} (nerfstudio, instant-ngp), "
-            f"{', '.join(MODEL_FOLDERS)} (COLMAP), {POSES_FILE} (LLFF), {SPLIT_FILES[0]} (Blender)"
-        )
-    return _best(path, candidates)
+    if candidates:
+        return _best(path, candidates)
+    if found := near_miss(path):
+        raise SceneError(f"{path}: is not a scene, but {found[0]}. hint: {found[1]}")
+    content = "is empty" if not any(path.iterdir()) else "is not a scene"
+    raise SceneError(
+        f"{path}: {content}. hint: looked for {TRANSFORMS_FILE} (nerfstudio, instant-ngp), "
+        f"{' or '.join(MODEL_FOLDERS[:3])} (COLMAP), {POSES_FILE} (LLFF), {SPLIT_FILES[0]} (Blender)"
+    )
 
 
 def _readers(path: Path) -> dict[str, Callable[[], Scene]]:

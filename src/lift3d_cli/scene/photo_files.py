@@ -21,6 +21,15 @@ def natural_key(name: str) -> tuple:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """Return the name, or if it is taken, with a number before its ending; case does not tell two names apart."""
+    path, number, free, names = PurePosixPath(name), 1, name, {_folded(other) for other in taken}
+    while _folded(free) in names:
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}").as_posix()
+    return free
+
+
 def list_photos(folder: Path) -> list[Path]:
     """List all photos directly in a folder, in natural order; none if the folder does not exist."""
     if not folder.is_dir():
