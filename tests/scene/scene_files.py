@@ -91,17 +91,18 @@ def write_colmap(
     folder="sparse/0",
     photos="images",
     size=(12, 8),
+    calibrated=(12, 8),
 ) -> Path:
-    """Write one camera with id 7 for all images."""
+    """Write one camera with id 7, calibrated for another size than the photos' or the same, for all images."""
     params = colmap_params(model) if params is None else params
     out = root / folder
     out.mkdir(parents=True, exist_ok=True)
     for name, *_ in images if photos else []:
         write_photo(root / photos / name, *size)
     if binary:
-        _write_colmap_binary(out, images, model, params, points, size)
+        _write_colmap_binary(out, images, model, params, points, calibrated)
     else:
-        _write_colmap_text(out, images, model, params, points, size)
+        _write_colmap_text(out, images, model, params, points, calibrated)
     return root
 
 

@@ -82,7 +82,7 @@ def colmap(root: Path, world: World, binary: bool = True) -> None:
     images = [(n, quaternion(c.w2c[:3, :3]), tuple(c.w2c[:3, 3]), []) for n, c in zip(names, cameras, strict=True)]
     points = [(i + 1, tuple(xyz), 0.5, 3) for i, xyz in enumerate(world.point(POINTS))]
     params = [FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2]
-    write_colmap(root, images, "PINHOLE", params, points, binary, photos=None, size=(WIDTH, HEIGHT))
+    write_colmap(root, images, "PINHOLE", params, points, binary, photos=None, calibrated=(WIDTH, HEIGHT))
 
 
 def colmap_text(root: Path, world: World) -> None:

@@ -94,7 +94,7 @@ def test_of_two_models_with_all_photos_the_one_that_fits_them_is_read(tmp_path):
     names = [Path(each["file_path"]).name for each in frames]
     c2w = [np.array(each["transform_matrix"]) @ np.diag([1, -1, -1, 1]) for each in frames]
     right = [np.linalg.inv(m) for m in c2w]
-    lens = {"params": [304.0, 304.0, 160.0, 120.0], "size": (320, 240), "photos": None}
+    lens = {"params": [304.0, 304.0, 160.0, 120.0], "calibrated": (320, 240), "photos": None}
     write_colmap(tmp_path, colmap_images([*right[2:], *right[:2]], names), folder="sparse/0", **lens)
     write_colmap(tmp_path, colmap_images(right, names), folder="sparse/1", **lens)
     scene = load_scene(tmp_path)

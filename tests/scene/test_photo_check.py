@@ -135,7 +135,7 @@ def test_a_colmap_file_of_camera_to_world_poses_is_named(tabletop, tmp_path):
     names = [Path(frame["file_path"]).name for frame in data["frames"]]
     images = [(n, quaternion(m[:3, :3]), tuple(m[:3, 3]), []) for n, m in zip(names, matrices, strict=True)]
     size = (int(data["w"]), int(data["h"]))
-    write_colmap(tmp_path, images, "PINHOLE", [data[key] for key in LENS], photos=None, size=size)
+    write_colmap(tmp_path, images, "PINHOLE", [data[key] for key in LENS], photos=None, calibrated=size)
     assert "are camera-to-world" in check_photos(load_scene(tmp_path)).cause
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lift3d_cli.errors import SceneError
 from lift3d_cli.scene.blender import SPLIT_FILES, load_blender
-from lift3d_cli.scene.colmap import MODEL_FOLDERS, find_colmap_models, load_colmap
+from lift3d_cli.scene.colmap import find_colmap_models, load_colmap
 from lift3d_cli.scene.depth_files import with_depth_beside
 from lift3d_cli.scene.llff import POSES_FILE, load_llff
 from lift3d_cli.scene.near_misses import near_miss
@@ -63,7 +63,7 @@ def _load_photos(path: Path) -> Scene:
     content = "is empty" if not any(path.iterdir()) else "is not a scene"
     raise SceneError(
         f"{path}: {content}. hint: looked for {TRANSFORMS_FILE} (nerfstudio, instant-ngp), "
-        f"{' or '.join(MODEL_FOLDERS[:3])} (COLMAP), {POSES_FILE} (LLFF), {SPLIT_FILES[0]} (Blender)"
+        f"sparse/0 or sparse or colmap/sparse/0 (COLMAP), {POSES_FILE} (LLFF), {SPLIT_FILES[0]} (Blender)"
     )
 
 
