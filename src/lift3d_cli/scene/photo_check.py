@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.scene.photo_matches import Evidence, Fit, Lens, match_neighbours
+from lift3d_cli.scene.photo_matches import MatchEvidence, Fit, Lens, match_neighbours
 from lift3d_cli.scene.pose_faults import find_cause
 from lift3d_cli.scene.scene import Scene
 from lift3d_cli.scene.triangulation import shrunk_camera
@@ -101,7 +101,7 @@ def check_photos(scene: Scene) -> Verdict:
     cameras = [shrunk_camera(view.camera) for view in views]
     lenses = [Lens(camera.K, view.distortion) for camera, view in zip(cameras, views, strict=True)]
     c2w = [camera.c2w for camera in cameras]
-    evidence = Evidence(matches, lenses)
+    evidence = MatchEvidence(matches, lenses)
     fit: Fit = evidence.fit(c2w)
     verdict = Verdict(len(matches), fit.share, fit.error_px * views[0].camera.width / cameras[0].width)
     if fit.share < _SURELY_FITTING:
@@ -115,7 +115,7 @@ def check_photos(scene: Scene) -> Verdict:
     return replace(verdict, points_share=_points_share(evidence, cameras, scene.points))
 
 
-def _points_share(evidence: Evidence, cameras: Sequence[Camera], points: np.ndarray) -> float:
+def _points_share(evidence: MatchEvidence, cameras: Sequence[Camera], points: np.ndarray) -> float:
     points = points[:: -(-len(points) // _MAX_POINTS)]
     found = [
         _compare(cameras[a], rays, z, points)

@@ -95,7 +95,7 @@ def _verified(a: int, b: int, at_a: SiftFeatures, at_b: SiftFeatures) -> PairMat
     return PairMatches(a, b, uv_a[kept], uv_b[kept])
 
 
-class Evidence:
+class MatchEvidence:
     """Matches, and the rays that a set of lenses gives their keypoints."""
 
     def __init__(self, matches: Sequence[PairMatches], lenses: Sequence[Lens]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lift3d_cli.scene.photo_files import natural_key
-from lift3d_cli.scene.photo_matches import Evidence, Fit, Lens, PairMatches
+from lift3d_cli.scene.photo_matches import MatchEvidence, Fit, Lens, PairMatches
 
 Size = tuple[int, int]
 # A cause is believed if so many matches fit with it, and the median error falls to this part.
@@ -60,11 +60,11 @@ def find_cause(
         replace(m, uv_a=m.uv_a[:: -(-len(m.uv_a) // _TRIED)], uv_b=m.uv_b[:: -(-len(m.uv_a) // _TRIED)])
         for m in matches
     ]
-    stated = Evidence(matches, lenses)
+    stated = MatchEvidence(matches, lenses)
     before = stated.fit(c2w)
 
     def with_lenses(other: tuple[str, str, list[Lens]]) -> Cause:
-        return Cause(other[0], other[1], Evidence(matches, other[2]).fit(c2w))
+        return Cause(other[0], other[1], MatchEvidence(matches, other[2]).fit(c2w))
 
     tried = itertools.chain(
         (Cause(what, hint, stated.fit(poses)) for what, hint, poses in _other_poses(c2w, is_colmap)),
