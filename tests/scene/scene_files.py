@@ -46,6 +46,15 @@ def opengl_c2w(w2c: np.ndarray) -> list:
     return c2w.tolist()
 
 
+def quaternion(R: np.ndarray) -> tuple:
+    """COLMAP's (w, x, y, z) of a rotation: the eigenvector of Bar-Itzhack's matrix."""
+    K = np.diag([R[0, 0] - R[1, 1] - R[2, 2], R[1, 1] - R[0, 0] - R[2, 2], R[2, 2] - R[0, 0] - R[1, 1], np.trace(R)])
+    K[1, 0], K[2, 0], K[2, 1] = R[0, 1] + R[1, 0], R[0, 2] + R[2, 0], R[1, 2] + R[2, 1]
+    K[3, :3] = R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]
+    x, y, z, w = np.linalg.eigh(K)[1][:, 3]  # reads the lower triangle
+    return w, x, y, z
+
+
 def write_photo(path: Path, width=12, height=8, channels=3, value=100) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = (height, width) if channels == 1 else (height, width, channels)

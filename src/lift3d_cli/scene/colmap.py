@@ -11,7 +11,7 @@ from lift3d_cli.scene.assemble import SceneBuilder
 from lift3d_cli.scene.colmap_files import ColmapCamera, ColmapPoints, read_cameras, read_images, read_points
 from lift3d_cli.scene.distortion import distortion_from_coeffs
 from lift3d_cli.scene.lens import Intrinsics
-from lift3d_cli.scene.photo_files import natural_key, reduced_folders
+from lift3d_cli.scene.photo_files import natural_key, photo_folders
 from lift3d_cli.scene.scene import Scene
 
 MODEL_FOLDERS = (
@@ -69,8 +69,7 @@ def _photo_folders(root: Path, model: Path) -> list[Path]:
     parents = [folder for folder in (model, *model.parents) if folder == root or folder.is_relative_to(root)]
     # Photos as they were taken belong to the model of their distorted lens.
     names = PHOTO_FOLDERS[::-1] if "distorted" in model.relative_to(root).parts else PHOTO_FOLDERS
-    named = [parent / name for parent in parents for name in names]
-    return [folder for each in named for folder in (each, *reduced_folders(each)) if folder.is_dir()]
+    return [folder for parent in parents for name in names for folder in photo_folders(parent, name)]
 
 
 def _intrinsics(camera: ColmapCamera, where: str) -> Intrinsics:
