@@ -62,4 +62,4 @@ def _weights(spec) -> str:
         num_bytes = spec.download_bytes or next((file.stat().st_size for file in files if file.is_file()), 0)
         return f"here, {num_bytes / 1e6:.1f} MB" if num_bytes else "-"
     size = f"{spec.download_bytes / 1e6:.0f} MB " if spec.download_bytes else ""
-    return f"{size}of {spec.hub}"
+    return f"{size}of {spec.hub or spec.url}"

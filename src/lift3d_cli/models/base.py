@@ -33,6 +33,7 @@ class ModelSpec:
         hub: Hugging Face repository of the weights; "" if they ship with lift3d or the user names a file.
         revision: commit of that repository.
         download_bytes: size of the weights there.
+        url: page of the weights' files, which the user gets, if they neither ship with lift3d nor are on the hub.
         extra: the optional extra of lift3d with the model's libraries: `pip install "lift3d-cli[EXTRA]"`.
 
     Raises:
@@ -51,6 +52,7 @@ class ModelSpec:
     hub: str = ""
     revision: str = ""
     download_bytes: int = 0
+    url: str = ""
     extra: str = ""
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ class ModelSpec:
         named = isinstance(self.tasks, tuple) and all(isinstance(t, str) and _NAME.fullmatch(t) for t in self.tasks)
         if not named or not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise ModelError(f"model {self.name}: spec has tasks {self.tasks!r}, needs names such as ('segment',)")
-        for field in ("version", "license", "summary", "hub", "revision", "extra"):
+        for field in ("version", "license", "summary", "hub", "revision", "url", "extra"):
             if not isinstance(getattr(self, field), str) or "\n" in getattr(self, field):
                 raise ModelError(f"model {self.name}: spec has {field} {getattr(self, field)!r}, needs a line of text")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib
 import logging
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,9 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lift3d_cli.errors import ModelError
+from lift3d_cli.cache.location import user_cache
+from lift3d_cli.errors import CacheError, Lift3dError, ModelError
+from lift3d_cli.machine.atomic import write_atomic
 from lift3d_cli.models.base import ModelSpec
 from lift3d_cli.weights import download
+
+# What torch puts before the names of a network in a wrapper.
+_WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
 
 
 def require(spec: ModelSpec, module: str) -> ModuleType:
@@ -127,6 +135,38 @@ def read_state(spec: ModelSpec, path: Path) -> dict[str, Tensor]:
     return state
 
 
+def read_converted(spec: ModelSpec, path: Path) -> dict[str, Tensor]:
+    """Read a state dict as `read_state` does, a pickle only once: then, its copy in safetensors in the user's cache.
+
+    Prefixes of wrapped networks (`module.`, `_orig_mod.`) are removed.
+
+    Raises:
+        ModelError: if it cannot be read, or holds anything but tensors.
+    """
+    copy = None if path.suffix == ".safetensors" else _copy_of(path)
+    if copy and copy.is_file():
+        with contextlib.suppress(ModelError):  # a damaged one is made again
+            return read_state(spec, copy)
+    state = {_WRAPPED.sub("", key): value for key, value in read_state(spec, path).items()}
+    if copy:
+        from safetensors.torch import save
+
+        with contextlib.suppress(Lift3dError):  # a cache that cannot be written costs time only
+            write_atomic(copy, save({key: value.clone().contiguous() for key, value in state.items()}))
+    return state
+
+
+def _copy_of(path: Path) -> Path | None:
+    """Return where the copy of a file, as it is now, belongs; None if the user has no cache."""
+    facts = path.stat()
+    identity = f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}"
+    try:
+        folder = user_cache() / "weights"
+    except CacheError:
+        return None
+    return folder / f"{path.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}.safetensors"
+
+
 def hub_file(spec: ModelSpec, name: str, checkpoint: str = "") -> Path:
     """Find a file of weights: `checkpoint` if it is a file, else the file `name` of its repository or the spec's.
 
@@ -148,9 +188,9 @@ def hub_file(spec: ModelSpec, name: str, checkpoint: str = "") -> Path:
 
 
 def is_here(spec: ModelSpec) -> bool:
-    """Return True if the weights ship with lift3d or are in the hub's cache; no weights are read."""
+    """Return True if the weights ship with lift3d or are in the hub's cache; none are read, nor files looked for."""
     if not spec.hub:
-        return True
+        return not spec.url
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

@@ -43,6 +43,7 @@ BUILT_INS = {
     "ddcolor": "lift3d_cli.models.builtin.ddcolor:DDColor",
     "ddcolor-tiny": "lift3d_cli.models.builtin.ddcolor:DDColorTiny",
     "swin2sr": "lift3d_cli.models.builtin.swin2sr:Swin2SR",
+    "resshift": "lift3d_cli.models.builtin.resshift:ResShift",
     "instruct-pix2pix": "lift3d_cli.models.builtin.instruct_pix2pix:InstructPix2Pix",
 }
 GROUP = "lift3d.models"

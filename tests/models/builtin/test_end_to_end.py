@@ -93,6 +93,7 @@ MODELS: dict[str, tuple[Callable[[Path], str], tuple[Job, ...]]] = {
     "ddcolor": (_saved("ddcolor"), (Job("colorize"),)),
     "ddcolor-tiny": (_saved("ddcolor-tiny", save=tiny.save_ddcolor), (Job("colorize"),)),
     "swin2sr": (_saved("swin2sr"), (Job("superres"),)),
+    "resshift": (_saved("resshift"), (Job("superres"),)),
     "instruct-pix2pix": (_saved("instruct-pix2pix", "?prompt=make+it+snow&steps=1"), (Job("edit"),)),
 }
 
