@@ -140,19 +140,6 @@ def _write_colmap_text(out, images, model, params, points, size) -> None:
     (out / "points3D.txt").write_text("\n".join(lines) + "\n")
 
 
-def quaternion(R: np.ndarray) -> tuple[float, ...]:
-    """(w, x, y, z) of a rotation: the eigenvector of Bar-Itzhack's matrix."""
-    K = np.array(
-        [
-            [R[0, 0] - R[1, 1] - R[2, 2], R[1, 0] + R[0, 1], R[2, 0] + R[0, 2], R[2, 1] - R[1, 2]],
-            [R[1, 0] + R[0, 1], R[1, 1] - R[0, 0] - R[2, 2], R[2, 1] + R[1, 2], R[0, 2] - R[2, 0]],
-            [R[2, 0] + R[0, 2], R[2, 1] + R[1, 2], R[2, 2] - R[0, 0] - R[1, 1], R[1, 0] - R[0, 1]],
-            [R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1], np.trace(R)],
-        ]
-    )
-    return tuple(np.linalg.eigh(K)[1][[3, 0, 1, 2], 3].tolist())
-
-
 # ---- LLFF -----------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.scene.photo_matches import MatchEvidence, Fit, Lens, match_neighbours
+from lift3d_cli.scene.photo_matches import Fit, Lens, MatchEvidence, match_neighbours
 from lift3d_cli.scene.pose_faults import find_cause
 from lift3d_cli.scene.scene import Scene
 from lift3d_cli.scene.triangulation import shrunk_camera

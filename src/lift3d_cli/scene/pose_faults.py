@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lift3d_cli.scene.photo_files import natural_key
-from lift3d_cli.scene.photo_matches import MatchEvidence, Fit, Lens, PairMatches
+from lift3d_cli.scene.photo_matches import Fit, Lens, MatchEvidence, PairMatches
 
 Size = tuple[int, int]
 # A cause is believed if so many matches fit with it, and the median error falls to this part.
