@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from lift3d_cli.geometry.grids import FeatureGrid, sample_map
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.png import encode_png, to_uint8
 from lift3d_cli.machine.progress import Progress, no_progress
-from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, RenderedView, Segmentation
+from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, OnAccess, RenderedView, Segmentation
 from lift3d_cli.models.heads import segment_clusters, segment_strokes
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.decode import decode_options, photo_index
@@ -119,7 +118,10 @@ class Bench:
             clusters=0 if config.text or config.strokes else config.clusters,
             style=config.style,
         )
-        context = DecodeContext(task, decode_options(settings), _Photos(self.source, self.candidates), self._by_name)
+        # The photos that are not left out, in place of frames.
+        frames = OnAccess(len(self.candidates), lambda i: self.source.read(self.candidates[i]))
+        views = OnAccess(len(self.candidates), lambda i: self._view(self.candidates[i]))
+        context = DecodeContext(task, decode_options(settings), frames, self._by_name, views)
         torch.manual_seed(0)
         if task in model.spec.tasks:
             decode = model.decoder(context)
@@ -135,25 +137,15 @@ class Bench:
 
         return seeded
 
+    def _view(self, index: int) -> RenderedView:
+        image = self.photo(index)[0]
+        return RenderedView(image, torch.ones_like(image[0]))
+
     def _by_name(self, name: str) -> tuple[FeatureMap, Tensor]:
         index = photo_index(self.scene, name)
         if index in self.held_out:
             raise SceneError(f"{name}: is one of the photos that are left out. hint: another --view, or --every")
         return self.source.read(index), self.photo(index)[0]
-
-
-class _Photos(Sequence[FeatureMap]):
-    """Features of photos, in place of those of frames."""
-
-    def __init__(self, source: EncodedOnTheSpot, indices: Sequence[int]) -> None:
-        self._source = source
-        self._indices = indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> FeatureMap:
-        return self._source.read(self._indices[index])
 
 
 def evaluate(

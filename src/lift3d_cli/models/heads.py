@@ -44,12 +44,12 @@ class FeatureModel(Model):
     def segment_by_text(self, context: DecodeContext) -> Decoder:
         """Segment by prompts; for models with a text encoder."""
         raise ModelError(
-            f"model {self.spec.name}: knows no words. hint: --strokes or --clusters, or a model such as clip for --text"
+            f"model {self.spec.name}: knows no words. hint: --strokes, --clusters; for --text, a model such as clipseg"
         )
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
         """Show one frame's features, in colours of its own; `decoder` gives all frames the same colours."""
-        return self.decoder(DecodeContext(task, DecodeOptions(), [features], _no_photo))(features, view)
+        return self.decoder(DecodeContext(task, DecodeOptions(), [features], _no_photo, [view]))(features, view)
 
 
 def _no_photo(name: str) -> tuple[FeatureMap, Tensor]:
@@ -129,16 +129,21 @@ def segment_strokes(context: DecodeContext) -> Decoder:
 
 def sample_cells(frames: Sequence[FeatureMap]) -> Tensor:  # [N, C] float32
     """Sample cells of frames that are spread evenly over all; deterministic."""
-    count = min(len(frames), _MAX_FRAMES)
-    chosen = [round(i * (len(frames) - 1) / max(count - 1, 1)) for i in range(count)]
+    chosen = evenly_spread(len(frames), _MAX_FRAMES)
     parts = []
     for index in chosen:
         rows = frames[index].data.float().flatten(1).T
-        step = max(1, -(-len(rows) * count // _MAX_CELLS))
+        step = max(1, -(-len(rows) * len(chosen) // _MAX_CELLS))
         # Not every n-th: that would take the same columns of every row.
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(index))
         parts.append(rows[order[: max(1, len(rows) // step)].to(rows.device)])
     return torch.cat(parts)
+
+
+def evenly_spread(length: int, most: int) -> list[int]:
+    """Choose at most `most` of the indices of a sequence, from the first to the last."""
+    count = min(length, most)
+    return [round(i * (length - 1) / max(count - 1, 1)) for i in range(count)]
 
 
 def _segmenter(score, names: tuple[str, ...], colors: tuple[tuple[int, int, int], ...]) -> Decoder:

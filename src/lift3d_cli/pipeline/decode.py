@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,17 +13,26 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.cache.renders import FeatureRender, Render
-from lift3d_cli.config import RAW_FORMATS, DecodeConfig
+from lift3d_cli.config import MODEL_FOR_TEXT, RAW_FORMATS, DecodeConfig
 from lift3d_cli.errors import CacheError, ModelError, SceneError
 from lift3d_cli.machine.background import BackgroundWriter, prefetched, touched
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.png import read_png
 from lift3d_cli.machine.progress import Progress, no_progress
-from lift3d_cli.models.base import DecodeContext, DecodeOptions, Decoder, FeatureMap, Model, RenderedView, Segmentation
+from lift3d_cli.models.base import (
+    DecodeContext,
+    DecodeOptions,
+    Decoder,
+    FeatureMap,
+    Model,
+    OnAccess,
+    RenderedView,
+    Segmentation,
+)
 from lift3d_cli.models.fingerprint import is_made_by
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.encode import to_image
-from lift3d_cli.pipeline.render import CachedFeatures
+from lift3d_cli.pipeline.render import CachedFeatures, rendered_features
 from lift3d_cli.pipeline.results import TaskFolder, video_writer, write_features
 from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.scene import Scene
@@ -133,8 +142,9 @@ class _DecodeJob:
             camera = workspace.camera(photo_index(workspace.scene, options.point_view))
             options = replace(options, point=(options.point[0] / camera.width, options.point[1] / camera.height))
         torch.manual_seed(self.config.seed)
-        frames = RenderedFeatures(self.features, self.device)
-        return self.model.decoder(DecodeContext(self.task, options, frames, self.photo))
+        frames = rendered_features(self.features, self.device)
+        views = OnAccess(len(frames), lambda index: self.frame(*self.read(index))[1])
+        return self.model.decoder(DecodeContext(self.task, options, frames, self.photo, views))
 
     def decoded(self, decoder: Decoder, features: FeatureMap, view: RenderedView) -> Tensor | Segmentation:
         """Decode one frame, and check what the decoder returned."""
@@ -178,23 +188,6 @@ def photo_index(scene: Scene, name: str) -> int:
         )
         raise SceneError(f"{scene.root}: {what}, such as {scene.views[0].name}")
     return found[0]
-
-
-class RenderedFeatures(Sequence[FeatureMap]):
-    """One model's lifted features of all frames, read on access."""
-
-    def __init__(self, render: FeatureRender, device: torch.device) -> None:
-        self._render = render
-        self._device = device
-
-    def __len__(self) -> int:
-        return self._render.num_frames
-
-    def __getitem__(self, index: int) -> FeatureMap:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        data, grid, _ = self._render.read_frame(index)
-        return FeatureMap(data.to(self._device).float(), grid)
 
 
 @torch.inference_mode()
@@ -284,10 +277,13 @@ def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model,
             able.append((r, task))
     if not able:
         raise CacheError(f"{render.root}: none of its models ({', '.join(names)}) can do '{config.task}'. {hint}")
-    if len(able) > 1:
+    # Of several, weights that are not for commercial use are taken only by name.
+    likely = [(r, task) for r, task in able if find_model(r.ref).spec().commercial] or able
+    likely = [(r, task) for r, task in likely if config.text and r.model == MODEL_FOR_TEXT] or likely
+    if len(likely) > 1:
         tasks = ", ".join(f"--model {r.model} --task {task}" for r, task in able)
         raise CacheError(f"{render.root}: which of its features? hint: {tasks}")
-    chosen, task = able[0]
+    chosen, task = likely[0]
     ref = find_model(chosen.ref)
     model = ref.load()
     if task not in model.spec.tasks and not config.task:  # a model's tasks may depend on its checkpoint
