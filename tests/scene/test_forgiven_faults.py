@@ -87,7 +87,7 @@ def same(name: str) -> str:
         "backslashes": (same, lambda n: n.replace("/", "\\")),
         "dot before": (same, lambda n: "./" + n.removeprefix("./")),
         "folder before": (same, lambda n: "images/" + n.removeprefix("./").removeprefix("images/")),
-        "folders of another computer": (same, lambda n: "/home/ann/capture/" + n.removeprefix("./")),
+        "folders of another computer": (same, lambda n: "/srv/ann/capture/" + n.removeprefix("./")),
         "a Windows disk": (same, lambda n: "C:\\Users\\ann\\" + n.removeprefix("./").replace("/", "\\")),
         "decomposed on the disk": (lambda n: unicodedata.normalize("NFD", n), same),
         "decomposed in the file": (same, lambda n: unicodedata.normalize("NFD", n)),
