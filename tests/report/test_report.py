@@ -215,7 +215,7 @@ def test_page_names_no_folder_of_this_machine_and_gives_no_hints(folder):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("/data/me/cache/x-1: has no features of dino. hint: lift3d encode /a/b", "x-1: has no features of dino"),
+        ("/of/mine/cache/x-1: has no features of dino. hint: lift3d encode /a/b", "x-1: has no features of dino"),
         ("model of ~/models/net.py:Net changed", "model of net.py:Net changed"),
         (r"D:\data\scene\a.png: gone", "a.png: gone"),
         ("1/2 of images/01.png; see docs/a.md", "1/2 of images/01.png; see docs/a.md"),

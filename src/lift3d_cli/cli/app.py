@@ -60,7 +60,14 @@ class ErrorBoundary(TyperGroup):
 
 
 class Command(TyperCommand):
-    """A command that takes --quiet and --debug behind its name too."""
+    """A command that takes --quiet and --debug behind its name too.
+
+    Its standard output is its own; its help, which typer prints, comes before.
+    """
+
+    def invoke(self, ctx: object) -> object:
+        with console.own_streams():
+            return super().invoke(ctx)
 
     def parse_args(self, ctx: object, args: list[str]) -> list[str]:
         with_value = {name for param in self.params if not getattr(param, "is_flag", True) for name in param.opts}

@@ -41,6 +41,7 @@ def path(
         int, typer.Option(help="Longest side of the frames, in pixels; the photos' own at most.", min=16)
     ] = 960,
     output: Annotated[Path, options.output_option("The file to write.")] = Path("path.json"),
+    check: options.Check = True,
     cache: options.CacheOption = None,
 ) -> None:
     """Write a camera path as path.json.
@@ -59,6 +60,7 @@ def path(
     frames, every = frames or _FRAMES, every or 1
     _refuse_foreign(output)
     loaded = inputs.open_scene(scene)
+    loaded = inputs.check_scene(loaded, inputs.open_cache(loaded, cache), check)
     cameras = loaded.cameras
     names = None
     middle = sorted(cameras, key=lambda c: c.width * c.height)[len(cameras) // 2]

@@ -62,6 +62,7 @@ def render(
     precision: options.Precision = RenderConfig.precision,
     depth: options.DepthFolder = None,
     mesh: options.Mesh = None,
+    check: options.Check = True,
     tuned: Annotated[
         bool, typer.Option("--tuned", help="By the weights that lift3d tune made of these for the scene.")
     ] = RenderConfig.tuned,
@@ -87,6 +88,7 @@ def render(
     scene, cache = inputs.recalled_scene(scene, cache)
     loaded = inputs.open_scene(scene, depth, mesh)
     store = inputs.open_cache(loaded, cache)
+    loaded = inputs.check_scene(loaded, store, check)
     encoded = [encoder.name for encoder in store.encoders()]
     noted = [name for name in inputs.or_nothing(models_to_render, scene) or encoded[-1:] if name in encoded]
     models = models or noted or ["none"]
