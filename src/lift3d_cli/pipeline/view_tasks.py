@@ -14,7 +14,7 @@ from lift3d_cli.geometry.cameras import Camera
 DEPTH_COLORS = cv2.COLORMAP_TURBO
 # Of the pixels of all frames; what lies beyond is shown in the colour of the end.
 _SHOWN = (0.01, 0.99)
-_PIXELS_PER_FRAME = 4096
+_PIXELS = 2**20
 
 
 def colored(values: np.ndarray, colors: int) -> np.ndarray:
@@ -25,16 +25,15 @@ def colored(values: np.ndarray, colors: int) -> np.ndarray:
 
 def shown_depths(render: Render) -> tuple[float, float]:
     """Return the (near, far) z-depth that pictures of depth span: one range for all frames, so that none flickers."""
-    inverse = []
+    inverse, pixels = [], max(1, _PIXELS // render.num_frames)
     for index in range(render.num_frames):
         maps = render.read_maps(index)
         found = 1 / maps.depth[maps.coverage > 127]
-        inverse.append(found[:: max(1, len(found) // _PIXELS_PER_FRAME)])
+        inverse.append(found[:: max(1, len(found) // pixels)][:pixels])
     values = torch.cat(inverse)
     if not len(values):
-        near, far = render.depth_range(0)
-        return near, far
-    far, near = (float(1 / values.quantile(share)) for share in _SHOWN) if len(values) < 2**24 else (1.0, 1.0)
+        return render.depth_range(0)
+    far, near = (float(1 / values.quantile(share)) for share in _SHOWN)
     return near, max(far, near * (1 + 1e-6))
 
 
