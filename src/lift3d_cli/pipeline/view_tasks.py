@@ -14,7 +14,7 @@ from lift3d_cli.geometry.cameras import Camera
 DEPTH_COLORS = cv2.COLORMAP_TURBO
 # Of the pixels of all frames; what lies beyond is shown in the colour of the end.
 _SHOWN = (0.01, 0.99)
-_PIXELS = 2**20
+_PIXELS = 2**20  # that are looked at for it
 
 
 def colored(values: np.ndarray, colors: int) -> np.ndarray:
