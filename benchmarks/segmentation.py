@@ -49,14 +49,15 @@ def _points(lines: Sequence[Sequence[int]]) -> list[np.ndarray]:
     return [np.array(line, np.int32).reshape(-1, 2) for line in lines]
 
 
-def measure(scene: Path, thing: Mapping[str, Any], model: str, height: int) -> dict[str, dict[str, float]]:
-    """Measure one scene, see `measure_segmentation`."""
+def measure(scene: Path, thing: Mapping[str, Any], model: str, size: int) -> dict[str, dict[str, float]]:
+    """Measure one scene with photos of this longer side in pixels, see `measure_segmentation`."""
+    height = round(size * thing["size"][1] / max(thing["size"]))
     with TemporaryDirectory() as folder:
         root = Path(folder)
         draw(thing, root)
         config = EvalConfig(
             every=thing["every"],
-            height=height or thing["size"][1],
+            height=height,
             views=max(VIEWS),
             model=model,
             strokes=root / "strokes.png",
@@ -71,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenes", type=Path, help="folder of scenes, some with the names in segmentation.json")
     parser.add_argument("--model", default="dinov2", help="whose features are lifted [dinov2]")
-    parser.add_argument("--height", type=int, default=0, help="of the photos [that of the outlines]")
+    parser.add_argument("--size", type=int, default=384, help="longer side of the photos in pixels [384]")
     parser.add_argument("--things", type=Path, default=THINGS, help="strokes and outlines [segmentation.json]")
     parser.add_argument("--draw", type=Path, metavar="FOLDER", help="only draw strokes and masks, here")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
@@ -84,7 +85,9 @@ def main() -> None:
         for name, thing in things.items():
             draw(thing, options.draw / name)
         return
-    results = {name: measure(options.scenes / name, thing, options.model, options.height) for name, thing in things.items()}
+    results = {
+        name: measure(options.scenes / name, thing, options.model, options.size) for name, thing in things.items()
+    }
     print(json.dumps(results, indent=2) if options.json else table(results))  # noqa: T201
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,10 @@ from lift3d_cli.pipeline.decode import decode_options, photo_index
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
 from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
+from lift3d_cli.pipeline.lifted_features import cell_points
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.results import write_output
+from lift3d_cli.pipeline.surfaces import PhotoSurfaces
 from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.scene import Photo, Scene
 
@@ -102,10 +105,14 @@ class Bench:
         return image, counts
 
     @torch.inference_mode()
-    def decoder(self, task: str) -> Decoder:
-        """Make the decoder of frames, prepared on the photos that are not left out; all frames use the same seed.
+    def decoder(self, task: str, photos: Sequence[FeatureMap] | None = None) -> Decoder:
+        """Make the decoder of frames; all frames use the same seed.
 
         Any model's features can be segmented, by strokes or clusters.
+
+        Args:
+            task: the task.
+            photos: features that it is prepared on; None for those of the photos that are not left out.
 
         Raises:
             ModelError: if the model cannot do the task.
@@ -118,7 +125,8 @@ class Bench:
             clusters=0 if config.text or config.strokes else config.clusters,
             style=config.style,
         )
-        context = DecodeContext(task, decode_options(settings), _Photos(self.source, self.candidates), self._by_name)
+        photos = PhotoFeatures(self.source, self.candidates) if photos is None else photos
+        context = DecodeContext(task, decode_options(settings), photos, self._by_name)
         torch.manual_seed(0)
         if task in model.spec.tasks:
             decode = model.decoder(context)
@@ -141,18 +149,33 @@ class Bench:
         return self.source.read(index), self.photo(index)[0]
 
 
-class _Photos(Sequence[FeatureMap]):
-    """Features of photos, in place of those of frames."""
+class PhotoFeatures(Sequence[FeatureMap]):
+    """Features of photos, in place of those of frames.
 
-    def __init__(self, source: EncodedOnTheSpot, indices: Sequence[int]) -> None:
+    Args:
+        source: the features.
+        indices: of the photos.
+        surfaces: of the photos, for the points of the cells; None not to have them.
+    """
+
+    def __init__(self, source: EncodedOnTheSpot, indices: Sequence[int], surfaces: PhotoSurfaces | None = None) -> None:
         self._source = source
         self._indices = indices
+        self._surfaces = surfaces
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> FeatureMap:
-        return self._source.read(self._indices[index])
+        photo = self._indices[index]
+        features = self._source.read(photo)
+        if self._surfaces is None:
+            return features
+        inverse, _, sure = self._surfaces.get(photo)
+        depth = torch.where(sure > 0, 1 / inverse, torch.nan)
+        camera = self._surfaces.camera(photo).resized(*self._source.size(photo))
+        points = cell_points(features.grid, camera, depth).to(features.data.device)
+        return replace(features, points=points)
 
 
 def evaluate(

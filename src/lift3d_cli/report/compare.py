@@ -103,7 +103,7 @@ def _decoder(run: ReportedRender, task: DecodedTask, first: np.ndarray, device: 
         if not is_made_by(lifted.fingerprint, model, ref):
             reason = f"{name} changed since its features were rendered"
             continue
-        maps = RenderedFeatures(lifted, device)
+        maps = RenderedFeatures(lifted, device, run.render if task.name == "segment" else None)
         torch.manual_seed(0)
         decoder = model.decoder(DecodeContext(task.name, DecodeOptions(), maps, _no_photo))
         torch.manual_seed(0)
