@@ -61,6 +61,8 @@ VARIANTS = ("full", "single-stage", "no-correction", "feature-prediction", "trai
 PARTS = ("renderer", "corrector", "single-stage", "feature-prediction")
 """Parts that `train` can train; the last two are for ablations."""
 RAW_FORMATS = ("npy", "safetensors")
+# Of several models in a render that can do `segment`, the one for words; its weights are free for commercial use.
+MODEL_FOR_TEXT = "clipseg"
 """Formats of `decode --raw`."""
 
 
@@ -70,7 +72,8 @@ class DecodeConfig:
 
     Args:
         task: task to decode to; empty for the model's first.
-        model: name of the model; empty if only one of the render's can do the task.
+        model: name of the model; empty for the one of the render that can do the task, of several the one that is free
+            for commercial use, or `MODEL_FOR_TEXT` for `text`.
         device: auto, cpu, cuda or cuda:N.
         video: write an MP4 beside the frames.
         fps: frames per second of the video; 0 takes the path's.

@@ -7,7 +7,7 @@ import torch
 from plane_world import rig
 
 from lift3d_cli.geometry.grids import FeatureGrid
-from lift3d_cli.pipeline.lifted_features import RenderedFeatures, cell_points
+from lift3d_cli.pipeline.lifted_features import cell_points, rendered_features
 
 CPU = torch.device("cpu")
 
@@ -31,12 +31,12 @@ def test_frames_of_a_render_have_the_points_of_its_depth(work):
     work.encode()
     render = work.render()
     lifted = render.feature_renders()[0]
-    frames = RenderedFeatures(lifted, CPU, render)
+    frames = rendered_features(lifted, CPU, render)
     assert len(frames) == render.num_frames
     data, grid, _ = lifted.read_frame(1)
     expected = cell_points(grid, render.cameras[1], render.read_maps(1).depth)
     assert torch.equal(frames[1].points, expected)
     assert torch.equal(frames[1].data, data.float())
-    assert RenderedFeatures(lifted, CPU)[1].points is None
+    assert rendered_features(lifted, CPU)[1].points is None
     with pytest.raises(IndexError):
         frames[len(frames)]

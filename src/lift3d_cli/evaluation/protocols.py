@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from lift3d_cli.geometry.grids import FeatureGrid, sample_map
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.png import encode_png, to_uint8
 from lift3d_cli.machine.progress import Progress, no_progress
-from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, RenderedView, Segmentation
+from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, OnAccess, RenderedView, Segmentation
 from lift3d_cli.models.heads import segment_clusters, segment_strokes
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.decode import decode_options, photo_index
@@ -105,14 +104,15 @@ class Bench:
         return image, counts
 
     @torch.inference_mode()
-    def decoder(self, task: str, photos: Sequence[FeatureMap] | None = None) -> Decoder:
+    def decoder(self, task: str, photos: Sequence[int] | None = None, surfaces: PhotoSurfaces | None = None) -> Decoder:
         """Make the decoder of frames; all frames use the same seed.
 
         Any model's features can be segmented, by strokes or clusters.
 
         Args:
             task: the task.
-            photos: features that it is prepared on; None for those of the photos that are not left out.
+            photos: indices of the photos that it is prepared on; None for those that are not left out.
+            surfaces: of these photos, for the points of their cells; None not to have them.
 
         Raises:
             ModelError: if the model cannot do the task.
@@ -125,8 +125,11 @@ class Bench:
             clusters=0 if config.text or config.strokes else config.clusters,
             style=config.style,
         )
-        photos = PhotoFeatures(self.source, self.candidates) if photos is None else photos
-        context = DecodeContext(task, decode_options(settings), photos, self._by_name)
+        # In place of frames.
+        chosen = self.candidates if photos is None else photos
+        frames = OnAccess(len(chosen), lambda i: self._features(chosen[i], surfaces))
+        views = OnAccess(len(chosen), lambda i: self._view(chosen[i]))
+        context = DecodeContext(task, decode_options(settings), frames, self._by_name, views)
         torch.manual_seed(0)
         if task in model.spec.tasks:
             decode = model.decoder(context)
@@ -142,40 +145,24 @@ class Bench:
 
         return seeded
 
+    def _features(self, index: int, surfaces: PhotoSurfaces | None) -> FeatureMap:
+        features = self.source.read(index)
+        if surfaces is None:
+            return features
+        inverse, _, sure = surfaces.get(index)
+        depth = torch.where(sure > 0, 1 / inverse, torch.nan)
+        points = cell_points(features.grid, self.camera(index), depth)
+        return FeatureMap(features.data, features.grid, points.to(features.data.device))
+
+    def _view(self, index: int) -> RenderedView:
+        image = self.photo(index)[0]
+        return RenderedView(image, torch.ones_like(image[0]))
+
     def _by_name(self, name: str) -> tuple[FeatureMap, Tensor]:
         index = photo_index(self.scene, name)
         if index in self.held_out:
             raise SceneError(f"{name}: is one of the photos that are left out. hint: another --view, or --every")
         return self.source.read(index), self.photo(index)[0]
-
-
-class PhotoFeatures(Sequence[FeatureMap]):
-    """Features of photos, in place of those of frames.
-
-    Args:
-        source: the features.
-        indices: of the photos.
-        surfaces: of the photos, for the points of the cells; None not to have them.
-    """
-
-    def __init__(self, source: EncodedOnTheSpot, indices: Sequence[int], surfaces: PhotoSurfaces | None = None) -> None:
-        self._source = source
-        self._indices = indices
-        self._surfaces = surfaces
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> FeatureMap:
-        photo = self._indices[index]
-        features = self._source.read(photo)
-        if self._surfaces is None:
-            return features
-        inverse, _, sure = self._surfaces.get(photo)
-        depth = torch.where(sure > 0, 1 / inverse, torch.nan)
-        camera = self._surfaces.camera(photo).resized(*self._source.size(photo))
-        points = cell_points(features.grid, camera, depth).to(features.data.device)
-        return replace(features, points=points)
 
 
 def evaluate(

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from lift3d_cli.config import EvalConfig
 from lift3d_cli.errors import ModelError, SceneError
 from lift3d_cli.evaluation.metrics import segmentation_scores
-from lift3d_cli.evaluation.protocols import Bench, PhotoFeatures
+from lift3d_cli.evaluation.protocols import Bench
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import Decoder, FeatureMap, RenderedView, Segmentation
 from lift3d_cli.pipeline.held_out import HeldOutPhotos
@@ -81,7 +81,7 @@ def _lifted_decoder(bench: Bench, lifter: SceneLifter, targets: Sequence[int]) -
     if not bench.config.strokes:
         return bench.decoder("segment")
     sources = {i for target in targets for i in lifter.choose(bench.camera(target)).sources}
-    return bench.decoder("segment", PhotoFeatures(bench.source, sorted(sources), lifter.surfaces))
+    return bench.decoder("segment", sorted(sources), lifter.surfaces)
 
 
 @torch.inference_mode()

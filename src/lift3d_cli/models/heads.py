@@ -5,7 +5,7 @@ Both are brought to the picture's resolution by its edges. Strokes grow by featu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -51,12 +51,12 @@ class FeatureModel(Model):
     def segment_by_text(self, context: DecodeContext) -> Decoder:
         """Segment by prompts; for models with a text encoder."""
         raise ModelError(
-            f"model {self.spec.name}: knows no words. hint: --strokes or --clusters, or a model such as clip for --text"
+            f"model {self.spec.name}: knows no words. hint: --strokes, --clusters; for --text, a model such as clipseg"
         )
 
     def decode(self, features: FeatureMap, view: RenderedView, task: str) -> Tensor:
         """Show one frame's features, in colours of its own; `decoder` gives all frames the same colours."""
-        return self.decoder(DecodeContext(task, DecodeOptions(), [features], _no_photo))(features, view)
+        return self.decoder(DecodeContext(task, DecodeOptions(), [features], _no_photo, [view]))(features, view)
 
 
 def _no_photo(name: str) -> tuple[FeatureMap, Tensor]:
@@ -145,7 +145,8 @@ def _votes(
     frames: Sequence[FeatureMap], score: Callable[[FeatureMap], Tensor]
 ) -> Callable[[FeatureMap, Tensor], Tensor] | None:
     """Return what averages a map's scores [K, h, w] with those of the nearest places; None where no place is known."""
-    maps = [frame for frame in _spread(frames) if frame.points is not None]
+    spread = (frames[index] for index in evenly_spread(len(frames), _MAX_FRAMES))
+    maps = [frame for frame in spread if frame.points is not None]
     cells = [torch.cat([frame.points, score(frame)]).flatten(1).T for frame in maps]
     voters = torch.cat([rows[~rows.isnan().any(1)] for rows in cells]) if cells else torch.empty(0)
     if len(voters) < _NEIGHBOURS:
@@ -166,23 +167,23 @@ def _votes(
     return vote
 
 
-def _spread(frames: Sequence[FeatureMap]) -> Iterator[FeatureMap]:
-    """Read frames that are spread evenly over all, `_MAX_FRAMES` at most."""
-    count = min(len(frames), _MAX_FRAMES)
-    return (frames[round(i * (len(frames) - 1) / max(count - 1, 1))] for i in range(count))
-
-
 def sample_cells(frames: Sequence[FeatureMap]) -> Tensor:  # [N, C] float32
     """Sample cells of frames that are spread evenly over all; deterministic."""
-    count = min(len(frames), _MAX_FRAMES)
+    chosen = evenly_spread(len(frames), _MAX_FRAMES)
     parts = []
-    for index, frame in enumerate(_spread(frames)):
-        rows = frame.data.float().flatten(1).T
-        step = max(1, -(-len(rows) * count // _MAX_CELLS))
+    for index in chosen:
+        rows = frames[index].data.float().flatten(1).T
+        step = max(1, -(-len(rows) * len(chosen) // _MAX_CELLS))
         # Not every n-th: that would take the same columns of every row.
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(index))
         parts.append(rows[order[: max(1, len(rows) // step)].to(rows.device)])
     return torch.cat(parts)
+
+
+def evenly_spread(length: int, most: int) -> list[int]:
+    """Choose at most `most` of the indices of a sequence, from the first to the last."""
+    count = min(length, most)
+    return [round(i * (length - 1) / max(count - 1, 1)) for i in range(count)]
 
 
 def _cellwise(score: Callable[[Tensor], Tensor], features: FeatureMap) -> Tensor:

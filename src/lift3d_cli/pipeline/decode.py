@@ -13,18 +13,27 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.cache.renders import FeatureRender, Render
-from lift3d_cli.config import RAW_FORMATS, DecodeConfig
+from lift3d_cli.config import MODEL_FOR_TEXT, RAW_FORMATS, DecodeConfig
 from lift3d_cli.errors import CacheError, ModelError, SceneError
 from lift3d_cli.machine.background import BackgroundWriter, prefetched, touched
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.png import read_png
 from lift3d_cli.machine.progress import Progress, no_progress
-from lift3d_cli.models.base import DecodeContext, DecodeOptions, Decoder, FeatureMap, Model, RenderedView, Segmentation
+from lift3d_cli.models.base import (
+    DecodeContext,
+    DecodeOptions,
+    Decoder,
+    FeatureMap,
+    Model,
+    OnAccess,
+    RenderedView,
+    Segmentation,
+)
 from lift3d_cli.models.edges import refined
 from lift3d_cli.models.fingerprint import is_made_by
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.encode import to_image
-from lift3d_cli.pipeline.lifted_features import RenderedFeatures, on_device
+from lift3d_cli.pipeline.lifted_features import on_device, rendered_features, stored_features
 from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.results import TaskFolder, video_writer, write_features
 from lift3d_cli.pipeline.workspace import Workspace
@@ -91,7 +100,7 @@ class _DecodeJob:
         self.names = self.colors.names
         self.device = resolve_device(config.device)
         self.model.to(self.device)
-        self.frames = RenderedFeatures(self.features, self.device, self.colors if self.task == "segment" else None)
+        self._depth = self.colors if self.task == "segment" else None
         self._open_workspace = open_workspace
         self._source: CachedFeatures | None = None
         unfinished = len(set(self.colors.missing()) | set(self.features.missing()))
@@ -109,7 +118,7 @@ class _DecodeJob:
     def read(self, index: int) -> tuple[FeatureMap, Tensor, Tensor]:
         """Read a stored frame: its features, colour [3, H, W] uint8 and coverage [H, W] uint8."""
         image = torch.from_numpy(read_png(self.colors.color_path(index))).permute(2, 0, 1)
-        stored = self.frames.stored(index)
+        stored = stored_features(self.features, index, self._depth)
         touched(stored.data)
         return stored, image, touched(self.colors.read_maps(index).coverage)
 
@@ -136,7 +145,9 @@ class _DecodeJob:
             camera = workspace.camera(photo_index(workspace.scene, options.point_view))
             options = replace(options, point=(options.point[0] / camera.width, options.point[1] / camera.height))
         torch.manual_seed(self.config.seed)
-        return self.model.decoder(DecodeContext(self.task, options, self.frames, self.photo))
+        frames = rendered_features(self.features, self.device, self._depth)
+        views = OnAccess(len(frames), lambda index: self.frame(*self.read(index))[1])
+        return self.model.decoder(DecodeContext(self.task, options, frames, self.photo, views))
 
     def decoded(self, decoder: Decoder, features: FeatureMap, view: RenderedView) -> Tensor | Segmentation:
         """Decode one frame, and check what the decoder returned."""
@@ -269,10 +280,13 @@ def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model,
             able.append((r, task))
     if not able:
         raise CacheError(f"{render.root}: none of its models ({', '.join(names)}) can do '{config.task}'. {hint}")
-    if len(able) > 1:
+    # Of several, weights that are not for commercial use are taken only by name.
+    likely = [(r, task) for r, task in able if find_model(r.ref).spec().commercial] or able
+    likely = [(r, task) for r, task in likely if config.text and r.model == MODEL_FOR_TEXT] or likely
+    if len(likely) > 1:
         tasks = ", ".join(f"--model {r.model} --task {task}" for r, task in able)
         raise CacheError(f"{render.root}: which of its features? hint: {tasks}")
-    chosen, task = able[0]
+    chosen, task = likely[0]
     ref = find_model(chosen.ref)
     model = ref.load()
     if task not in model.spec.tasks and not config.task:  # a model's tasks may depend on its checkpoint

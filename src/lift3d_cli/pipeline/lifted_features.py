@@ -11,38 +11,28 @@ from torch import Tensor
 from lift3d_cli.cache.renders import FeatureRender, Render
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.grids import FeatureGrid
-from lift3d_cli.models.base import FeatureMap
+from lift3d_cli.models.base import FeatureMap, OnAccess
 
 
-class RenderedFeatures(Sequence[FeatureMap]):
-    """One model's lifted features of all frames, read on access.
+def rendered_features(
+    features: FeatureRender, device: torch.device, colors: Render | None = None
+) -> Sequence[FeatureMap]:
+    """Return one model's lifted features of all frames, float32 on a device, read on access; see `stored_features`."""
+    return OnAccess(features.num_frames, lambda index: on_device(stored_features(features, index, colors), device))
+
+
+def stored_features(features: FeatureRender, index: int, colors: Render | None = None) -> FeatureMap:
+    """Read a frame's features as they are stored, memory-mapped.
 
     Args:
         features: of one model.
-        device: where to have them.
+        index: index of the frame.
         colors: the render that they are of, for the points of the cells; None not to have them.
     """
-
-    def __init__(self, features: FeatureRender, device: torch.device, colors: Render | None = None) -> None:
-        self._features = features
-        self._device = device
-        self._colors = colors
-
-    def __len__(self) -> int:
-        return self._features.num_frames
-
-    def __getitem__(self, index: int) -> FeatureMap:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return on_device(self.stored(index), self._device)
-
-    def stored(self, index: int) -> FeatureMap:
-        """Read a frame's features as they are stored, memory-mapped."""
-        data, grid, _ = self._features.read_frame(index)
-        if self._colors is None:
-            return FeatureMap(data, grid)
-        depth = self._colors.read_maps(index).depth
-        return FeatureMap(data, grid, cell_points(grid, self._colors.cameras[index], depth))
+    data, grid, _ = features.read_frame(index)
+    if colors is None:
+        return FeatureMap(data, grid)
+    return FeatureMap(data, grid, cell_points(grid, colors.cameras[index], colors.read_maps(index).depth))
 
 
 def on_device(features: FeatureMap, device: torch.device) -> FeatureMap:
