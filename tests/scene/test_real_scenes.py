@@ -7,9 +7,10 @@ import pytest
 from scene_files import real_scene
 
 from lift3d_cli.scene.bounds import depth_range, surface_points
-from lift3d_cli.scene.colmap import find_colmap_model
+from lift3d_cli.scene.colmap import find_colmap_models
 from lift3d_cli.scene.colmap_files import read_images, read_points
 from lift3d_cli.scene.distortion import distort
+from lift3d_cli.scene.photo_files import natural_key
 from lift3d_cli.scene.photos import read_photo
 from lift3d_cli.scene.scene import Scene
 from lift3d_cli.scene.triangulation import detect_features, epipolar_distance, match_features, neighbour_pairs
@@ -23,7 +24,7 @@ NUM_VIEWS = {"fox": 50, "fountain_p11": 11, "kitchen": 24, "bonsai": 292, "lego"
 def test_loads_with_all_its_photos(name):
     scene = real_scene(name)
     assert len(scene.views) == NUM_VIEWS.get(name, len(scene.views))
-    assert [view.name for view in scene.views] == sorted(view.name for view in scene.views)
+    assert [view.name for view in scene.views] == sorted((view.name for view in scene.views), key=natural_key)
     photo = read_photo(scene.views[-1])
     camera = scene.views[-1].camera
     assert photo.image.shape == (camera.height, camera.width, 3)
@@ -34,7 +35,7 @@ def test_loads_with_all_its_photos(name):
 @pytest.mark.parametrize("name", COLMAP_SCENES)
 def test_colmap_points_project_onto_their_keypoints(name):
     scene = real_scene(name)
-    model = find_colmap_model(scene.root)
+    model = find_colmap_models(scene.root)[0]
     points = read_points(model)
     row_of_id = {point_id: row for row, point_id in enumerate(points.ids.tolist())}
     images = {image.name: image for image in read_images(model)}

@@ -29,6 +29,7 @@ def encode(
     seed: options.Seed = EncodeConfig.seed,
     depth: options.DepthFolder = None,
     mesh: options.Mesh = None,
+    check: options.Check = True,
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:
@@ -45,6 +46,7 @@ def encode(
     options.check_dtype(dtype)
     loaded = inputs.open_scene(scene, depth, mesh)
     store = inputs.open_cache(loaded, cache)
+    loaded = inputs.check_scene(loaded, store, check)
     from lift3d_cli.pipeline.encode import encode as run
     from lift3d_cli.pipeline.surfaces import find_surfaces
     from lift3d_cli.pipeline.workspace import Workspace

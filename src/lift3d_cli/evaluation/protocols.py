@@ -31,6 +31,7 @@ from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.results import write_output
 from lift3d_cli.pipeline.surfaces import PhotoSurfaces
 from lift3d_cli.pipeline.workspace import Recent, Workspace
+from lift3d_cli.scene.photo_files import free_name
 from lift3d_cli.scene.scene import Photo, Scene
 
 
@@ -193,15 +194,15 @@ def evaluate(
     bench = Bench(scene, config, photos)
     lifter = bench.lifter()
     features = {"model": bench.source} if bench.source else {}
-    rows = []
-    for i in progress(bench.held_out, f"eval {scene.root.name}", len(bench.held_out)):
+    rows, pictures = [], _picture_names([scene.views[i].name for i in bench.held_out])
+    for k, i in enumerate(progress(bench.held_out, f"eval {scene.root.name}", len(bench.held_out))):
         camera = bench.camera(i)
         view = lifter.lift(lifter.plan(camera, lifter.choose(camera), features))
         rows.append({"name": scene.views[i].name, **_measure(view, bench, i, lpips)})
         rows[-1]["sources"] = [scene.views[j].name for j in view.choice.sources]
         if save is not None:
             photo = bench.photos.resized(i, camera.width, camera.height)
-            write_output(save / _picture_name(scene.views[i].name), encode_png(side_by_side(view, photo)))
+            write_output(save / pictures[k], encode_png(side_by_side(view, photo)))
     metrics = [key for key, value in rows[0].items() if isinstance(value, float)]
     return {
         "scene": scene.root.name,
@@ -251,9 +252,12 @@ def cells_that_count(counts: Tensor, grid: FeatureGrid) -> Tensor:  # [h, w] boo
     return cells if cells.any() else torch.ones_like(cells)
 
 
-def _picture_name(view: str) -> str:
-    """Name a picture: `images-0007.png` for the photo `images/0007.jpg`, as all pictures are in one folder."""
-    return Path(view).with_suffix(".png").as_posix().replace("/", "-")
+def _picture_names(views: Sequence[str]) -> list[str]:
+    """Name pictures: `images-0007.png` for the photo `images/0007.jpg`, as all pictures are in one folder."""
+    names: list[str] = []
+    for view in views:
+        names.append(free_name(Path(view).with_suffix(".png").as_posix().replace("/", "-"), names))
+    return names
 
 
 def side_by_side(view: LiftedView, photo: Photo) -> np.ndarray:
