@@ -29,10 +29,12 @@ from lift3d_cli.models.base import (
     RenderedView,
     Segmentation,
 )
+from lift3d_cli.models.edges import refined
 from lift3d_cli.models.fingerprint import is_made_by
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.encode import to_image
-from lift3d_cli.pipeline.render import CachedFeatures, rendered_features
+from lift3d_cli.pipeline.lifted_features import on_device, rendered_features, stored_features
+from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.results import TaskFolder, video_writer, write_features
 from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.scene import Scene
@@ -98,6 +100,7 @@ class _DecodeJob:
         self.names = self.colors.names
         self.device = resolve_device(config.device)
         self.model.to(self.device)
+        self._depth = self.colors if self.task == "segment" else None
         self._open_workspace = open_workspace
         self._source: CachedFeatures | None = None
         unfinished = len(set(self.colors.missing()) | set(self.features.missing()))
@@ -115,14 +118,14 @@ class _DecodeJob:
     def read(self, index: int) -> tuple[FeatureMap, Tensor, Tensor]:
         """Read a stored frame: its features, colour [3, H, W] uint8 and coverage [H, W] uint8."""
         image = torch.from_numpy(read_png(self.colors.color_path(index))).permute(2, 0, 1)
-        coverage = self.colors.read_maps(index).coverage
-        data, grid, _ = self.features.read_frame(index)
-        return FeatureMap(touched(data), grid), image, touched(coverage)
+        stored = stored_features(self.features, index, self._depth)
+        touched(stored.data)
+        return stored, image, touched(self.colors.read_maps(index).coverage)
 
     def frame(self, stored: FeatureMap, image: Tensor, coverage: Tensor) -> tuple[FeatureMap, RenderedView]:
         """Convert what `read` returns to float tensors on the device."""
         view = RenderedView(*(x.to(self.device).float().div(255) for x in (image, coverage)))
-        return FeatureMap(stored.data.to(self.device).float(), stored.grid), view
+        return on_device(stored, self.device), view
 
     def photo(self, name: str) -> tuple[FeatureMap, Tensor]:
         """Read a photo's own features and its pixels [3, H, W]; see `DecodeContext`."""
@@ -142,7 +145,7 @@ class _DecodeJob:
             camera = workspace.camera(photo_index(workspace.scene, options.point_view))
             options = replace(options, point=(options.point[0] / camera.width, options.point[1] / camera.height))
         torch.manual_seed(self.config.seed)
-        frames = rendered_features(self.features, self.device)
+        frames = rendered_features(self.features, self.device, self._depth)
         views = OnAccess(len(frames), lambda index: self.frame(*self.read(index))[1])
         return self.model.decoder(DecodeContext(self.task, options, frames, self.photo, views))
 
@@ -158,7 +161,7 @@ class _DecodeJob:
                 f"model {self.model.spec.name}: decode() gave {tuple(values.shape)}, with or without NaN; "
                 f"it must give finite values {want}"
             )
-        return out
+        return refined(out, view.image) if self.config.refine and isinstance(out, Segmentation) else out
 
     def _photo_features(self) -> CachedFeatures:
         if self._source is None:
