@@ -99,6 +99,7 @@ class DecodeConfig:
         view: name of the photo that strokes or point refer to.
         clusters: number of classes to find, for `segment`; 0 for none.
         style: picture to take the style from, for `stylize`; or None.
+        refine: move the edges of masks to those of the rendered colour.
         soft_masks: also write each pixel's score for each class.
         source_views: names of photos to decode from their own features, instead of the frames.
         raw: write the rendered features in one of the `RAW_FORMATS`, instead of decoding; "" to decode.
@@ -121,6 +122,7 @@ class DecodeConfig:
     view: str = ""
     clusters: int = 0
     style: Path | None = None
+    refine: bool = False
     soft_masks: bool = False
     source_views: tuple[str, ...] = ()
     raw: str = ""

@@ -26,8 +26,10 @@ from lift3d_cli.pipeline.decode_options import decode_options, photo_index
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
 from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
+from lift3d_cli.pipeline.lifted_features import cell_points
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.results import write_output
+from lift3d_cli.pipeline.surfaces import PhotoSurfaces
 from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.photo_files import free_name
 from lift3d_cli.scene.scene import Photo, Scene
@@ -103,10 +105,15 @@ class Bench:
         return image, counts
 
     @torch.inference_mode()
-    def decoder(self, task: str) -> Decoder:
-        """Make the decoder of frames, prepared on the photos that are not left out; all frames use the same seed.
+    def decoder(self, task: str, photos: Sequence[int] | None = None, surfaces: PhotoSurfaces | None = None) -> Decoder:
+        """Make the decoder of frames; all frames use the same seed.
 
         Any model's features can be segmented, by strokes or clusters.
+
+        Args:
+            task: the task.
+            photos: indices of the photos that it is prepared on; None for those that are not left out.
+            surfaces: of these photos, for the points of their cells; None not to have them.
 
         Raises:
             ModelError: if the model cannot do the task.
@@ -119,9 +126,10 @@ class Bench:
             clusters=0 if config.text or config.strokes else config.clusters,
             style=config.style,
         )
-        # The photos that are not left out, in place of frames.
-        frames = OnAccess(len(self.candidates), lambda i: self.source.read(self.candidates[i]))
-        views = OnAccess(len(self.candidates), lambda i: self._view(self.candidates[i]))
+        # In place of frames.
+        chosen = self.candidates if photos is None else photos
+        frames = OnAccess(len(chosen), lambda i: self._features(chosen[i], surfaces))
+        views = OnAccess(len(chosen), lambda i: self._view(chosen[i]))
         context = DecodeContext(task, decode_options(settings), frames, self._by_name, views)
         torch.manual_seed(0)
         if task in model.spec.tasks:
@@ -137,6 +145,15 @@ class Bench:
             return decode(features, view)
 
         return seeded
+
+    def _features(self, index: int, surfaces: PhotoSurfaces | None) -> FeatureMap:
+        features = self.source.read(index)
+        if surfaces is None:
+            return features
+        inverse, _, sure = surfaces.get(index)
+        depth = torch.where(sure > 0, 1 / inverse, torch.nan)
+        points = cell_points(features.grid, self.camera(index), depth)
+        return FeatureMap(features.data, features.grid, points.to(features.data.device))
 
     def _view(self, index: int) -> RenderedView:
         image = self.photo(index)[0]

@@ -88,10 +88,12 @@ class FeatureMap:
     Args:
         data: [C, h, w] floating point.
         grid: grid of the h x w cells in the image.
+        points: [3, h, w] where in the world is what the cells show, NaN where that is unknown; or None.
     """
 
     data: Tensor
     grid: FeatureGrid
+    points: Tensor | None = None
 
     def at_pixels(self, width: int, height: int) -> Tensor:
         """Interpolate the features at each pixel centre of an image of this size: [C, height, width].

@@ -85,7 +85,7 @@ def _check_options(config: DecodeConfig) -> None:
     no_frames = "--raw" if config.raw else "--task points" if config.task == POINTS else ""
     no_video = no_frames or ("--source-view" if config.source_views else "" if config.video else "--no-video")
     given = {"fps": no_video, "codec": no_video, "quality": no_video, "soft_masks": no_frames}
-    given["source_views"] = no_frames
+    given |= {"source_views": no_frames, "refine": "--raw" if config.raw else ""}
     given["depth_scale"] = "" if (config.task, config.format) == ("depth", "png16") else "all but depth as png16"
     for name, without in given.items():
         if getattr(config, name) and without:

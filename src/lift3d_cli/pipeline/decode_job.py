@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lift3d_cli.cache.renders import FeatureRender, FrameMaps, Render
-from lift3d_cli.config import DEPTH_SCALE, MODEL_FOR_TEXT, POINTS, VIEW_TASKS, DecodeConfig
+from lift3d_cli.cache.renders import FrameMaps, Render
+from lift3d_cli.config import DEPTH_SCALE, DecodeConfig
 from lift3d_cli.errors import CacheError, ModelError, UsageError
 from lift3d_cli.machine.background import touched
 from lift3d_cli.machine.device import resolve_device
@@ -22,24 +20,23 @@ from lift3d_cli.models.base import (
     DecodeContext,
     Decoder,
     FeatureMap,
-    Model,
     OnAccess,
     RenderedView,
     Segmentation,
 )
-from lift3d_cli.models.fingerprint import is_made_by
+from lift3d_cli.models.edges import refined
 from lift3d_cli.models.heads import principal_colors
-from lift3d_cli.models.registry import find_model
+from lift3d_cli.pipeline.decode_choice import FEATURES, choose_features, is_view_task
 from lift3d_cli.pipeline.decode_options import NotedOptions, decode_options, flag_of, photo_index
 from lift3d_cli.pipeline.encode import to_image
-from lift3d_cli.pipeline.render import CachedFeatures, rendered_features
+from lift3d_cli.pipeline.lifted_features import on_device, rendered_features, stored_features
+from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.results import Result
 from lift3d_cli.pipeline.view_tasks import depth_picture, normals, shown_depths
 from lift3d_cli.pipeline.workspace import Workspace
 
 OpenWorkspace = Callable[[Path], Workspace]
 _MOST_LEVEL = 65535
-FEATURES = "features"
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ class ModelJob(ViewJob):
     """Decodes rendered features by their model."""
 
     def __init__(self, render: Render, config: DecodeConfig, open_workspace: OpenWorkspace | None) -> None:
-        self.features, self.model, task, is_only = _choose(render, config)
+        self.features, self.model, task, is_only = choose_features(render, config)
         super().__init__(render, config, task)
         self.model_name = self.features.model
         self.folder_name = task if is_only else f"{task}-{self.model_name}"
@@ -126,15 +123,17 @@ class ModelJob(ViewJob):
         self.device = resolve_device(config.device)
         self.model.to(self.device)
         self._open_workspace = open_workspace
+        self._places = render if task == "segment" else None  # the points of the cells, for their classes
         self._source: CachedFeatures | None = None
         self._options = NotedOptions()
 
     def read(self, index: int) -> FrameInput:
         """Read a frame, and its features."""
         frame = super().read(index)
-        data, grid, _ = self.features.read_frame(index)
+        features = stored_features(self.features, index, self._places)
+        touched(features.data)
         touched(frame.maps.coverage)
-        return FrameInput(index, frame.image, frame.maps, FeatureMap(touched(data), grid))
+        return FrameInput(index, frame.image, frame.maps, features)
 
     def begin(self) -> Decoder:
         """Make the task's decoder."""
@@ -145,7 +144,7 @@ class ModelJob(ViewJob):
             point = (point[0] / camera.width, point[1] / camera.height)
         self._options = decode_options(self.config, point)
         torch.manual_seed(self.config.seed)
-        frames = rendered_features(self.features, self.device)
+        frames = rendered_features(self.features, self.device, self._places)
         if self.task == FEATURES and FEATURES not in self.model.spec.tasks:
             return principal_colors(frames)
         views = OnAccess(len(frames), lambda index: self._view(super(ModelJob, self).read(index)))
@@ -153,8 +152,7 @@ class ModelJob(ViewJob):
 
     def decode(self, decoder: Decoder, frame: FrameInput) -> Result:
         """Decode one frame."""
-        view = self._view(frame)
-        features = FeatureMap(frame.features.data.to(self.device).float(), frame.features.grid)
+        view, features = self._view(frame), on_device(frame.features, self.device)
         return Result(self.decoded(decoder, features, view), view.image, layers=frame.layers())
 
     def _view(self, frame: FrameInput) -> RenderedView:
@@ -173,8 +171,12 @@ class ModelJob(ViewJob):
                 f"it must give finite values {want}"
             )
         self._options.check_used(self.task)
-        if self.config.soft_masks and not isinstance(out, Segmentation):
-            raise UsageError(f"--soft-masks does nothing here: task '{self.task}' gives pictures. hint: leave it out")
+        if isinstance(out, Segmentation):
+            return refined(out, view.image) if self.config.refine else out
+        for name in ("soft_masks", "refine"):
+            if getattr(self.config, name):
+                what = f"{flag_of(name)} does nothing here: task '{self.task}' gives pictures"
+                raise UsageError(f"{what}. hint: leave it out")
         return out
 
     def photo(self, name: str) -> tuple[FeatureMap, Tensor]:
@@ -215,7 +217,7 @@ def open_job(folder: Path, config: DecodeConfig, open_workspace: OpenWorkspace |
     """
     render = Render.open(folder)
     unfinished, job = set(render.missing()), None
-    if not _is_view_task(render, config):
+    if not is_view_task(render, config):
         job = ModelJob(render, config, open_workspace)
         unfinished |= set(job.features.missing())
     if unfinished:
@@ -224,68 +226,3 @@ def open_job(folder: Path, config: DecodeConfig, open_workspace: OpenWorkspace |
             "hint: run lift3d render again"
         )
     return job or ViewJob(render, config, config.task)
-
-
-def _is_view_task(render: Render, config: DecodeConfig) -> bool:
-    """Tell if the task needs no model, and check that no option of models is given then."""
-    if config.raw or config.task not in VIEW_TASKS:
-        return False
-    if any(config.task in find_model(r.ref).spec().tasks for r in latest_features(render)):
-        return False  # a model's own, such as one that estimates depth
-    for name in ("model", "text", "strokes", "point", "view", "clusters", "style", "soft_masks", "source_views"):
-        if getattr(config, name):
-            what = f"{flag_of(name)} does nothing here: task '{config.task}' does not use it"
-            raise UsageError(f"{what}. hint: leave it out")
-    return True
-
-
-def latest_features(render: Render) -> list[FeatureRender]:
-    """Return the last rendered features of each model, by name."""
-    return [r for _, r in sorted({r.model: r for r in render.feature_renders()}.items())]
-
-
-def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model, str, bool]:
-    """Choose the lifted features to decode; return them with their model, the task and whether no other can do it."""
-    found = latest_features(render)
-    names = [r.model for r in found]
-    hint = "hint: lift3d encode SCENE --model MODEL, then lift3d render again"
-    if not found:
-        also = f"; {', '.join(VIEW_TASKS)} and {POINTS} need none"
-        raise CacheError(f"{render.root}: has colour only, no features of any model{also}. {hint}")
-    # Features can be shown of any model, by their principal components.
-    tasks = {r.model: (*find_model(r.ref).spec().tasks, FEATURES) for r in found}
-    if config.model:
-        wanted = {config.model, re.split(r"[:?]", config.model)[0]}  # a reference such as dinov2:FOLDER means its name
-        found = [r for r in found if r.model in wanted]
-        if not found:
-            raise CacheError(f"{render.root}: has no features of {config.model}, only of {', '.join(names)}. {hint}")
-    able = [r for r in found if not config.task or config.task in tasks[r.model]]
-    asked = able
-    if not able:
-        known = sorted({task for r in found for task in tasks[r.model]} | set(VIEW_TASKS) | {POINTS})
-        near = difflib.get_close_matches(config.task, known, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else hint
-        of = ", ".join(r.model for r in found)
-        raise CacheError(f"{render.root}: none of its models ({of}) can do '{config.task}'. {hint}")
-    if len(able) > 1 and not config.model:
-        able = _likely(able, config)
-    if len(able) > 1 and not config.raw:
-        ways = ", ".join(f"--model {r.model} --task {config.task or tasks[r.model][0]}" for r in asked)
-        raise CacheError(f"{render.root}: which of its features? hint: {ways}")
-    if len(able) > 1:
-        raise CacheError(f"{render.root}: which of its features? hint: --model {' or --model '.join(names)}")
-    (chosen,) = able
-    ref = find_model(chosen.ref)
-    model = ref.load()
-    task = config.task or model.spec.tasks[0]  # a model's tasks may depend on its checkpoint
-    if not is_made_by(chosen.fingerprint, model, ref):
-        raise ModelError(
-            f"model {ref.name}: changed since its features were rendered. hint: lift3d encode, then render"
-        )
-    return chosen, model, task, sum(task in of_model for of_model in tasks.values()) <= 1
-
-
-def _likely(able: Sequence[FeatureRender], config: DecodeConfig) -> Sequence[FeatureRender]:
-    """Choose of several: weights that are not for commercial use are taken only by name, and one model is for words."""
-    likely = [r for r in able if find_model(r.ref).spec().commercial] or able
-    return [r for r in likely if config.text and r.model == MODEL_FOR_TEXT] or likely

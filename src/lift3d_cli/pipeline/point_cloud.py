@@ -99,8 +99,7 @@ def _features(features: FeatureMap, u: np.ndarray, v: np.ndarray) -> dict[str, n
 def _vertices(
     camera: Camera, z: np.ndarray, u: np.ndarray, v: np.ndarray, color: np.ndarray, fields: dict[str, np.ndarray]
 ) -> np.ndarray:
-    rays = np.linalg.inv(camera.K) @ np.stack([u + 0.5, v + 0.5, np.ones(len(u))])
-    xyz = camera.c2w[:3, :3] @ (rays * z) + camera.c2w[:3, 3:]
+    xyz = camera.unproject(np.stack([u, v], 1) + 0.5, z).T
     kinds = [(axis, "<f4") for axis in "xyz"] + [(name, "u1") for name in ("red", "green", "blue")]
     kinds += [(name, "u1" if values.dtype == np.uint8 else "<f4") for name, values in fields.items()]
     out = np.empty(len(z), kinds)

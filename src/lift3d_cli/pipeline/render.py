@@ -11,14 +11,14 @@ import torch
 
 import lift3d_cli
 from lift3d_cli.cache.format import EncoderRecord
-from lift3d_cli.cache.renders import FeatureRender, FrameMaps, Render, is_render, render_content, render_dir
+from lift3d_cli.cache.renders import FrameMaps, Render, is_render, render_content, render_dir
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.machine.atomic import Later, write_atomic
 from lift3d_cli.machine.background import BackgroundWriter, prefetched
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.png import encode_png, read_png, to_uint8
 from lift3d_cli.machine.progress import Progress, no_progress
-from lift3d_cli.models.base import FeatureMap, Model, OnAccess
+from lift3d_cli.models.base import FeatureMap, Model
 from lift3d_cli.pipeline.encode import encoded_size, model_of
 from lift3d_cli.pipeline.encoders import choose_encoders
 from lift3d_cli.pipeline.forecast import Forecast, frame_bytes, measured_seconds, peak_memory
@@ -50,16 +50,6 @@ class CachedFeatures:
             return FeatureMap(*self.workspace.cache.read_features(self.encoder, record))
 
         return self._recent.get(index, make) if keep else make()
-
-
-def rendered_features(render: FeatureRender, device: torch.device) -> Sequence[FeatureMap]:
-    """Return one model's lifted features of all frames, read on access."""
-
-    def read(index: int) -> FeatureMap:
-        data, grid, _ = render.read_frame(index)
-        return FeatureMap(data.to(device).float(), grid)
-
-    return OnAccess(render.num_frames, read)
 
 
 @dataclass(frozen=True)

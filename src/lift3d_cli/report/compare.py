@@ -33,7 +33,8 @@ from lift3d_cli.models.pretrained import is_here
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.class_pictures import labels_and_colors, overlay
 from lift3d_cli.pipeline.lift import Choice, SceneLifter
-from lift3d_cli.pipeline.render import CachedFeatures, rendered_features
+from lift3d_cli.pipeline.lifted_features import rendered_features
+from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.workspace import shrunk_size
 from lift3d_cli.report.collect import DecodedTask, ReportedRender, StoredFrame
@@ -103,7 +104,7 @@ def _decoder(run: ReportedRender, task: DecodedTask, first: np.ndarray, device: 
         if not is_made_by(lifted.fingerprint, model, ref):
             reason = f"{name} changed since its features were rendered"
             continue
-        maps = rendered_features(lifted, device)
+        maps = rendered_features(lifted, device, run.render if task.name == "segment" else None)
         views = OnAccess(len(run.frames), lambda index: _view(run.frames[index], device))
         torch.manual_seed(0)
         decoder = model.decoder(DecodeContext(task.name, DecodeOptions(), maps, _no_photo, views))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, ModelSpec, RenderedView, Segmentation
 from lift3d_cli.models.builtin.vit import whole_patches
+from lift3d_cli.models.edges import class_scores
 from lift3d_cli.models.heads import FeatureModel
 from lift3d_cli.models.pretrained import from_pretrained, load_transformers, require
 
@@ -112,10 +113,10 @@ class ImageTextModel(FeatureModel):
             # At the cells, as in the other heads: a large view has far more pixels than cells.
             directions = F.normalize(features.data.float(), dim=0)
             logits = torch.einsum("kc,chw->khw", scale * classes, directions)
-            logits = FeatureMap(logits, features.grid).at_pixels(view.image.shape[2], view.image.shape[1])
             if single:
                 logits = torch.stack([logits[0], logits[1:].amax(0)])
-            return Segmentation(torch.softmax(logits, 0), (*names, "other") if single else tuple(names))
+            scores = class_scores(FeatureMap(logits, features.grid), view.image)
+            return Segmentation(scores, (*names, "other") if single else tuple(names))
 
         return decode
 
