@@ -31,6 +31,6 @@ class ModelError(Lift3dError):
 
 
 class ResourceError(Lift3dError):
-    """Memory, disk space or a device is insufficient or missing."""
+    """Memory, disk space, a device or a place to write to is insufficient or missing."""
 
     exit_code = 6

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import colorsys
+import errno
 import io
 import json
-import os
+import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.errors import ResourceError
-from lift3d_cli.machine.atomic import Later, at_once, replace_file
+from lift3d_cli.machine.atomic import Later, at_once, output_error, replacement, write_output
 from lift3d_cli.machine.png import encode_png, to_uint8
 from lift3d_cli.models.base import FeatureMap, Segmentation
 
@@ -141,18 +142,6 @@ def _write_png(path: Path, image: np.ndarray) -> None:
     write_output(path, encode_png(image))
 
 
-def write_output(path: Path, data: bytes) -> None:
-    """Write a result file atomically.
-
-    Raises:
-        ResourceError: if it cannot be written.
-    """
-    try:
-        replace_file(path, data)
-    except OSError as e:
-        raise ResourceError(f"{path}: cannot be written ({e.strerror or e})") from e
-
-
 @contextmanager
 def video_writer(path: Path | None, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     """Open a video and yield a function that appends a frame [H, W, 3] uint8; the file appears when it is complete.
@@ -165,21 +154,33 @@ def video_writer(path: Path | None, fps: float) -> Iterator[Callable[[np.ndarray
         return
     import imageio.v2 as imageio
 
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}.tmp.mp4")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # yuv420p halves the chroma in both directions, so sides must be even; quality 8 is visually close to lossless.
-        writer = imageio.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=1)
-        try:
-            yield lambda image: writer.append_data(_even(image))
-        finally:
-            writer.close()
-        os.replace(temporary, path)
+        with replacement(path, ".mp4") as temporary:
+            # yuv420p halves the chroma in both directions, so sides must be even; quality 8 is visually close to lossless.
+            settings = {"codec": "libx264", "quality": 8, "macro_block_size": 1, "ffmpeg_log_level": "quiet"}
+            writer = imageio.get_writer(temporary, fps=fps, **settings)
+            try:
+                yield lambda image: writer.append_data(_even(image))
+            finally:
+                writer.close()
+            if not _is_whole_mp4(temporary):  # ffmpeg's own errors are not passed on
+                raise OSError(errno.ENOSPC, "the encoder stopped early, as on a full disk")
     except OSError as e:
-        raise ResourceError(f"{path}: cannot be written ({e.strerror or e})") from e
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        raise output_error(path, e) from e
+
+
+def _is_whole_mp4(path: Path) -> bool:
+    """Tell if the boxes of a file fill it, and its index, which is written last, is among them; see ISO/IEC 14496-12."""
+    kinds, size = [], path.stat().st_size
+    with path.open("rb") as file:
+        while file.tell() < size:
+            begin = file.tell()
+            length, kind = struct.unpack(">I4s", file.read(8).ljust(8, b"\0"))
+            if length == 1:  # larger than 4 GB
+                (length,) = struct.unpack(">Q", file.read(8).ljust(8, b"\0"))
+            kinds.append(kind)
+            file.seek(begin + max(length, 8))
+        return b"moov" in kinds and file.tell() == size
 
 
 def _even(image: np.ndarray) -> np.ndarray:
