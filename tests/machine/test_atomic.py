@@ -17,7 +17,7 @@ from lift3d_cli.machine import atomic
 from lift3d_cli.pipeline.results import video_writer
 
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 import numpy as np
 from lift3d_cli.machine.atomic import replacement
@@ -26,6 +26,8 @@ path = Path(sys.argv[1])
 open_file = {"file": lambda: replacement(path), "video": lambda: video_writer(path, 24)}[sys.argv[2]]
 with open_file() as file:
     file.write_bytes(b"half") if sys.argv[2] == "file" else [file(np.zeros((32, 32, 3), np.uint8)) for _ in range(3)]
+    while not any(path.parent.iterdir()):  # the encoder is a process of its own
+        time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -68,8 +70,8 @@ def test_video_that_was_cut_short_is_an_error_and_leaves_nothing(tmp_path, monke
 
     monkeypatch.setattr(imageio, "get_writer", short_of_space)
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    with pytest.raises(ResourceError, match=r"a\.mp4: cannot be written"), video_writer(tmp_path / "a.mp4", 24) as append:
-        append(noise)
+    with pytest.raises(ResourceError, match=r"a\.mp4: cannot be written"), video_writer(tmp_path / "a.mp4", 24) as add:
+        add(noise)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -78,6 +80,6 @@ def test_output_on_a_full_disk_is_a_resource_error(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(ResourceError, match="path.json: cannot be written"):
+    with pytest.raises(ResourceError, match=r"path\.json: cannot be written"):
         atomic.write_output(tmp_path / "path.json", b"{}")
     assert list(tmp_path.iterdir()) == []

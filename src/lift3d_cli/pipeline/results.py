@@ -156,7 +156,7 @@ def video_writer(path: Path | None, fps: float) -> Iterator[Callable[[np.ndarray
 
     try:
         with replacement(path, ".mp4") as temporary:
-            # yuv420p halves the chroma in both directions, so sides must be even; quality 8 is visually close to lossless.
+            # yuv420p halves the chroma in both directions, so sides must be even. Quality 8 looks almost lossless.
             settings = {"codec": "libx264", "quality": 8, "macro_block_size": 1, "ffmpeg_log_level": "quiet"}
             writer = imageio.get_writer(temporary, fps=fps, **settings)
             try:
@@ -170,7 +170,7 @@ def video_writer(path: Path | None, fps: float) -> Iterator[Callable[[np.ndarray
 
 
 def _is_whole_mp4(path: Path) -> bool:
-    """Tell if the boxes of a file fill it, and its index, which is written last, is among them; see ISO/IEC 14496-12."""
+    """Tell if a file ends where its boxes do, and has the index, which is written last; see ISO/IEC 14496-12."""
     kinds, size = [], path.stat().st_size
     with path.open("rb") as file:
         while file.tell() < size:
