@@ -24,6 +24,10 @@ class CacheError(Lift3dError):
     exit_code = 4
 
 
+class OutdatedError(CacheError):
+    """A file of the cache was made by another version: it is made again where that is needed."""
+
+
 class ModelError(Lift3dError):
     """A 2D model or its weights are unknown, cannot be loaded or break their declaration."""
 

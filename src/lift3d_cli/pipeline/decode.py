@@ -94,7 +94,7 @@ class _DecodeJob:
         unfinished = len(set(self.colors.missing()) | set(self.features.missing()))
         if unfinished:
             raise CacheError(
-                f"{render}: {unfinished} of {len(self.names)} frames are not rendered yet. "
+                f"{render}: {unfinished} of {len(self.names)} frames are not rendered yet, or damaged. "
                 "hint: run lift3d render again"
             )
 

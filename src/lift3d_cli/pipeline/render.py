@@ -117,7 +117,7 @@ def _encoders(workspace: Workspace, used: Sequence[int], config: RenderConfig) -
     if config.models:
         encoders = [cache.find_encoder(name) for name in config.models]
     else:
-        encoders = list({e.name: e for e in cache.encoders()}.values())
+        encoders = list({e.name: e for e in cache.encoders(strict=True)}.values())
     for encoder in encoders:
         records = [workspace.record(i, encoded_size(encoder, workspace.camera(i))) for i in used]
         missing = cache.missing(encoder, records)

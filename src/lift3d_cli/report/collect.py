@@ -137,7 +137,9 @@ class ReportedRender:
 
     def decoded_frames(self, task: DecodedTask) -> list[np.ndarray]:
         """Read the task's pictures [H, W, 3] uint8 of the shown frames."""
-        return [read_png(task.folder / f"{self.render.names[index]}.png") for index in self.shown]
+        return [
+            read_png(task.folder / f"{self.render.names[index]}.png", "lift3d decode again") for index in self.shown
+        ]
 
     def commands(self) -> list[str]:
         """Return the command lines that give these results, as far as they are recorded."""
