@@ -1,4 +1,4 @@
-"""A byte that flips anywhere in a file of the cache is noticed, and the file is made again by the command that makes it."""
+"""A byte that flips anywhere in a file of the cache is noticed; then the file counts as missing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def files(cache, encoder, photo, data, grid) -> dict[str, tuple[Path, Callable]]
     }
 
 
-NAMES = "features encoder points surface photo manifest frame colour".split()
+NAMES = ["features", "encoder", "points", "surface", "photo", "manifest", "frame", "colour"]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "features manifest", "features frame"])

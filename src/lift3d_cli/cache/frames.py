@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -80,11 +81,11 @@ class FrameFolder:
             if any((root / _FRAMES).glob("*.safetensors")):
                 raise CacheError(f"{root}: holds another render. hint: name another folder, or delete this one")
             there = None
-        if there is not None:
-            if facts is None or there.facts == frames.facts:
-                with contextlib.suppress(OSError):  # a render in a read-only folder can still be read
-                    os.utime(manifest)  # the latest manifest is that of the last run
-                return there
+            shutil.rmtree(root / "feats", ignore_errors=True)
+        if there is not None and (facts is None or there.facts == frames.facts):
+            with contextlib.suppress(OSError):  # a render in a read-only folder can still be read
+                os.utime(manifest)  # the latest manifest is that of the last run
+            return there
         document = document_json("render", key=frames.key, content=frames.content, facts=frames.facts)
         write_document(manifest, document)
         return frames

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lift3d_cli.errors import CacheError, SceneError
 from lift3d_cli.machine.atomic import replace_file
+from lift3d_cli.machine.reading import read_file
 
 FILE_NAME = ".lift3d.json"
 _SCHEMA = 1
@@ -94,9 +95,7 @@ def recall(folder: Path | None = None) -> Session | None:
     folder = Path.cwd() if folder is None else folder
     path = folder / FILE_NAME
     try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES)
-        return _parse(json.loads(text), folder)
+        return _parse(json.loads(read_file(path, _MAX_BYTES)), folder)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -129,6 +129,17 @@ class SceneCache:
                     raise
         return found
 
+    def has_outdated(self) -> bool:
+        """Tell if there are features that another version made, which are passed over."""
+        for path in self._encoder_files():
+            try:
+                read_document(path, EncoderRecord.from_json, self._hint)
+            except OutdatedError:
+                return True
+            except CacheError:
+                continue
+        return False
+
     def find_encoder(self, name: str) -> EncoderRecord:
         """Find the last used encoder of this model name, to use its features without loading the model.
 

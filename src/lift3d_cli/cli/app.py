@@ -21,13 +21,13 @@ _BUG = "this is a bug in lift3d: please report it with the lines above"
 class ErrorBoundary(TyperGroup):
     """Turns an exception of a command into one line on standard error and the error's exit code."""
 
-    def invoke(self, ctx: object) -> object:
+    def invoke(self, ctx: typer.Context) -> object:
         try:
             return super().invoke(ctx)
         except Lift3dError as error:
             raise _exit(error) from error
         except KeyboardInterrupt as error:
-            console.line("interrupted: what was done is kept, the same command goes on from there")
+            console.line(interruption(ctx.invoked_subcommand))
             raise typer.Exit(130) from error
         except (typer.Exit, typer.Abort, BrokenPipeError):  # RuntimeErrors, two of them; typer ends in silence on all
             raise
@@ -41,6 +41,21 @@ class ErrorBoundary(TyperGroup):
             if type(error).__module__.split(".")[0] in ("typer", "click"):
                 raise
             raise _bug(error) from error
+
+
+# Commands that go on where they were.
+_RESUMABLE = ("encode", "render", "train", "tune")
+
+
+def interruption(command: str | None) -> str:
+    """Say in a line what an interrupted command leaves."""
+    from lift3d_cli.machine.atomic import has_written
+
+    if not has_written():
+        return "interrupted: nothing was written yet"
+    if command in _RESUMABLE:
+        return "interrupted: what was done is kept, the same command goes on from there"
+    return "interrupted: files that were finished stay, the same command writes them again"
 
 
 def _bug(error: BaseException) -> typer.Exit:

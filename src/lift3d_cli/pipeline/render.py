@@ -72,7 +72,7 @@ def render(
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
     lifter = _lifter(workspace, config)
-    choices = [lifter.choose(camera) for camera in path.cameras]
+    choices = [lifter.choose(camera) for camera in progress(path.cameras, "choose photos", len(path))]
     used = sorted({i for choice in choices for i in choice.sources})
     features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in _encoders(workspace, used, config)}
     content = _content(workspace, path, choices, config.views, lifter)

@@ -71,6 +71,15 @@ def write_path(
     return Path(file)
 
 
+def usable_names(names: Sequence[str]) -> Sequence[str] | None:
+    """Return names that a path can have, None for such as are too long or no file names: poses are then numbered."""
+    try:
+        check_names(names)
+    except PoseFileError:
+        return None
+    return names
+
+
 def read_poses(file: Path, default_size: tuple[int, int] | None = None) -> CameraPath:
     """Read a camera path of any of the three formats.
 

@@ -19,6 +19,8 @@ Parsed = tuple[tuple[Camera, ...], tuple[str, ...], float]
 Size = tuple[int, int]
 
 MAX_SIDE_PX = 16384
+# File systems take 255 bytes, and `decode` appends suffixes such as .safetensors.
+MAX_NAME_BYTES = 240
 # Poses printed with few digits are rotations up to rounding; `Camera` rejects what deviates more than this.
 _ROTATION_TOLERANCE = 1e-3
 # OpenGL cameras look along -Z with +Y up, ours along +Z with +Y down.
@@ -187,7 +189,8 @@ def _stated_name(pose: dict[str, Any], index: int, where: str) -> str:
         return _numbered(index + 1)[-1]
     name = pose["name"]
     if not isinstance(name, str) or not _is_safe_name(name):
-        raise PoseFileError(f'{where}: "name" is {_short(name)}, needs a relative path without ".." in it')
+        raise PoseFileError(f'{where}: "name" is {_short(name)}, needs a relative path without ".." in it, '
+            f"of names of {MAX_NAME_BYTES} bytes at most")
     return name
 
 
@@ -207,7 +210,7 @@ def _is_safe_name(name: str) -> bool:
         0 < len(name) <= 255
         and name.isprintable()
         and "\\" not in name
-        and not any(part in ("", ".", "..") for part in parts)
+        and not any(part in ("", ".", "..") or len(part.encode()) > MAX_NAME_BYTES for part in parts)
     )
 
 
