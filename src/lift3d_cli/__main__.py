@@ -17,7 +17,7 @@ def main() -> None:
 
         app()
     except KeyboardInterrupt:  # while it is imported, or at the very end
-        os.write(2, b"interrupted: nothing was written yet\n")
+        os.write(2, b"interrupted\n")
         os._exit(130)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lift3d_cli.cache import checksum
-from lift3d_cli.cache.inventory import verify
+from lift3d_cli.cache.verify import verify
 from lift3d_cli.cache.renders import FrameMaps, Render
 from lift3d_cli.cache.tuned import Tuning, finished_tunings
 from lift3d_cli.errors import CacheError
@@ -69,11 +69,11 @@ NAMES = ["features", "encoder", "points", "surface", "photo", "manifest", "frame
 def test_flipped_byte_is_noticed_wherever_it_is(cache, files, name):
     path, read = files[name]
     read()
-    assert verify(cache.root) == {}
+    assert verify(cache.root) == []
     for place in flipped(path):
         with pytest.raises(CacheError, match="hint: "):
             read()
-        assert list(verify(cache.root)) == [path], place
+        assert [found for found, _ in verify(cache.root)] == [path], place
     os.utime(path)
     read()
 
@@ -82,7 +82,7 @@ def test_record_of_another_version_is_passed_over_but_listed(cache, files):
     path, _ = files["encoder"]
     path.write_text(path.read_text().replace('"schema":2', '"schema":1'))
     assert cache.encoders(strict=True) == []
-    assert list(verify(cache.root)) == [path]
+    assert [found for found, _ in verify(cache.root)] == [path]
 
 
 def test_frame_whose_colours_are_damaged_counts_as_missing(cache, files):

@@ -1,21 +1,17 @@
-"""List what a cache holds, verify it, and remove what is no longer needed. Needs no torch."""
+"""List what a cache holds, and remove what is no longer needed. Needs no torch."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lift3d_cli.cache.checksum import check_file
 from lift3d_cli.cache.files import read_document
 from lift3d_cli.cache.format import EncoderRecord
-from lift3d_cli.cache.frames import FrameFolder
-from lift3d_cli.cache.tuned import finished_tunings
 from lift3d_cli.errors import CacheError
 from lift3d_cli.machine.atomic import remove_leftovers
-from lift3d_cli.machine.png import is_whole_png
 
 
 @dataclass(frozen=True)
@@ -54,34 +50,6 @@ def inventory(root: Path) -> list[Holding]:
     holdings += [_holding("tuned", folder) for folder in _folders(root / "tuned")]
     holdings += [_holding("render", folder) for folder in _folders(root / "renders")]
     return holdings
-
-
-def verify(root: Path) -> dict[Path, str]:
-    """Read every file of a scene's cache, and compare it with its checksum; return those that are damaged, and how.
-
-    Files of another version, which nothing reads, are among them; those that lift3d does not make are passed over.
-    """
-    tuned = {tuning.root for tuning in finished_tunings(root)}
-    readers: dict[str, Callable[[Path], object]] = {
-        "encoder.json": lambda path: read_document(path, EncoderRecord.from_json, "lift3d encode SCENE"),
-        "manifest.json": lambda path: FrameFolder.open(path.parent),
-        "tuned.json": lambda path: _require(path.parent in tuned),
-        "*.png": lambda path: _require(is_whole_png(path)),
-        "*.safetensors": lambda path: path.parent.parent.name == "tuned" or check_file(path),
-    }
-    problems = {}
-    for pattern, read in readers.items():
-        for path in sorted(root.rglob(pattern)):
-            try:
-                read(path)
-            except (CacheError, ValueError, OSError) as error:
-                problems[path] = str(error)
-    return problems
-
-
-def _require(is_whole: bool) -> None:
-    if not is_whole:
-        raise ValueError("damaged: it is not what it was when it was made")
 
 
 def prune(root: Path, keep: Iterable[Path]) -> int:

@@ -189,8 +189,10 @@ def _stated_name(pose: dict[str, Any], index: int, where: str) -> str:
         return _numbered(index + 1)[-1]
     name = pose["name"]
     if not isinstance(name, str) or not _is_safe_name(name):
-        raise PoseFileError(f'{where}: "name" is {_short(name)}, needs a relative path without ".." in it, '
-            f"of names of {MAX_NAME_BYTES} bytes at most")
+        raise PoseFileError(
+            f'{where}: "name" is {_short(name)}, needs a relative path without ".." in it, '
+            f"of names of {MAX_NAME_BYTES} bytes at most"
+        )
     return name
 
 
