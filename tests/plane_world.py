@@ -18,7 +18,7 @@ import torch
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting.sources import SourceViews
-from lift3d_cli.scene.assemble import OPENCV_FROM_OPENGL
+from lift3d_cli.scene.fields import OPENCV_FROM_OPENGL
 
 WIDTH, HEIGHT, FOCAL = 96, 72, 90.0
 DISTANCE = 4.0

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from lift3d_cli.cache import checksum
-from lift3d_cli.cache.verify import verify
 from lift3d_cli.cache.renders import FrameMaps, Render
 from lift3d_cli.cache.tuned import Tuning, finished_tunings
+from lift3d_cli.cache.verify import verify
 from lift3d_cli.errors import CacheError
 from lift3d_cli.machine.png import encode_png, is_whole_png, read_png
 

@@ -18,10 +18,10 @@ from lift3d_cli.pipeline import known_depth
 from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.pipeline.workspace import ResizedWorkspace, Workspace
 from lift3d_cli.procedural import ProceduralScene
-from lift3d_cli.scene.assemble import OPENCV_FROM_OPENGL
 from lift3d_cli.scene.depth_files import with_depth_from
 from lift3d_cli.scene.depth_maps import DEPTH_KINDS, ray_lengths
 from lift3d_cli.scene.depth_photometry import agreement_by_photos
+from lift3d_cli.scene.fields import OPENCV_FROM_OPENGL
 from lift3d_cli.scene.load import load_scene
 
 VIEWS, WIDTH, HEIGHT = 8, 200, 150

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.scene.assemble import OPENCV_FROM_OPENGL
 from lift3d_cli.scene.distortion import CAMERA_MODELS, distort
+from lift3d_cli.scene.fields import OPENCV_FROM_OPENGL
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.scene import Distortion, Scene
 
@@ -71,6 +71,8 @@ def write_transforms(root: Path, frames: list, name="transforms.json", photos=Tr
 MODEL_NUMBERS = {
     "SIMPLE_PINHOLE": 0, "PINHOLE": 1, "SIMPLE_RADIAL": 2, "RADIAL": 3, "OPENCV": 4, "OPENCV_FISHEYE": 5,
     "FULL_OPENCV": 6, "FOV": 7, "SIMPLE_RADIAL_FISHEYE": 8, "RADIAL_FISHEYE": 9, "THIN_PRISM_FISHEYE": 10,
+    "RAD_TAN_THIN_PRISM_FISHEYE": 11, "SIMPLE_DIVISION": 12, "DIVISION": 13, "SIMPLE_FISHEYE": 14, "FISHEYE": 15,
+    "EUCM": 16, "EQUIRECTANGULAR": 17,
 }  # fmt: skip
 
 

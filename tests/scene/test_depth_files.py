@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from scene_files import frame, lens_camera, write_colmap, write_photo, write_transforms
+from scene_files import frame, lens_camera, look_at, write_colmap, write_photo, write_transforms
 from written_depth import SHARED, VALUES, scene_with, write_depth
 
 from lift3d_cli.errors import SceneError
@@ -83,8 +83,8 @@ def test_folder_named_depth_with_pictures_is_passed_over_with_a_warning(tmp_path
     write_photo(tmp_path / "depth/a.png", channels=1)
     scene = scene_with(tmp_path, None)
     assert scene.views[0].depth_file is None
-    assert "depth/a.png: has 8 bits per pixel" in scene.warnings[0]
-    assert "hint" not in scene.warnings[0]
+    assert "depth/a.png: has 8 bits per pixel" in scene.warnings[-1]
+    assert "hint" not in scene.warnings[-1]
 
 
 def colmap_dense(root: Path, scale: float = 1.0) -> Path:
@@ -130,7 +130,7 @@ def test_folder_of_files_named_like_the_photos(tmp_path, name):
 
 def test_folder_takes_the_place_of_what_the_scene_names_and_says_what_is_missing(tmp_path):
     write_depth(tmp_path / "depth/a.png")
-    frames = [frame("images/a.png", depth_file_path="depth/a.png"), frame("images/b.png")]
+    frames = [frame("images/a.png", depth_file_path="depth/a.png"), frame("images/b.png", look_at((0, 0, -4)))]
     write_transforms(tmp_path, frames, **SHARED)
     write_depth(tmp_path / "maps/b.npy")
     scene = with_depth_from(load_scene(tmp_path), tmp_path / "maps")

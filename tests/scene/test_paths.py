@@ -130,15 +130,15 @@ FLAT = np.eye(4).ravel().tolist()
 SINGULAR = np.diag([1.0, 1, 0, 1]).tolist()
 MIRRORED = np.diag([1.0, 1, -1, 1]).tolist()
 NERF = {"render_width": 64, "render_height": 48, "camera_path": [{"camera_to_world": FLAT, "fov": 50}]}
-RIGID = "is not a rigid transform (its rotation is singular, scaled or mirrored)"
+RIGID = "the pose is not a rotation and a translation (its 3x3 part is singular, mirrored or sheared, determinant "
 KNOWN = (
     'is of no known format. hint: it needs "format": "lift3d-path" with "poses", "camera_path" (nerfstudio) or '
     '"frames" (transforms.json)'
 )
 GOLDEN_ERRORS = [
-    (ours(c2w=SINGULAR), f"pose 1: camera pose {RIGID}"),
-    (ours(c2w=MIRRORED), f"pose 1: camera pose {RIGID}"),
-    (ours(c2w=np.diag([2.0, 2, 2, 1]).tolist()), f"pose 1: camera pose {RIGID}"),
+    (ours(c2w=SINGULAR), f"pose 1: {RIGID}0). hint: export the poses again"),
+    (ours(c2w=MIRRORED), f"pose 1: {RIGID}-1). hint: export the poses again"),
+    (ours(c2w=np.diag([2.0, 2, 1, 1]).tolist()), f"pose 1: {RIGID}4). hint: export the poses again"),
     (ours(c2w=np.full((4, 4), np.nan).tolist()), 'pose 1: "c2w" has a NaN or infinite number'),
     (ours(c2w=[[1, 0, 0, 0]]), 'pose 1: "c2w" has 4 numbers, needs a 4x4 matrix'),
     (ours(c2w=[[1, 0, 0], [0, 1, 0, 0, 0], [0] * 4, [0] * 4]), 'pose 1: "c2w" has 16 numbers, needs a 4x4 matrix'),
@@ -153,7 +153,7 @@ GOLDEN_ERRORS = [
     (ours(h=True), 'pose 1: "h" is True, needs a finite number'),
     (ours(w=10**6), 'pose 1: "w" is 1000000 pixels, the limit is 16384'),
     (ours(w=10**400), f'pose 1: "w" is {"1" + "0" * 36}..., needs a finite number'),
-    (ours(fx=0), "pose 1: camera has a focal length or image size that is not positive"),
+    (ours(fx=0), "pose 1: the focal length is 0, needs pixels above 0"),
     (ours(fx=float("nan")), 'pose 1: "fx" is nan, needs a finite number'),
     (ours(name="../up"), 'pose 1: "name" is \'../up\', needs a relative path without ".." in it'),
     (ours(name=3), 'pose 1: "name" is 3, needs a relative path without ".." in it'),
@@ -173,7 +173,14 @@ GOLDEN_ERRORS = [
     ),
     ({**NERF, "camera_path": [{"camera_to_world": FLAT, "fov": 180}]}, None),
     (without(NERF, "render_width"), 'the file: lacks "render_width"'),
-    ({"w": 64, "h": 48, "frames": [{"transform_matrix": IDENTITY}]}, 'pose 0: has neither "fl_x" nor "camera_angle_x"'),
+    (
+        {"w": 64, "h": 48, "frames": [{"transform_matrix": IDENTITY}]},
+        'pose 0: no focal length. hint: the file needs "fl_x" or "camera_angle_x"',
+    ),
+    (
+        {**NERF, "crop": {"crop_scale": 1}},
+        'has a "crop", which cannot be rendered. hint: delete it, and the whole scene is',
+    ),
 ]
 
 
@@ -188,7 +195,7 @@ def test_bad_content_is_one_line_that_names_the_pose(data, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"poses": [', "is not valid JSON (line 1 column 12: Expecting value)"),
+        ('{"poses": [', "is cut off at line 1 column 12 (Expecting value). hint: copy or export it again"),
         ("[" * 100_000, "is not valid JSON (RecursionError)"),
         ('{"format": ' + "9" * 5000 + "}", "is not valid JSON (ValueError)"),
     ],
@@ -205,7 +212,7 @@ def test_unreadable_files_are_one_line(tmp_path):
     for file, message in (
         (tmp_path / "none.json", "cannot be read (No such file or directory). hint: lift3d path SCENE orbit"),
         (tmp_path, "cannot be read (Is a directory)"),
-        (binary, "is not text. hint: give a camera path in JSON"),
+        (binary, "is not text. hint: give a JSON file"),
     ):
         with pytest.raises(SceneError) as caught:
             paths.read_poses(file)

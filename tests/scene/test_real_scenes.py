@@ -10,6 +10,7 @@ from lift3d_cli.scene.bounds import depth_range, surface_points
 from lift3d_cli.scene.colmap import find_colmap_model
 from lift3d_cli.scene.colmap_files import read_images, read_points
 from lift3d_cli.scene.distortion import distort
+from lift3d_cli.scene.photo_files import natural_key
 from lift3d_cli.scene.photos import read_photo
 from lift3d_cli.scene.scene import Scene
 from lift3d_cli.scene.triangulation import detect_features, epipolar_distance, match_features, neighbour_pairs
@@ -23,7 +24,7 @@ NUM_VIEWS = {"fox": 50, "fountain_p11": 11, "kitchen": 24, "bonsai": 292, "lego"
 def test_loads_with_all_its_photos(name):
     scene = real_scene(name)
     assert len(scene.views) == NUM_VIEWS.get(name, len(scene.views))
-    assert [view.name for view in scene.views] == sorted(view.name for view in scene.views)
+    assert [view.name for view in scene.views] == sorted((view.name for view in scene.views), key=natural_key)
     photo = read_photo(scene.views[-1])
     camera = scene.views[-1].camera
     assert photo.image.shape == (camera.height, camera.width, 3)

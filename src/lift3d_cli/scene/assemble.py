@@ -1,9 +1,9 @@
-"""Shared by all scene readers: find a photo's file, fit K to it, convert its pose, collect the views of a scene."""
+"""Shared by all scene readers: collects the views of a scene, and says what is odd about them."""
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -11,164 +11,124 @@ import numpy as np
 
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.scene.photos import PHOTO_SUFFIXES, photo_size
-from lift3d_cli.scene.scene import DepthFile, Distortion, Scene, View
+from lift3d_cli.scene.lens import Intrinsics
+from lift3d_cli.scene.photo_files import PhotoFinder, natural_key
+from lift3d_cli.scene.photos import photo_size
+from lift3d_cli.scene.scene import DepthFile, Scene, View
 
-# Columns of c2w: OpenGL looks along -Z with +Y up, OpenCV along +Z with +Y down.
-OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0])
-# Largest deviation of a rotation in a file from a scaled rotation. Rounded digits cost 1e-4, a wrong matrix 1e-1.
-_RIGID_TOLERANCE = 1e-3
 # Resizing to whole pixels changes the aspect ratio by at most 1 pixel in 50; cropping changes it by more.
 _ASPECT_TOLERANCE = 0.02
-
-
-@dataclass(frozen=True)
-class Intrinsics:
-    """Intrinsics of one calibrated camera, for a photo of `width` x `height` (not necessarily the size on disk)."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-    width: float
-    height: float
-    distortion: Distortion | None = None
-
-    def matrix(self, photo_width: int, photo_height: int) -> np.ndarray:
-        """Return K [3, 3] for a photo resized to this size."""
-        sx, sy = photo_width / self.width, photo_height / self.height
-        return np.array([[self.fx * sx, 0, self.cx * sx], [0, self.fy * sy, self.cy * sy], [0, 0, 1.0]])
+# Two poses of one photo are the same up to printed digits.
+_SAME_POSE = 1e-6
 
 
 @dataclass
 class SceneBuilder:
-    """Collects the views of one scene file. `source` is the file that error messages name."""
+    """Collects the views of one scene file.
+
+    Args:
+        root: folder of the scene.
+        source: the file that error messages name.
+        format: see `Scene`.
+        listed: the paths of all photos that the file lists.
+        folders: folders that they may count from, beside the scene's.
+    """
 
     root: Path
     source: Path
     format: str
-    views: dict[str, View] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    reshaped: list[str] = field(default_factory=list)
-    missing_depth: list[Path] = field(default_factory=list)
+    listed: Iterable[str] = ()
+    folders: Sequence[Path] = ()
+    unread_keys: tuple[str, ...] = ()
+    views: dict[Path, View] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    _notes: dict[str, list[str]] = field(default_factory=dict)  # what is odd, and where
+    _listed_as: dict[Path, str] = field(default_factory=dict)
+    _missing: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.photos = PhotoFinder(self.root, self.listed, self.folders)
+
+    def find(self, listed_path: str) -> Path | None:
+        """Find a listed photo; one that is not there is counted, and left out of the scene."""
+        photo = self.photos.find(listed_path)
+        if photo is None:
+            self._missing.append(listed_path)
+        return photo
+
+    def note(self, what: str, example: str) -> None:
+        """Warn of something, once however often it is noted: with the number of times, and the first example."""
+        self._notes.setdefault(what, []).append(example)
 
     def add(
         self,
         listed_path: str,
-        photo: Path | None,  # None: the photo is missing
-        intrinsics: Intrinsics | None,
-        w2c: np.ndarray | None,
+        photo: Path,
+        intrinsics: Intrinsics,
+        w2c: np.ndarray,
         mask_path: Path | None = None,
         depth_range: tuple[float, float] | None = None,
         depth_file: DepthFile | None = None,
     ) -> None:
-        """Add a view, or count its photo as missing.
+        """Add a view; one that is there already with the same camera is passed over, with a warning.
 
         Raises:
-            SceneError: if the name exists already or the camera is impossible.
+            SceneError: if the photo has another camera already, or the camera is impossible.
         """
-        if photo is None or intrinsics is None or w2c is None:
-            self.missing.append(listed_path)
-            return
-        name = view_name(self.root, photo)
-        if name in self.views:
-            raise SceneError(f"{self.source}: lists {name} twice. hint: delete one of the two entries")
-        if not (intrinsics.width > 0 and intrinsics.height > 0):
-            raise SceneError(
-                f"{self.source}: view {name}: its camera is for {intrinsics.width:g}x{intrinsics.height:g} pixels"
-            )
+        where = f"{self.source}: view {listed_path}"
+        intrinsics.check(where)
         width, height = photo_size(photo, intrinsics.width, intrinsics.height)
+        camera = Camera(intrinsics.matrix(width, height), w2c, width, height)
+        if photo in self.views:
+            self._check_same(photo, camera, listed_path)
+            self.note("photos are listed more than once with the same pose, and used once", listed_path)
+            return
         if abs(width / height * intrinsics.height / intrinsics.width - 1) > _ASPECT_TOLERANCE:
-            self.reshaped.append(name)
-        try:
-            camera = Camera(intrinsics.matrix(width, height), w2c, width, height)
-        except SceneError as e:
-            raise SceneError(f"{self.source}: view {name}: {e}") from e
+            self.note(
+                "photos have another shape than their camera; they are taken as stretched, not cropped", listed_path
+            )
+        if doubt := intrinsics.doubt():
+            self.note("photos have a principal point far from the middle", f"{listed_path} at {doubt}")
         if depth_file is not None and not depth_file.path.is_file():
-            self.missing_depth.append(depth_file.path)
+            self.note("depth files that it lists are absent; these photos have no depth", str(depth_file.path))
             depth_file = None
-        self.views[name] = View(name, photo, camera, intrinsics.distortion, mask_path, depth_range, depth_file)
+        name = _free_name(view_name(self.root, photo), {view.name for view in self.views.values()})
+        self._listed_as[photo] = listed_path
+        self.views[photo] = View(name, photo, camera, intrinsics.distortion, mask_path, depth_range, depth_file)
 
     def scene(self, points: np.ndarray | None = None) -> Scene:
-        """Make the scene, with views sorted by name.
+        """Make the scene, with views in the natural order of their names.
 
         Raises:
             SceneError: if no view has a photo.
         """
-        if not self.views and self.missing:
+        if not self.views and self._missing:
             raise SceneError(
-                f"{self.source}: none of its {len(self.missing)} photos is there, for example {self.missing[0]}. "
-                f"hint: paths are relative to {self.root}"
+                f"{self.source}: none of its {len(self._missing)} photos is there, for example {self._missing[0]}. "
+                f"hint: {self.photos.near_miss(self._missing[0])}"
             )
         if not self.views:
             raise SceneError(f"{self.source}: lists no photos. hint: a scene needs at least one posed photo")
-        warnings = []
-        if self.missing:
-            total = len(self.missing) + len(self.views)
-            warnings.append(
-                f"{self.source}: {len(self.missing)} of {total} listed photos are absent and left out, "
-                f"for example {self.missing[0]}"
-            )
-        if self.reshaped:
-            warnings.append(
-                f"{self.source}: {len(self.reshaped)} photos have another shape than their camera, for example "
-                f"{self.reshaped[0]}; they are taken as stretched, not cropped"
-            )
-        if self.missing_depth:
-            warnings.append(
-                f"{self.source}: {len(self.missing_depth)} depth files that it lists are absent, for example "
-                f"{self.missing_depth[0]}; these photos have no depth"
-            )
-        views = tuple(self.views[name] for name in sorted(self.views))
-        return Scene(self.root, self.format, views, points, tuple(warnings))
+        views = tuple(sorted(self.views.values(), key=lambda view: natural_key(view.name)))
+        warnings = [*self.warnings, *self._counted(), *_degenerate(self.source, [view.camera for view in views])]
+        return Scene(self.root, self.format, views, points, tuple(warnings), self.unread_keys)
 
+    def _check_same(self, photo: Path, camera: Camera, listed_path: str) -> None:
+        old = self.views[photo].camera
+        scale = max(1.0, float(np.abs(old.w2c).max()))
+        if np.abs(old.w2c - camera.w2c).max() <= _SAME_POSE * scale and np.allclose(old.K, camera.K, rtol=1e-4):
+            return
+        first = self._listed_as[photo]
+        names = f"{first} and {listed_path} are both {photo}," if first != listed_path else f"{photo} is listed twice,"
+        raise SceneError(f"{self.source}: {names} with different cameras. hint: delete one of the two entries")
 
-def w2c_from_c2w(c2w: np.ndarray, where: str) -> np.ndarray:
-    """Invert a pose [3 or 4, 4] (OpenCV axes) to a rigid w2c [4, 4]; a uniform scale of the axes is removed.
-
-    `where` names the file and view for the error message.
-
-    Raises:
-        SceneError: if the pose is not finite, or not a scaled rotation.
-    """
-    if not np.isfinite(c2w).all():
-        raise SceneError(f"{where}: the pose has a NaN or infinite number")
-    axes = c2w[:3, :3]
-    with np.errstate(all="ignore"):  # huge numbers overflow, and are then rejected as not rigid
-        det = np.linalg.det(axes)
-        unscaled = axes @ axes.T / np.cbrt(det) ** 2
-    if not (det > 0 and np.abs(unscaled - np.eye(3)).max() <= _RIGID_TOLERANCE):
-        raise SceneError(
-            f"{where}: the pose is not a rotation and a translation (its 3x3 part is singular, mirrored or sheared, "
-            f"determinant {det:.3g}). hint: export the poses again"
-        )
-    # The nearest rotation (Procrustes) removes the scale and the rounding of printed digits.
-    u, _, vt = np.linalg.svd(axes)
-    rotation = u @ vt
-    w2c = np.eye(4)
-    w2c[:3, :3] = rotation.T
-    w2c[:3, 3] = -rotation.T @ c2w[:3, 3]
-    return w2c
-
-
-def find_photo(root: Path, listed_path: str) -> Path | None:
-    """Find the photo that a scene file lists, even if listed without its extension or with backslashes."""
-    path = root / listed_path.replace("\\", "/")
-    if path.is_file():
-        return path
-    for suffix in PHOTO_SUFFIXES:
-        for candidate in (suffix, suffix.upper()):
-            with_suffix = path.with_name(path.name + candidate)
-            if with_suffix.is_file():
-                return with_suffix
-    return None
-
-
-def list_photos(folder: Path) -> list[Path]:
-    """List all photos directly in a folder, sorted by name; none if the folder does not exist."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith("."))
+    def _counted(self) -> list[str]:
+        notes = [f"{len(where)} {what}, for example {where[0]}" for what, where in self._notes.items()]
+        if self._missing:
+            total = len(self._missing) + len(self.views)
+            absent = f"{len(self._missing)} of {total} listed photos are absent and left out"
+            notes.insert(0, f"{absent}, for example {self._missing[0]}")
+        return [f"{self.source}: {note}" for note in notes]
 
 
 def view_name(root: Path, photo: Path) -> str:
@@ -177,18 +137,22 @@ def view_name(root: Path, photo: Path) -> str:
     return "/".join(part for part in relative.parts if part not in ("..", "/"))
 
 
-def read_json(path: Path) -> dict:
-    """Read a JSON object.
+def _free_name(name: str, taken: Iterable[str]) -> str:
+    """Return the name, with a number before its ending if another photo has it: `../a/0.png` beside `a/0.png`."""
+    path, number, free = PurePosixPath(name), 1, name
+    while free in taken:
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}").as_posix()
+    return free
 
-    Raises:
-        SceneError: with the line of the syntax error.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as e:
-        raise SceneError(f"{path}: line {e.lineno}, column {e.colno}: is not JSON ({e.msg})") from e
-    except (OSError, UnicodeDecodeError) as e:
-        raise SceneError(f"{path}: cannot be read ({e})") from e
-    if not isinstance(data, dict):
-        raise SceneError(f'{path}: is a {type(data).__name__}, not a JSON object with "frames"')
-    return data
+
+def _degenerate(source: Path, cameras: Sequence[Camera]) -> list[str]:
+    """Say what a capture lacks for surfaces to be found in it."""
+    positions = np.stack([camera.position for camera in cameras])
+    if len(cameras) == 1:
+        return [f"{source}: has one photo, so that no surface can be found. hint: photos from two places or more"]
+    if np.ptp(positions, axis=0).max() > 1e-9 * max(1e-300, float(np.abs(positions).max())):
+        return []
+    turns = np.stack([camera.w2c[:3, :3] for camera in cameras])
+    what = "were taken from one place" if np.ptp(turns, axis=0).max() > 1e-6 else "have the same pose"
+    return [f"{source}: all {len(cameras)} photos {what}, so that no surface can be found. hint: move between photos"]

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from lift3d_cli.errors import SceneError
-from lift3d_cli.scene.assemble import Intrinsics, SceneBuilder
+from lift3d_cli.scene.assemble import SceneBuilder
 from lift3d_cli.scene.colmap_files import ColmapCamera, ColmapPoints, read_cameras, read_images, read_points
 from lift3d_cli.scene.distortion import distortion_from_coeffs
+from lift3d_cli.scene.lens import Intrinsics
+from lift3d_cli.scene.photo_files import reduced_folders
 from lift3d_cli.scene.scene import Scene
 
 MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0")
-PHOTO_FOLDERS = ("images", "images_2", "images_4", "images_8")
+# Beside the model or in a folder above it. `input` is where 3D Gaussian splatting keeps photos as they were taken.
+PHOTO_FOLDERS = ("images", "input")
 # A point seen by only two photos is often a wrong match, and one that is off by pixels is not on a surface.
 _MIN_TRACK_LENGTH = 3
 _MAX_ERROR_PX = 3.0
@@ -38,27 +41,39 @@ def load_colmap(root: Path) -> Scene:
     model = find_colmap_model(root)
     if model is None:
         raise SceneError(f"{root}: has no COLMAP model. hint: looked for images.bin in {_listed(MODEL_FOLDERS)}")
-    folder = _photo_folder(root)
-    cameras = read_cameras(model)
-    builder = SceneBuilder(root, model, "colmap")
-    for image in read_images(model):
+    cameras, images = read_cameras(model), read_images(model)
+    builder = SceneBuilder(root, model, "colmap", [image.name for image in images], _photo_folders(root, model))
+    for image in images:
+        photo = builder.find(image.name)
+        if photo is None:
+            continue
+        where = f"{model}: {image.name}"
         if image.camera_id not in cameras:
-            raise SceneError(f"{model}: {image.name} has camera {image.camera_id}, which is not in cameras")
-        photo = folder / image.name
-        intrinsics = _intrinsics(cameras[image.camera_id])
-        builder.add(image.name, photo if photo.is_file() else None, intrinsics, image.w2c)
-    return builder.scene(_reliable_points(read_points(model)))
+            raise SceneError(f"{where} has camera {image.camera_id}, which is not in cameras")
+        builder.add(image.name, photo, _intrinsics(cameras[image.camera_id], where), image.w2c)
+    try:
+        points = _reliable_points(read_points(model))
+    except SceneError as e:
+        builder.warnings.append(f"{str(e).partition('. hint:')[0]}: these points are not used")
+        points = None
+    return builder.scene(points)
 
 
-def _photo_folder(root: Path) -> Path:
-    for name in PHOTO_FOLDERS:
-        if (root / name).is_dir() and any((root / name).iterdir()):
-            return root / name
-    raise SceneError(f"{root}: has no photos. hint: looked for {_listed(PHOTO_FOLDERS)}")
+def _photo_folders(root: Path, model: Path) -> list[Path]:
+    """List the folders that names count from: those nearest to the model first."""
+    parents = [folder for folder in (model, *model.parents) if folder == root or folder.is_relative_to(root)]
+    # Photos as they were taken belong to the model of their distorted lens.
+    names = PHOTO_FOLDERS[::-1] if "distorted" in model.relative_to(root).parts else PHOTO_FOLDERS
+    named = [parent / name for parent in parents for name in names]
+    return [folder for each in named for folder in (each, *reduced_folders(each)) if folder.is_dir()]
 
 
-def _intrinsics(camera: ColmapCamera) -> Intrinsics:
+def _intrinsics(camera: ColmapCamera, where: str) -> Intrinsics:
     params = camera.params
+    try:
+        distortion = distortion_from_coeffs(camera.model, params)
+    except SceneError as e:
+        raise SceneError(f"{where}: {e}") from e
     focal = params.get("f")
     return Intrinsics(
         fx=params.get("fx", focal),
@@ -67,7 +82,7 @@ def _intrinsics(camera: ColmapCamera) -> Intrinsics:
         cy=params["cy"],
         width=camera.width,
         height=camera.height,
-        distortion=distortion_from_coeffs(camera.model, params),
+        distortion=distortion,
     )
 
 

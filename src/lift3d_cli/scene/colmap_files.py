@@ -14,19 +14,24 @@ from pathlib import Path
 import numpy as np
 
 from lift3d_cli.errors import SceneError
-from lift3d_cli.scene.distortion import CAMERA_MODELS, check_camera_model
+from lift3d_cli.scene.distortion import CAMERA_MODELS, UNREAD_MODELS
 
-# Index = the model's number in the binary format. Those not in CAMERA_MODELS are listed so that the error can name
-# them.
+# Index = the model's number in the binary format.
 _MODEL_NUMBERS = (
     "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV", "FOV",
-    "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE",
+    "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE", "RAD_TAN_THIN_PRISM_FISHEYE", "SIMPLE_DIVISION",
+    "DIVISION", "SIMPLE_FISHEYE", "FISHEYE", "EUCM", "EQUIRECTANGULAR",
 )  # fmt: skip
+
+_SAVE_AS_TEXT = "hint: undistort the photos with `colmap image_undistorter`, or `colmap model_converter` to text"
 
 
 @dataclass(frozen=True)
 class ColmapCamera:
-    """Intrinsics; `params` are named as in `CAMERA_MODELS`, in pixels with the image's corner at (0, 0)."""
+    """Intrinsics; `params` are named as in `CAMERA_MODELS`, in pixels with the image's corner at (0, 0).
+
+    A model that is not there may be in a file all the same, unused; its params are numbered.
+    """
 
     model: str
     width: int
@@ -63,17 +68,18 @@ def read_cameras(folder: Path) -> dict[int, ColmapCamera]:
         reader = _Reader(path)
         for _ in range(reader.take("Q")[0]):
             camera_id, number, width, height = reader.take("iiQQ")
-            known = 0 <= number < len(_MODEL_NUMBERS)
-            model = _checked_model(_MODEL_NUMBERS[number] if known else f"number {number}", path)
-            names = CAMERA_MODELS[model]
+            if not 0 <= number < len(_MODEL_NUMBERS):
+                raise SceneError(f"{path}: camera {camera_id} is of an unknown model, number {number}. {_SAVE_AS_TEXT}")
+            model = _MODEL_NUMBERS[number]
+            names = _param_names(model)
             cameras[camera_id] = ColmapCamera(
                 model, width, height, dict(zip(names, reader.take(f"{len(names)}d"), strict=True))
             )
         return cameras
     for number, words in _text_rows(path):
         with _line(path, number):
-            model = _checked_model(words[1], path)
-            names = CAMERA_MODELS[model]
+            model = words[1]
+            names = _param_names(model, len(words) - 4)
             if len(words) != 4 + len(names):
                 raise ValueError(f"{model} has {len(names)} parameters, found {len(words) - 4}")
             params = dict(zip(names, map(float, words[4:]), strict=True))
@@ -94,14 +100,15 @@ def read_images(folder: Path) -> list[ColmapImage]:
             w2c = _w2c(values[1:5], values[5:8], f"{path}: {name}")
             images.append(ColmapImage(name, values[8], w2c, keypoints["uv"], keypoints["point_id"]))
         return images
-    rows = _text_rows(path, keep_empty=True)
-    for number, words in rows:
-        if not words:
+    rows = list(_text_rows(path, keep_empty=True))
+    for index, (number, words) in enumerate(rows):
+        if not _is_image(words):
             continue
         with _line(path, number):
             values = [float(word) for word in words[1:8]]
             name = " ".join(words[9:])
-            _, keypoint_words = next(rows, (0, []))
+            # Some exporters leave the line of keypoints out.
+            keypoint_words = next((w for _, w in rows[index + 1 : index + 2] if not _is_image(w)), [])
             table = np.array(keypoint_words, dtype=np.float64).reshape(-1, 3)
             w2c = _w2c(values[:4], values[4:], f"{path}: {name}")
             images.append(ColmapImage(name, int(words[8]), w2c, table[:, :2], table[:, 2].astype(np.int64)))
@@ -191,10 +198,21 @@ def _model_file(folder: Path, stem: str) -> Path:
     raise SceneError(f"{folder}: has no {stem}.bin or {stem}.txt. hint: a COLMAP model has cameras and images")
 
 
+def _is_image(words: list[str]) -> bool:
+    """Tell the line of an image, which ends in a name, from that of its keypoints, which are numbers."""
+    if not words or len(words) % 3 == 0:
+        try:
+            list(map(float, words))
+        except ValueError:
+            return True
+        return False
+    return True
+
+
 def _text_rows(path: Path, keep_empty: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Yield each line's number and words, without comments."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise SceneError(f"{path}: cannot be read ({e})") from e
     for number, text in enumerate(lines, start=1):
@@ -203,11 +221,9 @@ def _text_rows(path: Path, keep_empty: bool = False) -> Iterator[tuple[int, list
             yield number, words
 
 
-def _checked_model(model: str, path: Path) -> str:
-    try:
-        return check_camera_model(model)
-    except SceneError as e:
-        raise SceneError(f"{path}: {e}, or undistort the photos with `colmap image_undistorter`") from e
+def _param_names(model: str, count: int = 0) -> tuple[str, ...]:
+    """Name a model's parameters: those of one that is not read by their numbers, `count` if it is unknown."""
+    return CAMERA_MODELS.get(model) or tuple(map(str, range(UNREAD_MODELS.get(model, count))))
 
 
 def _w2c(qvec: tuple | list, tvec: tuple | list, where: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Lens distortion: the camera models of COLMAP and nerfstudio, and the map that undoes their distortion. Needs no cv2.
 
-All models are expressed in OpenCV's two: "opencv" (polynomial or rational, tangential) and "opencv_fisheye".
+All models are expressed in three: OpenCV's "opencv" (polynomial or rational, tangential) and "opencv_fisheye", and
+"brown", a polynomial of one more degree, tangential.
 """
 
 from __future__ import annotations
@@ -24,15 +25,28 @@ CAMERA_MODELS = {
     "FULL_OPENCV": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
     "SIMPLE_RADIAL_FISHEYE": ("f", "cx", "cy", "k1"),
     "RADIAL_FISHEYE": ("f", "cx", "cy", "k1", "k2"),
+    "SIMPLE_FISHEYE": ("f", "cx", "cy"),
+    "FISHEYE": ("fx", "fy", "cx", "cy"),
+    # Not COLMAP's: 1 + k1 r^2 + k2 r^4 + k3 r^6 + k4 r^8, as Metashape and nerfstudio have it.
+    "BROWN": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "k4"),
 }
+# COLMAP's models that are not read, and how many parameters they have.
+UNREAD_MODELS = {
+    "FOV": 5, "THIN_PRISM_FISHEYE": 12, "RAD_TAN_THIN_PRISM_FISHEYE": 16, "SIMPLE_DIVISION": 4, "DIVISION": 5,
+    "EUCM": 6, "EQUIRECTANGULAR": 2,
+}  # fmt: skip
 _OPENCV_ORDER = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
 _FISHEYE_ORDER = ("k1", "k2", "k3", "k4")
+_BROWN_ORDER = ("k1", "k2", "p1", "p2", "k3", "k4")
 
 
 def check_camera_model(model: str) -> str:
     """Return the model's name, or raise `SceneError` with it and the supported ones."""
     if model not in CAMERA_MODELS:
-        raise SceneError(f"camera model {model} cannot be read. hint: use one of {', '.join(CAMERA_MODELS)}")
+        raise SceneError(
+            f"camera model {model} cannot be read. hint: undistort the photos (`colmap image_undistorter`), or use one "
+            f"of {', '.join(CAMERA_MODELS)}"
+        )
     return model
 
 
@@ -43,10 +57,11 @@ def distortion_from_coeffs(model: str, coeffs: dict[str, float]) -> Distortion |
     """
     if "FISHEYE" in check_camera_model(model):
         return Distortion("opencv_fisheye", tuple(float(coeffs.get(name, 0.0)) for name in _FISHEYE_ORDER))
-    values = tuple(float(coeffs.get(name, 0.0)) for name in _OPENCV_ORDER)
+    is_brown = model == "BROWN" and coeffs.get("k4")
+    values = tuple(float(coeffs.get(name, 0.0)) for name in (_BROWN_ORDER if is_brown else _OPENCV_ORDER))
     if not any(values):
         return None
-    return Distortion("opencv", values if any(values[4:]) else values[:4])
+    return Distortion("brown" if is_brown else "opencv", values if any(values[4:]) else values[:4])
 
 
 def distort(
@@ -54,7 +69,7 @@ def distort(
     x: np.ndarray,  # any shapes that broadcast to one, on the pinhole image plane z = 1
     y: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Apply the distortion: map a pinhole ray (x, y, 1) to the plane z = 1 before K. Same formulas as OpenCV's."""
+    """Apply the distortion: map a pinhole ray (x, y, 1) to the plane z = 1 before K. OpenCV's formulas."""
     r2 = x * x + y * y
     if distortion.model == "opencv_fisheye":
         r = np.sqrt(r2)
@@ -62,7 +77,7 @@ def distort(
         scale = np.where(r > 1e-8, _fisheye_radius(distortion.coeffs, r) / np.maximum(r, 1e-8), 1.0)
         return x * scale, y * scale
     p1, p2 = distortion.coeffs[2:4]
-    scale = _radial_factor(distortion.coeffs, r2)
+    scale = _radial_factor(distortion, r2)
     if not (p1 or p2):
         return x * scale, y * scale
     xy2 = 2 * x * y
@@ -115,8 +130,12 @@ def corner_from_opencv_pixels(uv: np.ndarray) -> np.ndarray:
     return uv + 0.5
 
 
-def _radial_factor(coeffs: tuple[float, ...], r2: np.ndarray) -> np.ndarray:
+def _radial_factor(distortion: Distortion, r2: np.ndarray) -> np.ndarray:
+    coeffs = distortion.coeffs
     k1, k2 = coeffs[:2]
+    if distortion.model == "brown":
+        k3, k4 = coeffs[4:]
+        return 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
     k3, k4, k5, k6 = coeffs[4:] if len(coeffs) > 4 else (0.0, 0.0, 0.0, 0.0)
     factor = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
     if k4 or k5 or k6:
@@ -140,6 +159,6 @@ def _fold_radius(distortion: Distortion, r_max: float) -> float:
     if distortion.model == "opencv_fisheye":
         bent = _fisheye_radius(distortion.coeffs, r)
     else:
-        bent = r * _radial_factor(distortion.coeffs, r * r)
+        bent = r * _radial_factor(distortion, r * r)
     folds = np.flatnonzero(np.diff(bent) <= 0)
     return float(r[folds[0]]) if len(folds) else float("inf")

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from lift3d_cli.errors import SceneError
-from lift3d_cli.scene.assemble import Intrinsics, SceneBuilder, list_photos, w2c_from_c2w
+from lift3d_cli.scene.assemble import SceneBuilder
+from lift3d_cli.scene.fields import w2c_from_c2w
+from lift3d_cli.scene.lens import Intrinsics
+from lift3d_cli.scene.photo_files import list_photos, reduced_folders
 from lift3d_cli.scene.scene import Scene
 
 POSES_FILE = "poses_bounds.npy"
@@ -28,14 +31,16 @@ def load_llff(root: Path) -> Scene:
         matrix = row[:15].reshape(3, 5)
         height, width, focal = matrix[:, 4]
         near, far = row[15:]
-        if not (np.isfinite(row).all() and min(height, width, focal) > 0):
-            raise SceneError(f"{where}: the pose has a NaN, or a size or focal length that is not positive")
-        if not 0 < near < far:
-            raise SceneError(f"{where}: its depth bounds are {near:g} and {far:g}, not 0 < near < far")
+        if not np.isfinite(row[:15]).all():
+            raise SceneError(f"{where}: the pose has a NaN or infinite number")
+        is_range = 0 < near < far < np.inf
+        if not is_range:
+            builder.note("photos have depth bounds that are not 0 < near < far; they are not used", photo.name)
         # The columns are the camera's down, right and backwards axes.
         c2w = np.stack([matrix[:, 1], matrix[:, 0], -matrix[:, 2], matrix[:, 3]], axis=1)
-        intrinsics = Intrinsics(focal, focal, width / 2, height / 2, width, height)
-        builder.add(photo.name, photo, intrinsics, w2c_from_c2w(c2w, where), depth_range=(float(near), float(far)))
+        lens = Intrinsics(focal, focal, width / 2, height / 2, width, height)
+        depth_range = (float(near), float(far)) if is_range else None
+        builder.add(photo.name, photo, lens, w2c_from_c2w(c2w, where), depth_range=depth_range)
     return builder.scene()
 
 
@@ -55,16 +60,18 @@ def _read_table(path: Path) -> np.ndarray:  # [V, 17]: 3x5 [R | t | height, widt
 
 def _matching_photos(root: Path, count: int) -> list[Path]:
     """List the photos of the least reduced folder (images, images_2, ...) that has one per pose."""
-    reduced = [folder for folder in root.glob("images_*") if folder.name[7:].isdigit()]
-    folders = [root / "images", *sorted(reduced, key=lambda folder: int(folder.name[7:]))]
+    images = next((folder for folder in root.iterdir() if folder.name.lower() == "images"), root / "images")
+    folders = [images, *reduced_folders(root / "images")]
     found = []
     for folder in folders:
-        photos = list_photos(folder)
+        # LLFF pairs them in the order of the bytes, in which image_10 comes before image_2.
+        photos = sorted(list_photos(folder), key=lambda photo: photo.name)
         if len(photos) == count:
             return photos
         if photos:
             found.append(f"{folder.name}/ has {len(photos)}")
+    what = ", ".join(found) or "there are no photos in images/, images_2/, ..."
     raise SceneError(
-        f"{root / POSES_FILE}: has {count} poses, but {', '.join(found) or 'there are no photos in images/'}. "
+        f"{root / POSES_FILE}: has {count} poses, but {what}. "
         "hint: poses and photos must be the same, in the order of the names"
     )

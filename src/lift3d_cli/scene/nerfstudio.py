@@ -1,31 +1,33 @@
-"""Reader of `transforms.json` as nerfstudio and instant-ngp write it.
+"""Reader of `transforms.json` as nerfstudio and instant-ngp write it, and of several such files together.
 
-Poses are camera-to-world with OpenGL axes. `applied_transform` is not undone: poses and points agree without that.
+Poses are camera-to-world with OpenGL axes. `applied_transform` and `applied_scale` are not undone: poses and points
+agree without that.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lift3d_cli.errors import SceneError
-from lift3d_cli.scene.assemble import (
-    OPENCV_FROM_OPENGL,
-    Intrinsics,
-    SceneBuilder,
-    find_photo,
-    read_json,
-    w2c_from_c2w,
-)
+from lift3d_cli.scene.assemble import SceneBuilder
 from lift3d_cli.scene.depth_formats import DEPTH_SUFFIXES, depth_suffix
-from lift3d_cli.scene.distortion import check_camera_model, distortion_from_coeffs
+from lift3d_cli.scene.fields import matrix, number, read_json, w2c_from_c2w
+from lift3d_cli.scene.lens import Intrinsics, lens_from_keys, unread_keys
+from lift3d_cli.scene.photo_files import PhotoFinder, reduction
 from lift3d_cli.scene.photos import photo_size
 from lift3d_cli.scene.ply import read_ply_points
 from lift3d_cli.scene.scene import DepthFile, Scene
 
-_COEFFS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
+_KNOWN_KEYS = (
+    "frames", "file_path", "transform_matrix", "transform_matrix_start", "transform_matrix_end", "mask_path",
+    "depth_file_path", "depth_unit_scale_factor", "ply_file_path", "applied_transform", "applied_scale",
+)  # fmt: skip
+# instant-ngp leaves pixels of these colours out; here they count as any others.
+_COLOUR_KEYS = ("mask_color", "white_transparent", "black_transparent")
 
 
 def load_nerfstudio(path: Path) -> Scene:
@@ -34,152 +36,116 @@ def load_nerfstudio(path: Path) -> Scene:
     Raises:
         SceneError: if the file or a frame is broken, or no photo exists.
     """
-    data = read_json(path)
-    root = path.parent
-    builder = SceneBuilder(root, path, "nerfstudio")
-    for number, frame in enumerate(frames_of(data, path)):
-        listed, pose = frame_pose(frame, f"{path}: frame {number}")
-        where = f"{path}: frame {number} ({listed})"
-        photo = find_photo(root, listed)
-        if photo is None:
-            builder.add(listed, None, None, None)
-            continue
-        intrinsics = frame_intrinsics({**data, **frame}, photo, where)
-        mask_path = _mask_path(root, frame, where)
-        depth_file = frame_depth_file(root, {**data, **frame}, where)
-        builder.add(
-            listed, photo, intrinsics, w2c_from_opengl_c2w(pose, where), mask_path=mask_path, depth_file=depth_file
-        )
-    return builder.scene(_points(root, data))
+    return load_transforms(path.parent, [path], path, "nerfstudio")
 
 
-def frames_of(data: dict, path: Path) -> list[dict]:
-    """Return the frames of a transforms file, checked to be a list of objects with at least one.
+def load_transforms(root: Path, paths: Sequence[Path], source: Path, scene_format: str) -> Scene:
+    """Read transforms files as one scene; a file without frames is passed over if another has some.
+
+    Args:
+        root: folder that photos are found relative to.
+        paths: the files.
+        source: what messages about all of them name.
+        scene_format: see `Scene`.
 
     Raises:
-        SceneError: otherwise.
+        SceneError: if a file or a frame is broken, or no photo exists.
     """
+    files = {path: read_json(path) for path in paths}
+    frames = {path: _frames(data, path) for path, data in files.items()}
+    empty = [path for path in paths if not frames[path]]
+    if len(empty) == len(paths):
+        raise SceneError(f'{empty[0]}: "frames" is empty. hint: a scene needs at least one posed photo')
+    everything = [*files.values(), *(frame for file in frames.values() for frame in file)]
+    listed = [frame["file_path"] for file in frames.values() for frame in file if _is_path(frame.get("file_path"))]
+    builder = SceneBuilder(root, source, scene_format, listed, unread_keys=unread_keys(everything, _KNOWN_KEYS))
+    builder.warnings += [f"{path}: has no frames, and is passed over" for path in empty]
+    for key in _COLOUR_KEYS:
+        if any(item.get(key) for item in everything):
+            builder.warnings.append(f'{source}: "{key}" is not followed: all pixels count. hint: use "mask_path"')
+    for path, data in files.items():
+        for index, frame in enumerate(frames[path]):
+            _add_frame(builder, data, frame, f"{path}: frame {index}")
+    return builder.scene(_points(builder, files.values()))
+
+
+def _frames(data: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     frames = data.get("frames")
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
         raise SceneError(f'{path}: has no list "frames". hint: is it a transforms.json of nerfstudio or instant-ngp?')
-    if not frames:
-        raise SceneError(f'{path}: "frames" is empty. hint: a scene needs at least one posed photo')
     return frames
 
 
-def frame_pose(frame: dict, where: str) -> tuple[str, np.ndarray]:
-    """Return a frame's file_path and transform_matrix [4, 4] (c2w, OpenGL axes), as in the file.
-
-    Raises:
-        SceneError: if one is missing or not a matrix.
-    """
+def _add_frame(builder: SceneBuilder, data: dict[str, Any], frame: dict[str, Any], where: str) -> None:
     listed = frame.get("file_path")
-    if not isinstance(listed, str) or not listed:
+    if not _is_path(listed):
         raise SceneError(f'{where}: has no "file_path"')
-    if "transform_matrix" not in frame:
-        raise SceneError(f'{where}: {listed} has no "transform_matrix"')
-    try:
-        matrix = np.array(frame["transform_matrix"], dtype=np.float64)
-    except (TypeError, ValueError) as e:
-        raise SceneError(f"{where}: {listed}: transform_matrix is not 4x4 numbers") from e
-    if matrix.shape not in ((4, 4), (3, 4)):
-        raise SceneError(f"{where}: {listed}: transform_matrix has shape {matrix.shape}, needs (4, 4)")
-    if matrix.shape == (4, 4) and not np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-6):
-        raise SceneError(f"{where}: {listed}: the last row of transform_matrix is {matrix[3].tolist()}, not 0 0 0 1")
-    return listed, matrix
-
-
-def w2c_from_opengl_c2w(c2w: np.ndarray, where: str) -> np.ndarray:
-    """Convert a pose [3 or 4, 4] from camera-to-world with OpenGL axes to w2c [4, 4] with OpenCV axes."""
-    opencv = c2w.copy()
-    opencv[:3, :3] = opencv[:3, :3] @ OPENCV_FROM_OPENGL
-    return w2c_from_c2w(opencv, where)
-
-
-def frame_intrinsics(values: dict, photo: Path, where: str) -> Intrinsics:
-    """Read one frame's intrinsics; `values` are the file's, overridden by the frame's."""
-    width, height = _number(values, "w", where), _number(values, "h", where)
-    if width is None or height is None:
-        width, height = photo_size(photo)
-    if width < 1 or height < 1:
-        raise SceneError(f"{where}: the size w x h is {width:g} x {height:g}")
-    fx, fy = _number(values, "fl_x", where), _number(values, "fl_y", where)
-    fx = fx or _focal_from_angle(_number(values, "camera_angle_x", where), width)
-    fy = fy or _focal_from_angle(_number(values, "camera_angle_y", where), height)
-    if fx is None and fy is None:
-        raise SceneError(f'{where}: no focal length. hint: the file needs "fl_x" or "camera_angle_x"')
-    cx, cy = _number(values, "cx", where), _number(values, "cy", where)
-    coeffs = {name: _number(values, name, where) or 0.0 for name in _COEFFS}
-    fisheye = "OPENCV_FISHEYE" if values.get("is_fisheye") else "OPENCV"  # instant-ngp files have no model name
-    model = str(values.get("camera_model") or fisheye)
-    try:
-        check_camera_model(model)
-    except SceneError as e:
-        raise SceneError(f"{where}: {e}") from e
-    return Intrinsics(
-        fx=fx or fy,
-        fy=fy or fx,
-        cx=width / 2 if cx is None else cx,
-        cy=height / 2 if cy is None else cy,
-        width=width,
-        height=height,
-        distortion=distortion_from_coeffs(model, coeffs),
+    photo = builder.find(listed)
+    if photo is None:
+        return
+    where, values = f"{where} ({listed})", {**data, **frame}
+    moving = [frame.get(f"transform_matrix_{moment}") for moment in ("start", "end")]
+    if moving[0] != moving[1]:
+        raise SceneError(f"{where}: the camera moves while the photo is taken. hint: give one transform_matrix for it")
+    w2c = w2c_from_c2w(matrix(frame, "transform_matrix", where), where, opengl=True)
+    builder.add(
+        listed,
+        photo,
+        _lens(values, listed, photo, where),
+        w2c,
+        mask_path=_mask_path(builder.photos, frame, where),
+        depth_file=_depth_file(builder.root, values, where),
     )
 
 
-def frame_depth_file(root: Path, values: dict, where: str) -> DepthFile | None:
-    """Return the depth file that a frame names, which may be absent.
+def _lens(values: dict[str, Any], listed: str, photo: Path, where: str) -> Intrinsics:
+    """Read the lens of a frame; without a size in the file, it is for photos of the listed one's size."""
+    width, height = number(values, "w", where), number(values, "h", where)
+    if width is None or height is None:
+        width, height = (float(side * reduction(listed, photo)) for side in photo_size(photo))
+    return lens_from_keys(values, (width, height), where)
 
-    Args:
-        root: folder of the scene.
-        values: values of the whole file, overridden by those of the frame.
-        where: what an error calls the frame.
 
-    Raises:
-        SceneError: if it is of no known format, or its unit is not positive.
-    """
+def _depth_file(root: Path, values: dict[str, Any], where: str) -> DepthFile | None:
+    """Return the depth file that a frame names, which may be absent."""
     listed = values.get("depth_file_path")
-    if not isinstance(listed, str) or not listed:
+    if not _is_path(listed):
         return None
     path = root / listed.replace("\\", "/")
     if not depth_suffix(path):
         raise SceneError(f"{where}: its depth {listed} is none of {', '.join(DEPTH_SUFFIXES)}. hint: convert it")
-    unit = _number(values, "depth_unit_scale_factor", where)
+    unit = number(values, "depth_unit_scale_factor", where)
     if unit is not None and unit <= 0:
         raise SceneError(f'{where}: "depth_unit_scale_factor" is {unit:g}. hint: 0.001 for millimetres')
     return DepthFile(path, unit)
 
 
-def _number(values: dict, key: str, where: str) -> float | None:
-    value = values.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise SceneError(f'{where}: "{key}" is {value!r}, not a finite number')
-    return float(value)
-
-
-def _focal_from_angle(
-    angle: float | None,  # full field of view, radians
-    size: float,  # pixels
-) -> float | None:
-    return 0.5 * size / math.tan(0.5 * angle) if angle else None
-
-
-def _mask_path(root: Path, frame: dict, where: str) -> Path | None:
+def _mask_path(photos: PhotoFinder, frame: dict[str, Any], where: str) -> Path | None:
     listed = frame.get("mask_path")
     if not listed:
         return None
-    mask = find_photo(root, str(listed))
+    mask = photos.find(str(listed))
     if mask is None:
         raise SceneError(f"{where}: its mask {listed} is not there. hint: add it, or take mask_path out of the frame")
     return mask
 
 
-def _points(root: Path, data: dict) -> np.ndarray | None:
-    """Read the points [N, 3] of the point cloud that the file names; it is optional, so a missing one is no error."""
-    listed = data.get("ply_file_path")
-    if not isinstance(listed, str) or not (root / listed).is_file():
+def _points(builder: SceneBuilder, files: Iterable[dict[str, Any]]) -> np.ndarray | None:
+    """Read the points [N, 3] of the point cloud that a file names; without it, they are found from the photos."""
+    listed = next((data["ply_file_path"] for data in files if _is_path(data.get("ply_file_path"))), None)
+    if listed is None:
         return None
-    points = read_ply_points(root / listed)
+    path = builder.root / listed.replace("\\", "/")
+    if not path.is_file():
+        builder.warnings.append(f"{path}: these points, which {builder.source} names, are not there")
+        return None
+    try:
+        points = read_ply_points(path)
+    except SceneError as e:
+        builder.warnings.append(f"{str(e).partition('. hint:')[0]}: these points are not used")
+        return None
     return points if len(points) else None
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and bool(value)

@@ -12,7 +12,8 @@ from typing import Any
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.atomic import write_output
-from lift3d_cli.scene.pose_formats import PoseFileError, check_names, read_lift3d, read_nerfstudio_path, read_transforms
+from lift3d_cli.scene.fields import parse_json
+from lift3d_cli.scene.pose_formats import check_names, read_lift3d, read_nerfstudio_path, read_transforms
 
 FORMAT = "lift3d-path"
 VERSION = 1
@@ -58,7 +59,7 @@ def write_path(
         raise SceneError(f"{file}: {len(cameras)} cameras and {0 if names is None else len(names)} names make no path")
     try:
         check_names(names or ())
-    except PoseFileError as e:
+    except SceneError as e:
         raise SceneError(f"{file}: {e}") from e
     poses = []
     for index, camera in enumerate(cameras):
@@ -75,7 +76,7 @@ def usable_names(names: Sequence[str]) -> Sequence[str] | None:
     """Return names that a path can have, None for such as are too long or no file names: poses are then numbered."""
     try:
         check_names(names)
-    except PoseFileError:
+    except SceneError:
         return None
     return names
 
@@ -93,9 +94,7 @@ def read_poses(file: Path, default_size: tuple[int, int] | None = None) -> Camer
     try:
         if os.path.getsize(file) > _MAX_BYTES:
             raise SceneError(f"{file}: larger than {_MAX_BYTES // 1024**2} MiB, this is no camera path")
-        text = Path(file).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise SceneError(f"{file}: is not text. hint: give a camera path in JSON") from e
+        text = Path(file).read_bytes()
     except OSError as e:
         hint = ". hint: lift3d path SCENE orbit" if isinstance(e, FileNotFoundError) else ""
         raise SceneError(f"{file}: cannot be read ({e.strerror or e}){hint}") from e
@@ -117,27 +116,21 @@ def read_poses_stdin(text: str, default_size: tuple[int, int] | None = None) -> 
     return read_poses(Path(stripped), default_size)
 
 
-def parse_poses(text: str, label: str, default_size: tuple[int, int] | None = None) -> CameraPath:
+def parse_poses(text: str | bytes, label: str, default_size: tuple[int, int] | None = None) -> CameraPath:
     """Parse the JSON text of a camera path; `label` names it in error messages."""
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as e:
-        where = (
-            f"line {e.lineno} column {e.colno}: {e.msg}" if isinstance(e, json.JSONDecodeError) else type(e).__name__
-        )
-        raise SceneError(f"{label}: is not valid JSON ({where})") from e
+    data = parse_json(text, label)
     try:
         if not isinstance(data, dict):
-            raise PoseFileError(f"holds a JSON {type(data).__name__}, a camera path is an object")
+            raise SceneError(f"holds a JSON {type(data).__name__}, a camera path is an object")
         if data.get("format") == FORMAT:
             return CameraPath(*read_lift3d(data, VERSION, DEFAULT_FPS))
         if "camera_path" in data:
             return CameraPath(*read_nerfstudio_path(data, default_size, DEFAULT_FPS))
         if "frames" in data:
             return CameraPath(*read_transforms(data, default_size, DEFAULT_FPS))
-        raise PoseFileError(
+        raise SceneError(
             f'is of no known format. hint: it needs "format": "{FORMAT}" with "poses", "camera_path" (nerfstudio) '
             'or "frames" (transforms.json)'
         )
-    except PoseFileError as e:
+    except SceneError as e:
         raise SceneError(f"{label}: {e}") from e

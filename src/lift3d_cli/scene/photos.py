@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,16 @@ from lift3d_cli.scene.distortion import undistortion_map
 from lift3d_cli.scene.scene import Photo, View
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+# Pictures that people have, and that must be converted; what is said of them.
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".exr", ".hdr", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf")
+_RAW = "camera raw, or TIFF with float or 16-bit colours"
+_UNREAD_MAGIC = (
+    (4, b"ftypavif", "AVIF"), (4, b"ftyphei", "HEIC"), (4, b"ftyphev", "HEIC"), (4, b"ftypmif1", "HEIC"),
+    (4, b"ftyp", "a video"), (0, b"v/1\x01", "EXR"), (0, b"#?", "Radiance HDR"), (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"JXL ", "JPEG XL"), (0, b"II", _RAW), (0, b"MM", _RAW), (0, b"8BPS", "a Photoshop file"),
+)  # fmt: skip
+# Of cameras, 200 megapixels are the most; the pixels of one photo take 4 bytes each here, and more when resized.
+_MAX_PIXELS = 400_000_000
 _EXIF_ORIENTATION = 0x0112
 # EXIF orientations that turn the photo by 90 degrees, which swaps width and height.
 _QUARTER_TURNS = (5, 6, 7, 8)
@@ -26,14 +38,9 @@ def photo_size(path: Path, width: float | None = None, height: float | None = No
     Raises:
         SceneError: if it is not an image.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            size = image.size
-            turned = _is_quarter_turned(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise _unreadable(path, e) from e
+    with _open(path) as image:
+        size, turned = image.size, _is_quarter_turned(image)
+        _check_range(image, path)
     if turned and width and height and (width > height) != (size[0] > size[1]):
         return size[1], size[0]
     return size
@@ -47,13 +54,8 @@ def quarter_turn(path: Path, values: np.ndarray) -> np.ndarray | None:
     Raises:
         SceneError: if `path` is not an image.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            orientation = image.getexif().get(_EXIF_ORIENTATION) if _is_quarter_turned(image) else None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise _unreadable(path, e) from e
+    with _open(path) as image:
+        orientation = image.getexif().get(_EXIF_ORIENTATION) if _is_quarter_turned(image) else None
     swapped = np.swapaxes(values, 0, 1)
     turned = {5: swapped, 6: swapped[:, ::-1], 7: swapped[::-1, ::-1], 8: swapped[::-1]}
     return turned.get(orientation)
@@ -112,17 +114,14 @@ def resize_photo(photo: Photo, width: int, height: int) -> Photo:
 
 def _read_pixels(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Decode to image [H, W, 3] uint8 and opaque [H, W]; `size` decides whether an EXIF quarter turn is applied."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    try:
-        with Image.open(path) as file:
-            file.load()  # a truncated file fails here, not silently half-way down
-            photo: Image.Image = file
-            if file.size != size and file.size == size[::-1] and _is_quarter_turned(file):
-                photo = ImageOps.exif_transpose(file)
-            return _to_rgb(photo)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as e:
-        raise _unreadable(path, e) from e
+    with _open(path) as photo:
+        photo.load()  # a truncated file fails here, not silently half-way down
+        if photo.size != size and photo.size == size[::-1] and _is_quarter_turned(photo):
+            photo = ImageOps.exif_transpose(photo)
+        _check_range(photo, path)
+        return _to_rgb(photo)
 
 
 def _is_quarter_turned(image) -> bool:
@@ -132,11 +131,8 @@ def _is_quarter_turned(image) -> bool:
 
 def _to_rgb(photo) -> tuple[np.ndarray, np.ndarray]:
     """Convert a PIL image to [H, W, 3] uint8 on white, and opaque [H, W]: at least half of the pixel is covered."""
-    if photo.mode.startswith("I") or photo.mode == "F":  # grey of more than 8 bits
-        values = np.asarray(photo, dtype=np.float64)
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535 or photo.mode == "F":
-            raise ValueError(f"pixels of kind {photo.mode!r} have no known range")
-        gray = np.round(values / 257.0).astype(np.uint8)
+    if photo.mode.startswith("I"):  # grey of more than 8 bits
+        gray = np.round(np.asarray(photo, dtype=np.float64) / 257.0).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2), np.ones(gray.shape, dtype=bool)
     if "A" in photo.mode or "a" in photo.mode or "transparency" in photo.info:
         rgba = np.asarray(photo.convert("RGBA"))
@@ -151,15 +147,12 @@ def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Read a mask as [H, W] bool at the photo's `size`, True where it is not 0; its file may have another size."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            file.load()
-            mask = file.convert("RGB") if file.mode == "P" else file
-            if mask.size != size:
-                mask = mask.resize(size, Image.Resampling.NEAREST)
-            values = np.asarray(mask)
-    except (OSError, ValueError, SyntaxError, EOFError) as e:
-        raise _unreadable(path, e) from e
+    with _open(path) as file:
+        file.load()
+        mask = file.convert("RGB") if file.mode == "P" else file
+        if mask.size != size:
+            mask = mask.resize(size, Image.Resampling.NEAREST)
+        values = np.asarray(mask)
     if values.ndim == 3:  # the colour decides, alpha does not; LA and RGBA have alpha last
         values = values[..., : 1 if values.shape[2] < 3 else 3].any(axis=2)
     return values != 0
@@ -175,5 +168,52 @@ def _remap_mask(mask: np.ndarray, source_x: np.ndarray, source_y: np.ndarray) ->
     return out == 255
 
 
+@contextmanager
+def _open(path: Path) -> Iterator:
+    """Open a picture with PIL; whatever is wrong with the file is a `SceneError` that says it."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = (
+        None  # PIL warns of 90 megapixels and refuses 180: our limit is higher, and says what to do
+    )
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise SceneError(
+                    f"{path}: is {image.width}x{image.height} pixels, too large (the limit is {_MAX_PIXELS // 10**6} "
+                    "megapixels). hint: make all photos smaller; their poses stay right"
+                )
+            yield image
+    except (OSError, ValueError, SyntaxError, EOFError) as e:
+        raise _unreadable(path, e) from e
+
+
+def _check_range(image, path: Path) -> None:
+    """Refuse pixels whose values have no known range: floats, and whole numbers beyond 16 bits."""
+    low, high = (0, 0) if image.mode != "I" else image.getextrema()
+    if image.mode == "F" or low < 0 or high > 65535:
+        raise SceneError(
+            f"{path}: has {'float' if image.mode == 'F' else '32-bit'} pixels, which have no known range. "
+            "hint: save it with 8 or 16 bits per channel"
+        )
+
+
 def _unreadable(path: Path, cause: Exception) -> SceneError:
-    return SceneError(f"{path}: cannot be read as a photo ({cause}). hint: it may be cut off; copy it again")
+    """Say what is wrong with a file that is no photo; "cut off" only of one that lacks its end."""
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        return SceneError(f"{path}: cannot be read as a photo ({e.strerror or e})")
+    if not data:
+        return SceneError(f"{path}: is empty. hint: copy it again")
+    ends = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND", b"RIFF": b""}
+    end = next((end for start, end in ends.items() if data.startswith(start)), None)
+    if "truncated" in str(cause) or (end and end not in data[-4096:]):
+        return SceneError(f"{path}: is cut off. hint: copy it again")
+    for offset, magic, kind in _UNREAD_MAGIC if end is None else ():
+        if data.startswith(magic, offset):
+            return SceneError(f"{path}: is {kind}, which is not supported. hint: convert it to JPEG or PNG")
+    if data.startswith(b"version https://git-lfs"):
+        return SceneError(f"{path}: is a pointer of Git LFS. hint: git lfs pull")
+    what = "is no picture" if end is None else f"is damaged ({cause})"
+    return SceneError(f"{path}: {what}. hint: copy it again")

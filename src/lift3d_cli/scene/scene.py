@@ -15,7 +15,8 @@ class Distortion:
     """Lens distortion from the pinhole image of a `Camera` to the photo on disk, of the same K and size.
 
     Args:
-        model: "opencv" (coeffs k1 k2 p1 p2 [k3 k4 k5 k6]) or "opencv_fisheye" (k1 k2 k3 k4), as OpenCV defines them.
+        model: "opencv" (coeffs k1 k2 p1 p2 [k3 k4 k5 k6]) or "opencv_fisheye" (k1 k2 k3 k4), as OpenCV defines them;
+            or "brown" (k1 k2 p1 p2 k3 k4), with the radial factor 1 + k1 r^2 + k2 r^4 + k3 r^6 + k4 r^8.
         coeffs: the coefficients.
     """
 
@@ -61,7 +62,8 @@ class View:
     """One posed photo.
 
     Args:
-        name: the photo's path relative to the scene, with slashes; unique, and the order that views are sorted by.
+        name: the photo's path relative to the scene, with slashes; unique; views are sorted by it in natural
+            order.
         image_path: the photo.
         camera: the pinhole camera of the undistorted photo, in the photo's full size.
         distortion: lens distortion, undone by `read_photo`; or None.
@@ -96,7 +98,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Scene:
-    """Posed photos. Views are sorted by name.
+    """Posed photos. Views are in the natural order of their names.
 
     Args:
         root: folder of the scene.
@@ -104,6 +106,7 @@ class Scene:
         views: at least one.
         points: [N, 3] world surface points (COLMAP), or None where the format has none.
         warnings: lines for the user, such as the number of photos that are listed but missing.
+        unread_keys: keys of the scene's file that are not understood, and change no picture as far as is known.
     """
 
     root: Path
@@ -111,6 +114,7 @@ class Scene:
     views: tuple[View, ...]
     points: np.ndarray | None = None
     warnings: tuple[str, ...] = field(default=())
+    unread_keys: tuple[str, ...] = field(default=())
 
     @property
     def cameras(self) -> list[Camera]:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lift3d_cli.pipeline.held_out import split
 from lift3d_cli.pipeline.workspace import Workspace, shrunk_size
-from lift3d_cli.scene.assemble import OPENCV_FROM_OPENGL
+from lift3d_cli.scene.fields import OPENCV_FROM_OPENGL
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.photos import resize_photo
 from lift3d_cli.training.command import say

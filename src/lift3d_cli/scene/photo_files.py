@@ -1,0 +1,155 @@
+"""Finds the photos that a scene's file lists, however they were moved and renamed since; sorts as people read."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from lift3d_cli.scene.photos import PHOTO_SUFFIXES, UNREAD_SUFFIXES
+
+_REDUCED = re.compile(r"(images)(?:_([0-9]+))?", re.IGNORECASE)
+
+
+def natural_key(name: str) -> tuple:
+    """Return a key that sorts numbers in names by value, and ignores case: `r_2` comes before `r_10`."""
+    parts = re.split(r"([0-9]+)", _folded(name))
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def list_photos(folder: Path) -> list[Path]:
+    """List all photos directly in a folder, in natural order; none if the folder does not exist."""
+    if not folder.is_dir():
+        return []
+    found = (p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith("."))
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def reduced_folders(folder: Path) -> list[Path]:
+    """List the folders of reduced copies beside `images`: `images_2`, `images_4`, ..., the least reduced first."""
+    if not folder.parent.is_dir() or not (match := _REDUCED.fullmatch(folder.name)):
+        return []
+    found = {}
+    for other in folder.parent.iterdir():
+        if (copy := _REDUCED.fullmatch(other.name)) and copy[2] and copy[2] != match[2] and other.is_dir():
+            found[other] = int(copy[2])
+    return sorted(found, key=found.__getitem__)
+
+
+def reduction(listed_path: str, photo: Path) -> float:
+    """Return how many times smaller than the listed photo the one is that was found, by the names of the folders."""
+    listed, found = (_REDUCED.fullmatch(name) for name in (PurePosixPath(listed_path).parent.name, photo.parent.name))
+    return int(found[2] or 1) / int(listed[2] or 1) if found and listed else 1.0
+
+
+class PhotoFinder:
+    """Finds photos by the paths that a scene's file lists.
+
+    A path counts from the scene's folder, or from one of `folders`. It need not have the case, the unicode form or
+    the ending of the file, may have backslashes and folders of another computer before it, and `images` stands for
+    `images_2`, ... where only that is there.
+
+    Args:
+        root: folder of the scene.
+        listed: all paths that the file lists. A photo that one of them names exactly is not found for another.
+        folders: further folders that paths may count from, the first first.
+    """
+
+    def __init__(self, root: Path, listed: Iterable[str], folders: Sequence[Path] = ()) -> None:
+        self.root = root
+        self._bases = tuple(dict.fromkeys((*folders, root, root / "images", *reduced_folders(root / "images"))))
+        self._indexes: dict[Path, _FolderIndex] = {}
+        exact = {name: self._exact(name) for name in listed}
+        self._exact_photos = {name: photo for name, photo in exact.items() if photo is not None}
+        self._taken = set(self._exact_photos.values())
+
+    def find(self, listed_path: str) -> Path | None:
+        """Find the photo of one listed path; None if it is not there."""
+        if photo := self._exact_photos.get(listed_path) or self._exact(listed_path):
+            return photo
+        parts = [part for part in _slashed(listed_path).split("/") if part not in ("", ".")]
+        tails = [parts] + [[p for p in parts[start:] if p != ".."] for start in range(1, len(parts))]
+        for tail in filter(None, tails):
+            for base in self._bases:
+                for folder in self._folders(base, tail[:-1]):
+                    photo = self._index(folder).photo(tail[-1])
+                    if photo is not None and photo not in self._taken:
+                        return photo
+        return None
+
+    def near_miss(self, listed_path: str) -> str:
+        """Say where a path was looked for, and which photos are there instead."""
+        parents = [(self.root / _slashed(listed_path)).parent, *self._bases]
+        said = []
+        for folder in dict.fromkeys(map(os.path.normpath, parents)):
+            if photos := [photo.name for photo in list_photos(Path(folder))]:
+                name = PurePosixPath(_slashed(listed_path)).name
+                like = (difflib.get_close_matches(name, photos, 1, 0.0) or photos)[0]
+                said.append(f"{folder} ({len(photos)} photos, such as {like})")
+        return f"looked in {', '.join(said)}" if said else f"looked in {self.root} and images/ there, without a photo"
+
+    def _exact(self, listed_path: str) -> Path | None:
+        photos = (base / _slashed(listed_path) for base in self._bases)
+        return next((photo for photo in photos if photo.is_file()), None)
+
+    def _folders(self, base: Path, parts: Sequence[str]) -> Iterator[Path]:
+        """Yield the folders that a path may mean, with the reduced ones that stand for `images`."""
+        if not parts:
+            yield base
+            return
+        if parts[0] == "..":
+            yield from self._folders(base.parent, parts[1:])
+            return
+        child = base / self._index(base).folders.get(_folded(parts[0]), parts[0])
+        for folder in (child, *reduced_folders(child)):
+            if folder.is_dir():
+                yield from self._folders(folder, parts[1:])
+        if (match := _REDUCED.fullmatch(parts[0])) and match[2]:
+            yield from self._folders(base, [match[1], *parts[1:]])
+
+    def _index(self, folder: Path) -> _FolderIndex:
+        return self._indexes.setdefault(folder, _FolderIndex(folder))
+
+
+class _FolderIndex:
+    """The names in one folder, read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def _entries(self) -> list[os.DirEntry]:
+        try:
+            return sorted(os.scandir(self.folder), key=lambda entry: natural_key(entry.name))
+        except OSError:
+            return []
+
+    @cached_property
+    def folders(self) -> dict[str, str]:
+        return {_folded(entry.name): entry.name for entry in self._entries if entry.is_dir()}
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        return {_folded(e.name): self.folder / e.name for e in self._entries if e.is_file() and e.name[0] != "."}
+
+    def photo(self, name: str) -> Path | None:
+        """Find a photo by its name, or by that with another ending."""
+        wanted = _folded(name)
+        if wanted in self._files and PurePosixPath(wanted).suffix in (*PHOTO_SUFFIXES, *UNREAD_SUFFIXES):
+            return self._files[wanted]
+        stem, suffix = os.path.splitext(wanted)
+        stems = (wanted, stem) if suffix in (*PHOTO_SUFFIXES, *UNREAD_SUFFIXES) else (wanted,)
+        names = (each + ending for each in stems for ending in PHOTO_SUFFIXES)
+        return next((self._files[each] for each in names if each in self._files), None)
+
+
+def _slashed(path: str) -> str:
+    return path.replace("\\", "/")
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
