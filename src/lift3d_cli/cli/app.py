@@ -59,9 +59,7 @@ def interruption(command: str | None) -> str:
 
 
 def _bug(error: BaseException) -> typer.Exit:
-    import traceback
-
-    traceback.print_exception(error)
+    console.trace(error)
     console.line(_BUG)
     return typer.Exit(1)
 
@@ -69,9 +67,7 @@ def _bug(error: BaseException) -> typer.Exit:
 def _exit(error: Lift3dError) -> typer.Exit:
     console.line(f"error: {error}")
     if console.debug:
-        import traceback
-
-        traceback.print_exception(error)
+        console.trace(error)
     return typer.Exit(error.exit_code)
 
 

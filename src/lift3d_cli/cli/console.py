@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -15,14 +17,29 @@ quiet = False
 debug = False
 
 
+def escaped(value: str) -> str:
+    """Spell what is not printable as in Python's literals: a scene's names must not steer the terminal.
+
+    Also what the encoding of standard error lacks; a line's end stays.
+    """
+    printable = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in value)
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    return printable.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def result(path: Path) -> None:
-    """Print an artefact's path to standard output."""
-    print(path, flush=True)  # noqa: T201
+    """Print an artefact's path to standard output; to a program byte by byte as the file system has it."""
+    if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
+        text(str(path))
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def text(value: str) -> None:
     """Print a requested report to standard output."""
-    print(value, flush=True)  # noqa: T201
+    print(escaped(value), flush=True)  # noqa: T201
 
 
 def as_json(value: object) -> None:
@@ -40,7 +57,12 @@ def _finite(value: object) -> object:
 
 def line(value: str) -> None:
     """Print one line to standard error, whatever the value contains."""
-    print(" ".join(value.split()), file=sys.stderr, flush=True)  # noqa: T201
+    print(escaped(" ".join(value.split())), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def trace(error: BaseException) -> None:
+    """Print the traceback of an error to standard error."""
+    print(escaped("".join(traceback.format_exception(error))), end="", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def warn(value: str | None) -> None:
@@ -60,9 +82,10 @@ def progress(items: Iterable[T], description: str, total: int) -> Iterable[T]:
     if quiet or total == 0 or not sys.stderr.isatty():
         return items
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import track
 
-    return track(items, description, total, console=Console(stderr=True))
+    return track(items, escape(escaped(description)), total, console=Console(stderr=True))
 
 
 def human_bytes(count: float) -> str:

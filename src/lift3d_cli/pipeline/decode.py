@@ -26,6 +26,7 @@ from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.results import TaskFolder, video_writer, write_features
 from lift3d_cli.pipeline.workspace import Workspace
+from lift3d_cli.scene.photos import open_picture
 from lift3d_cli.scene.scene import Scene
 
 
@@ -253,13 +254,8 @@ def decode_options(config: DecodeConfig) -> DecodeOptions:
 
 def _read_picture(path: Path) -> np.ndarray:
     """Read a picture as [H, W, 3] uint8, black where it is transparent."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise SceneError(f"{path}: cannot be read as a picture ({e})") from e
+    with open_picture(path) as image:
+        pixels = np.array(image.convert("RGBA"))
     return pixels[..., :3] * (pixels[..., 3:] > 127)
 
 

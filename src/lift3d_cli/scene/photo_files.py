@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from lift3d_cli.scene.photos import PHOTO_SUFFIXES, UNREAD_SUFFIXES
 
+_MAX_PARTS = 64
 _REDUCED = re.compile(r"(images)(?:_([0-9]+))?", re.IGNORECASE)
 
 
@@ -23,7 +24,7 @@ def natural_key(name: str) -> tuple:
 
 def list_photos(folder: Path) -> list[Path]:
     """List all photos directly in a folder, in natural order; none if the folder does not exist."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return []
     found = (p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith("."))
     return sorted(found, key=lambda path: natural_key(path.name))
@@ -31,7 +32,7 @@ def list_photos(folder: Path) -> list[Path]:
 
 def reduced_folders(folder: Path) -> list[Path]:
     """List the folders of reduced copies beside `images`: `images_2`, `images_4`, ..., the least reduced first."""
-    if not folder.parent.is_dir() or not (match := _REDUCED.fullmatch(folder.name)):
+    if not os.path.isdir(folder.parent) or not (match := _REDUCED.fullmatch(folder.name)):
         return []
     found = {}
     for other in folder.parent.iterdir():
@@ -72,6 +73,8 @@ class PhotoFinder:
         if photo := self._exact_photos.get(listed_path) or self._exact(listed_path):
             return photo
         parts = [part for part in _slashed(listed_path).split("/") if part not in ("", ".")]
+        if len(parts) > _MAX_PARTS:
+            return None
         tails = [parts] + [[p for p in parts[start:] if p != ".."] for start in range(1, len(parts))]
         for tail in filter(None, tails):
             for base in self._bases:
@@ -94,7 +97,7 @@ class PhotoFinder:
 
     def _exact(self, listed_path: str) -> Path | None:
         photos = (base / _slashed(listed_path) for base in self._bases)
-        return next((photo for photo in photos if photo.is_file()), None)
+        return next((photo for photo in photos if os.path.isfile(photo)), None)
 
     def _folders(self, base: Path, parts: Sequence[str]) -> Iterator[Path]:
         """Yield the folders that a path may mean, with the reduced ones that stand for `images`."""
@@ -106,7 +109,7 @@ class PhotoFinder:
             return
         child = base / self._index(base).folders.get(_folded(parts[0]), parts[0])
         for folder in (child, *reduced_folders(child)):
-            if folder.is_dir():
+            if os.path.isdir(folder):
                 yield from self._folders(folder, parts[1:])
         if (match := _REDUCED.fullmatch(parts[0])) and match[2]:
             yield from self._folders(base, [match[1], *parts[1:]])
