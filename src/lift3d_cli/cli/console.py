@@ -17,13 +17,13 @@ quiet = False
 debug = False
 
 
-def escaped(value: str) -> str:
+def escaped(value: str, stream: object = None) -> str:
     """Spell what is not printable as in Python's literals: a scene's names must not steer the terminal.
 
-    Also what the encoding of standard error lacks; a line's end stays.
+    Also what the encoding of the stream, by default standard error, lacks; ends of lines stay.
     """
     printable = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in value)
-    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    encoding = getattr(stream or sys.stderr, "encoding", None) or "utf-8"
     return printable.encode(encoding, "backslashreplace").decode(encoding)
 
 
@@ -39,7 +39,7 @@ def result(path: Path) -> None:
 
 def text(value: str) -> None:
     """Print a requested report to standard output."""
-    print(escaped(value), flush=True)  # noqa: T201
+    print(escaped(value, sys.stdout), flush=True)  # noqa: T201
 
 
 def as_json(value: object) -> None:

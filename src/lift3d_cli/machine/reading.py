@@ -21,4 +21,4 @@ def read_file(path: Path, max_bytes: int) -> bytes:
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > max_bytes:
             raise OSError(errno.EFBIG, f"larger than {max_bytes >> 20} MiB", str(path))
-        return file.read(max_bytes)
+        return file.read(status.st_size)  # pseudo-files have none, and no end

@@ -122,7 +122,9 @@ def read_state(spec: ModelSpec, path: Path) -> dict[str, Tensor]:
     for key in ("params_ema", "params", "state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) and not value.is_meta for value in state.values()
+    ):
         raise ModelError(f"model {spec.name}: {path} is no state dict: it holds more than tensors")
     return state
 

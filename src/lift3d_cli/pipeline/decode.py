@@ -21,7 +21,7 @@ from lift3d_cli.machine.png import read_png
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import DecodeContext, DecodeOptions, Decoder, FeatureMap, Model, RenderedView, Segmentation
 from lift3d_cli.models.fingerprint import is_made_by
-from lift3d_cli.models.registry import find_model
+from lift3d_cli.models.registry import find_recorded_model
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.results import TaskFolder, video_writer, write_features
@@ -274,7 +274,7 @@ def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model,
             raise CacheError(f"{render.root}: has no features of {config.model}, only of {', '.join(names)}. {hint}")
     able = []
     for r in found:
-        spec = find_model(r.ref).spec()
+        spec = find_recorded_model(r.ref, render.root, render.scene).spec()
         task = config.task or spec.tasks[0]
         if task in spec.tasks:
             able.append((r, task))
@@ -284,7 +284,7 @@ def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model,
         tasks = ", ".join(f"--model {r.model} --task {task}" for r, task in able)
         raise CacheError(f"{render.root}: which of its features? hint: {tasks}")
     chosen, task = able[0]
-    ref = find_model(chosen.ref)
+    ref = find_recorded_model(chosen.ref, render.root, render.scene)
     model = ref.load()
     if task not in model.spec.tasks and not config.task:  # a model's tasks may depend on its checkpoint
         task = model.spec.tasks[0]

@@ -33,7 +33,7 @@ class CachedFeatures:
 
     def __init__(self, workspace: Workspace, encoder: EncoderRecord, keep: int, model: Model | None = None) -> None:
         self.encoder = encoder
-        self.model: Model = model or model_of(encoder)
+        self.model: Model = model or model_of(encoder, workspace.cache.root, workspace.scene.root)
         self.workspace = workspace
         self._recent: Recent[FeatureMap] = Recent(keep)
 

@@ -134,7 +134,7 @@ class Maps(FeatureModel):
 
     def _read(self, path: Path) -> Tensor:  # [C, h, w] float32
         try:
-            data = _read_tensor(path).detach().to_dense().float()
+            data = _read_tensor(path).detach().to_dense().cpu().float()  # raises an error for the meta device
         except Exception as e:  # three libraries, and hostile files
             raise self._error(f"{path} cannot be read as a map ({' '.join(str(e).split())[:160]})") from e
         data = data[0] if data.dim() == 4 and len(data) == 1 else data
