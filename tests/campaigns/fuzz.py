@@ -6,6 +6,7 @@ A finding is another exception, a wait of over 10 seconds, or over 2 GiB of memo
 `tests/campaigns/findings/`, where the tests read it again from then on.
 """
 
+# ruff: noqa: T201
 from __future__ import annotations
 
 import argparse

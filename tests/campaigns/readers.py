@@ -138,7 +138,7 @@ def _paths(folder: Path) -> dict[str, Reader]:
         "path": {"format": "lift3d-path", "version": 1, "fps": 24.0, "poses": [{"name": "a", **lens, "c2w": c2w}] * 1},
         "path-nerfstudio": {
             "render_width": 64, "render_height": 48, "fps": 24, "camera_type": "perspective",
-            "camera_path": [{"camera_to_world": sum(flipped, []), "fov": 50, "aspect": 1.3}],
+            "camera_path": [{"camera_to_world": [x for row in flipped for x in row], "fov": 50, "aspect": 1.3}],
         },
         "path-transforms": {"w": 64, "h": 48, "fl_x": 50.0, "frames": [scene_files.frame("a.png")]},
     }  # fmt: skip

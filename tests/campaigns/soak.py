@@ -6,6 +6,7 @@ After each kill, every file that is there must be, bit by bit, what an uninterru
 must be there, and no temporary file. Exits with 1 if not, and prints where the folder is kept.
 """
 
+# ruff: noqa: T201
 from __future__ import annotations
 
 import argparse

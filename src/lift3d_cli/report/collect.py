@@ -21,7 +21,7 @@ from lift3d_cli.config import EncodeConfig, RenderConfig, ReportConfig
 from lift3d_cli.errors import CacheError, Lift3dError, SceneError
 from lift3d_cli.machine.png import read_png
 from lift3d_cli.machine.provenance import commit
-from lift3d_cli.models.registry import find_model
+from lift3d_cli.models.registry import find_recorded_model
 from lift3d_cli.pipeline.workspace import Workspace
 
 _MAX_JSON_BYTES = 64 * 2**20
@@ -125,7 +125,7 @@ class ReportedRender:
     def tasks(self) -> list[DecodedTask]:
         """The tasks that all shown frames are decoded to."""
         names = [self.render.names[index] for index in self.shown]
-        able = {model: _tasks(lifted.ref) for model, lifted in self.lifted.items()}
+        able = {model: _tasks(lifted.ref, self.render.root, self.render.scene) for model, lifted in self.lifted.items()}
         found = []
         for task in sorted({task for tasks in able.values() for task in tasks}):
             legend = self.decoded / f"{task}-legend.json"
@@ -195,10 +195,10 @@ def short(path: Path) -> str:
     return shlex.quote(str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path))
 
 
-def _tasks(ref: str) -> tuple[str, ...]:
+def _tasks(ref: str, *folders: Path) -> tuple[str, ...]:
     """List a model's tasks; none if it is missing."""
     try:
-        found = find_model(ref)
+        found = find_recorded_model(ref, *folders)
         # A model's tasks may depend on its checkpoint.
         return (found.load().spec if found.settings else found.spec()).tasks
     except Lift3dError:
