@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ def find_other_weights(reference: str, name: str) -> Path:
         ModelError: if it is neither, or the repository cannot be reached and is not in the hub's local cache.
     """
     match = re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", reference)
-    if Path(reference).exists() or reference.endswith(".safetensors") or match is None:
+    if os.path.exists(reference) or reference.endswith(".safetensors") or match is None:
         return Path(reference)
     try:
         return download(match[1], name, match[2] or "")

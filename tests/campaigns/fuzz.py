@@ -104,9 +104,13 @@ def main() -> int:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     os.environ["HF_HUB_OFFLINE"] = "1"
+    stderr = os.dup(2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # OpenEXR prints what it raises
-    with tempfile.TemporaryDirectory(prefix="lift3d-fuzz-") as folder:
-        counts, found = fuzz(args.seconds, args.seed, args.only, Path(folder))
+    try:
+        with tempfile.TemporaryDirectory(prefix="lift3d-fuzz-") as folder:
+            counts, found = fuzz(args.seconds, args.seed, args.only, Path(folder))
+    finally:
+        os.dup2(stderr, 2)
     for path, trouble in found.items():
         print(f"{path.name}: {trouble}\n")
     print(f"fuzz --seed {args.seed}: {sum(counts.values())} files for {len(counts)} readers, {len(found)} findings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +31,7 @@ def render_dir(cache_root: Path, name: str, content: Mapping[str, object]) -> Pa
 
 def is_render(folder: Path) -> bool:
     """Return True if a folder is that of a render, which may be damaged."""
-    return (folder / MANIFEST).exists()
+    return os.path.exists(folder / MANIFEST)
 
 
 def latest_render(cache_root: Path) -> Path | None:

@@ -43,7 +43,7 @@ class Session:
         Raises:
             SceneError: if it no longer exists.
         """
-        if not self.scene.exists():
+        if not os.path.exists(self.scene):
             raise SceneError(f"{self.scene}: the scene of the last command is gone. hint: name the scene")
         return self.scene
 
@@ -55,7 +55,7 @@ class Session:
         """
         if self.render is None:
             raise CacheError(f"{self.scene}: nothing is rendered yet. hint: lift3d render")
-        if not self.render.exists():
+        if not os.path.exists(self.render):
             raise CacheError(f"{self.render}: the render of the last command is gone. hint: lift3d render")
         return self.render
 

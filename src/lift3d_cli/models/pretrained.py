@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -52,7 +53,7 @@ def from_pretrained(spec: ModelSpec, loader: Callable[..., Any], checkpoint: str
     Raises:
         ModelError: if the weights are neither local nor available, or belong to another network.
     """
-    if checkpoint and Path(checkpoint).is_dir():
+    if checkpoint and os.path.isdir(checkpoint):
         where, settings = checkpoint, {"local_files_only": True, **settings}
     elif checkpoint and (checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1):
         raise ModelError(f"model {spec.name}: there is no folder {checkpoint}. hint: one with config.json and weights")
@@ -135,7 +136,7 @@ def hub_file(spec: ModelSpec, name: str, checkpoint: str = "") -> Path:
     Raises:
         ModelError: if it is neither local nor available.
     """
-    if checkpoint and Path(checkpoint).is_file():
+    if checkpoint and os.path.isfile(checkpoint):
         return Path(checkpoint)
     if checkpoint and (Path(checkpoint).suffix or checkpoint.count("/") != 1):
         raise ModelError(f"model {spec.name}: there is no file {checkpoint}")

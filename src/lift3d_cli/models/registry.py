@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import urllib.parse
@@ -186,7 +187,7 @@ def _with_settings(found: ModelRef, checkpoint: str, query: str) -> ModelRef:
     if checkpoint:
         # Absolute, so that the reference has the same meaning in any folder.
         parts = [Path(part).expanduser() for part in checkpoint.split(",")]
-        checkpoint = ",".join(str(p.resolve()) if p.exists() else str(p) for p in parts)
+        checkpoint = ",".join(str(p.resolve()) if os.path.exists(p) else str(p) for p in parts)
         settings["checkpoint"] = checkpoint
     others = {name: value for name, value in settings.items() if name != "checkpoint"}
     ref = found.ref + (f":{checkpoint}" if checkpoint else "")
@@ -205,7 +206,7 @@ def _find_file(ref: str) -> ModelRef:
     if not file or not class_name.isidentifier():
         raise ModelError(f"{ref}: which class of the file? hint: {ref.rstrip(':')}:MyModel")
     path = Path(file).expanduser().resolve()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(f"{ref}: there is no file {path}")
     target = f"{path}:{class_name}"
     return ModelRef(f"{path.name}:{class_name}", "file", target, target, source=path)

@@ -66,7 +66,7 @@ def number(item: dict[str, Any], key: str, where: str) -> float | None:
     value = item.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_finite(value):
         raise SceneError(f'{where}: "{key}" is {short(value)}, needs a finite number')
     return float(value)
 
@@ -110,7 +110,7 @@ def matrix(item: dict[str, Any], key: str, where: str) -> np.ndarray:
         raise SceneError(f'{where}: "{key}" has {len(flat)} numbers, needs a 4x4 matrix')
     if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in flat):
         raise SceneError(f'{where}: "{key}" holds something that is not a number')
-    if not all(_is_finite(value) for value in flat):
+    if not all(is_finite(value) for value in flat):
         raise SceneError(f'{where}: "{key}" has a NaN or infinite number')
     values = np.eye(4)
     values[: len(flat) // 4] = np.array(flat, dtype=np.float64).reshape(-1, 4)
@@ -158,7 +158,8 @@ def short(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Tell if a value is a number that fits a float."""
     try:
         return math.isfinite(value)
     except (TypeError, OverflowError):  # an integer too large for a float

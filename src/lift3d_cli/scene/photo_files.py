@@ -64,21 +64,22 @@ class PhotoFinder:
         self.root = root
         self._bases = tuple(dict.fromkeys((*folders, root, root / "images", *reduced_folders(root / "images"))))
         self._indexes: dict[Path, _FolderIndex] = {}
-        exact = {name: self._exact(name) for name in listed}
-        self._exact_photos = {name: photo for name, photo in exact.items() if photo is not None}
-        self._taken = set(self._exact_photos.values())
+        self._exact_photos = {name: self._exact(name) for name in listed}
+        self._taken = {photo for photo in self._exact_photos.values() if photo is not None}
+        self._folder_lists: dict[tuple[Path, tuple[str, ...]], list[Path]] = {}
 
     def find(self, listed_path: str) -> Path | None:
         """Find the photo of one listed path; None if it is not there."""
-        if photo := self._exact_photos.get(listed_path) or self._exact(listed_path):
-            return photo
+        exact = self._exact_photos[listed_path] if listed_path in self._exact_photos else self._exact(listed_path)
+        if exact is not None:
+            return exact
         parts = [part for part in _slashed(listed_path).split("/") if part not in ("", ".")]
         if len(parts) > _MAX_PARTS:
             return None
         tails = [parts] + [[p for p in parts[start:] if p != ".."] for start in range(1, len(parts))]
         for tail in filter(None, tails):
             for base in self._bases:
-                for folder in self._folders(base, tail[:-1]):
+                for folder in self._folder_list(base, tuple(tail[:-1])):
                     photo = self._index(folder).photo(tail[-1])
                     if photo is not None and photo not in self._taken:
                         return photo
@@ -96,8 +97,14 @@ class PhotoFinder:
         return f"looked in {', '.join(said)}" if said else f"looked in {self.root} and images/ there, without a photo"
 
     def _exact(self, listed_path: str) -> Path | None:
-        photos = (base / _slashed(listed_path) for base in self._bases)
-        return next((photo for photo in photos if os.path.isfile(photo)), None)
+        # Strings: a file may list 100,000 photos that are absent.
+        photos = (os.path.join(base, _slashed(listed_path)) for base in self._bases)
+        return next((Path(photo) for photo in photos if os.path.isfile(photo)), None)
+
+    def _folder_list(self, base: Path, parts: tuple[str, ...]) -> list[Path]:
+        if (base, parts) not in self._folder_lists:
+            self._folder_lists[base, parts] = list(self._folders(base, parts))
+        return self._folder_lists[base, parts]
 
     def _folders(self, base: Path, parts: Sequence[str]) -> Iterator[Path]:
         """Yield the folders that a path may mean, with the reduced ones that stand for `images`."""
@@ -139,9 +146,15 @@ class _FolderIndex:
     def _files(self) -> dict[str, Path]:
         return {_folded(e.name): self.folder / e.name for e in self._entries if e.is_file() and e.name[0] != "."}
 
+    @cached_property
+    def _stems(self) -> set[str]:
+        return {os.path.splitext(name)[0] for name in self._files} | self._files.keys()
+
     def photo(self, name: str) -> Path | None:
         """Find a photo by its name, or by that with another ending."""
         wanted = _folded(name)
+        if wanted not in self._stems and os.path.splitext(wanted)[0] not in self._stems:
+            return None
         if wanted in self._files and PurePosixPath(wanted).suffix in (*PHOTO_SUFFIXES, *UNREAD_SUFFIXES):
             return self._files[wanted]
         stem, suffix = os.path.splitext(wanted)
