@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
@@ -64,7 +65,7 @@ def mutated_json(data: bytes, rng: random.Random) -> bytes:
         elif way < 0.5 and isinstance(holder, dict):
             holder["a" * rng.choice((1, 5000))] = holder.pop(key)
         else:
-            holder[key] = rng.choice(HOSTILE_VALUES)
+            holder[key] = copy.deepcopy(rng.choice(HOSTILE_VALUES))
     return json.dumps(document).replace(f'"{_MARK}"', rng.choice(HOSTILE_NUMBERS)).encode()
 
 
