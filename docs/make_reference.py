@@ -92,8 +92,8 @@ def _short_model_table() -> str:
 
 def _model_table() -> str:
     rows = [
-        "| model | stride | channels | licence of the weights | size | from | revision |",
-        "|---|--:|--:|---|--:|---|---|",
+        "| model | stride | channels | licence of the weights | commercial use | size | from | revision |",
+        "|---|--:|--:|---|---|--:|---|---|",
     ]
     manifest = read_manifest(ROOT / "weights")
     for name in BUILT_INS:
@@ -101,7 +101,9 @@ def _model_table() -> str:
         num_bytes = shipped["bytes"] if shipped else spec.download_bytes
         size = f"{num_bytes / 1e6:,.1f} MB" if num_bytes else "–"
         given = (spec.stride, spec.channels) if spec.license != "unknown" else ("yours", "yours")
-        cells = (*given, spec.license if shipped or spec.hub else "–", size, _where(name, spec))
+        licence = (spec.license, "free" if spec.commercial else "**no**")
+        licence = ("–", "–") if spec.license == "unknown" else licence
+        cells = (*given, *licence, size, _where(name, spec))
         rows.append(
             f"| `{name}` | {' | '.join(map(str, cells))} | {f'`{spec.revision[:8]}`' if spec.revision else '–'} |"
         )
@@ -125,6 +127,8 @@ def num_weights(network: nn.Module) -> int:
 def _where(name: str, spec: ModelSpec) -> str:
     if spec.hub:
         return f"`{spec.hub}`"
+    if spec.url:
+        return f"[files]({spec.url})"
     return "with lift3d" if f"{name}.safetensors" in read_manifest(ROOT / "weights") else "–"
 
 

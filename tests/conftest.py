@@ -34,6 +34,15 @@ def _no_settings_of_the_user(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_cache_of_the_user(tmp_path_factory):
+    """Nor does a test, or what several of them share, leave anything in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("LIFT3D_CACHE", raising=False)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory) -> Path:
     """A folder of weights with the network as it begins, which renders exactly as the training-free renderer does; its

@@ -61,6 +61,8 @@ VARIANTS = ("full", "single-stage", "no-correction", "feature-prediction", "trai
 PARTS = ("renderer", "corrector", "single-stage", "feature-prediction")
 """Parts that `train` can train; the last two are for ablations."""
 RAW_FORMATS = ("npy", "safetensors")
+# Of several models in a render that can do `segment`, the one for words; its weights are free for commercial use.
+MODEL_FOR_TEXT = "clipseg"
 """Formats of `decode --raw`."""
 
 
@@ -70,7 +72,8 @@ class DecodeConfig:
 
     Args:
         task: task to decode to; empty for the model's first.
-        model: name of the model; empty if only one of the render's can do the task.
+        model: name of the model; empty for the one of the render that can do the task, of several the one that is free
+            for commercial use, or `MODEL_FOR_TEXT` for `text`.
         device: auto, cpu, cuda or cuda:N.
         video: write an MP4 beside the frames.
         fps: frames per second of the video; 0 takes the path's.
@@ -81,6 +84,7 @@ class DecodeConfig:
         view: name of the photo that strokes or point refer to.
         clusters: number of classes to find, for `segment`; 0 for none.
         style: picture to take the style from, for `stylize`; or None.
+        refine: move the edges of masks to those of the rendered colour.
         soft_masks: also write each pixel's score for each class.
         source_views: names of photos to decode from their own features, instead of the frames.
         raw: write the rendered features in one of the `RAW_FORMATS`, instead of decoding; "" to decode.
@@ -98,6 +102,7 @@ class DecodeConfig:
     view: str = ""
     clusters: int = 0
     style: Path | None = None
+    refine: bool = False
     soft_masks: bool = False
     source_views: tuple[str, ...] = ()
     raw: str = ""

@@ -179,12 +179,24 @@ def test_info_names_what_cannot_be_used(done):
 
 def test_models_lists_name_task_and_licence(run):
     lines = run.ok("models")
-    assert lines[0].split() == ["model", "tasks", "stride", "channels", "licence", "weights"]
+    assert lines[0].split() == ["model", "tasks", "stride", "channels", "licence", "commercial", "weights"]
     rows = {line.split()[0]: line.split() for line in lines[1:]}
-    assert rows["rgb"][1:] == ["rgb", "1", "3", "Apache-2.0", "-"]
+    assert rows["rgb"][1:] == ["rgb", "1", "3", "Apache-2.0", "yes", "-"]
+    assert rows["ovseg"][4:6] == ["CC-BY-NC-4.0", "no"]
+    assert rows["maps"][4:6] == ["unknown", "-"]
     assert rows["tiny-colorizer"][1] == "colorize"
     listed = {entry["name"] for entry in json.loads("\n".join(run.ok("models", "--json")))}
     assert {"rgb", "tiny-colorizer"} <= listed
+
+
+def test_models_lists_those_that_may_be_used_commercially(run, shared_model):
+    free = {line.split()[0] for line in run.ok("models", "--commercial")[1:]}
+    listed = {entry["name"]: entry for entry in json.loads("\n".join(run.ok("models", "--json")))}
+    assert free == {name for name, entry in listed.items() if entry["commercial"]}
+    assert {"clipseg", "dinov3", "instruct-pix2pix"} <= free
+    assert not free & {"ovseg", "resshift", "maps", "torchscript"}
+    assert run.ok("models", "ovseg", "--commercial", "--json") == ["[]"]
+    assert "commercial True" in "\n".join(run.ok("models", shared_model, "--commercial"))
 
 
 def test_models_says_all_of_one_model(run, shared_model):

@@ -33,9 +33,7 @@ def placeholders(text: str, folder: Path, shared_model: str) -> str:
     text = re.sub(r"-[0-9a-f]{8}\b", "-KEY", text)
     text = re.sub(r"lift3d_model_[0-9a-f]{8}", "lift3d_model_KEY", text)
     text = re.sub(r"(not a readable safetensors file): .*", r"\1: REASON", text)
-    text = re.sub(r"(cannot be read as depth) \(.*?\)\. hint", r"\1 (REASON). hint", text)
-    # What the image library says, in its own words.
-    return re.sub(r"(cannot be read as a photo) \(.*?\)\. hint", r"\1 (REASON). hint", text)
+    return re.sub(r"(cannot be read as depth) \(.*?\)\. hint", r"\1 (REASON). hint", text)
 
 
 @pytest.fixture(scope="module")

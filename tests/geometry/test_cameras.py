@@ -31,6 +31,8 @@ def test_projecting_an_unprojected_pixel_gives_it_back(position, pixels):
     uv, z = camera.project(unproject(camera, pixels[:, :2], pixels[:, 2]))
     np.testing.assert_allclose(uv, pixels[:, :2], atol=1e-8)
     np.testing.assert_allclose(z, pixels[:, 2], rtol=1e-9)
+    expected = unproject(camera, pixels[:, :2], pixels[:, 2])
+    np.testing.assert_allclose(camera.unproject(pixels[:, :2], pixels[:, 2]), expected, atol=1e-9)
 
 
 @settings(max_examples=50, deadline=None)

@@ -91,6 +91,32 @@ def test_strokes_on_a_photo_say_what_is_what_in_other_frames(scale):
     assert result.names[red] == "#ff0000"
 
 
+def placed(features: FeatureMap, x: float = 0.0, known: bool = True) -> FeatureMap:
+    """Put cells onto a plane, a unit apart; `x` moves them to the side."""
+    height, width = features.data.shape[1:]
+    v, u = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    points = torch.stack([u + x, v, torch.full_like(u, 0.0 if known else torch.nan)])
+    return FeatureMap(features.data, features.grid, points)
+
+
+def test_place_says_what_a_cell_is_where_its_features_do_not():
+    strokes = torch.zeros(HEIGHT, WIDTH, 3, dtype=torch.uint8)
+    strokes[4:28, 2:14] = torch.tensor([255, 0, 0], dtype=torch.uint8)
+    strokes[4:28, 34:46] = torch.tensor([0, 0, 255], dtype=torch.uint8)
+    doubtful = thirds()
+    doubtful.data[:, :, :4] = 0.45 * KINDS[0][:, None, None] + 0.55 * KINDS[2][:, None, None]  # of red, rather blue
+    frames = [placed(thirds(seed=i)) for i in range(4)]
+    decode = Plain().decoder(context("segment", frames, strokes=strokes, strokes_view="a"))
+
+    def is_red(features: FeatureMap) -> torch.Tensor:
+        return decode(features, VIEW).scores[1, 16, 2:12] > 0.5
+
+    assert not is_red(doubtful).any()  # it has no place
+    assert is_red(placed(doubtful)).all()
+    assert not is_red(placed(doubtful, x=8)).any()  # where the others are blue
+    assert not is_red(placed(doubtful, known=False)).any()
+
+
 def test_strokes_of_one_colour_are_refused_with_what_to_do():
     strokes = torch.zeros(HEIGHT, WIDTH, 3, dtype=torch.uint8)
     strokes[2:5, 2:5, 1] = 200

@@ -123,6 +123,16 @@ def test_more_than_one_choice_is_asked_back_with_all_of_them(work, render):
         work.decode(work.render())
 
 
+def test_weights_that_are_not_for_commercial_use_are_taken_only_by_name_or_if_there_are_no_others(work, model_file):
+    edit(model_file, 'license="MIT"', 'license="CC-BY-NC-4.0"')
+    work.encode()
+    assert work.decode(work.render()).frames.name == "recolor"
+    work.encode("rgb")
+    both = work.render()
+    assert work.decode(both).frames.name == "rgb"
+    assert work.decode(both, model="patches").frames.name == "recolor"
+
+
 def test_task_that_no_model_of_the_render_can_do_names_the_models(work, render):
     with pytest.raises(CacheError, match=r"none of its models \(patches\) can do 'segment'"):
         work.decode(render, task="segment")

@@ -15,7 +15,8 @@ from workbench import Work
 from lift3d_cli.cache.renders import Render
 from lift3d_cli.config import DecodeConfig
 from lift3d_cli.errors import ModelError, SceneError
-from lift3d_cli.models.base import RenderedView
+from lift3d_cli.models.base import RenderedView, Segmentation
+from lift3d_cli.models.edges import refined
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.decode import decode
 
@@ -86,6 +87,19 @@ def test_soft_masks_add_up_and_are_largest_where_the_class_is(seer):
     masks = [read_image(seer.out / "segment-soft" / "pose-1" / f"00{i}.png")[..., 0].astype(int) for i in range(2)]
     assert np.abs(masks[0] + masks[1] - 255).max() <= 1
     assert (masks[1][labels == 1] >= masks[0][labels == 1]).all()
+
+
+def test_refined_masks_are_those_of_the_edges(seer):
+    render = seer.render()
+    scores = []
+    for refine in (False, True):
+        run(seer, render, task="segment", clusters=2, soft_masks=True, refine=refine)
+        mask = read_image(seer.out / "segment-soft" / "pose-1" / "001.png")[..., 0]
+        scores.append(torch.from_numpy(mask.astype(np.float32)) / 255)
+    image = as_tensor(read_image(render.color_path(1)))
+    was = Segmentation(torch.stack([1 - scores[0], scores[0]]), ("a", "b"))
+    torch.testing.assert_close(refined(was, image).scores[1], scores[1], atol=0.01, rtol=0)
+    assert (scores[0] - scores[1]).abs().max() > 0.05
 
 
 def test_strokes_on_a_photo_segment_the_frames(seer, tmp_path):

@@ -46,6 +46,15 @@ def opengl_c2w(w2c: np.ndarray) -> list:
     return c2w.tolist()
 
 
+def quaternion(R: np.ndarray) -> tuple:
+    """COLMAP's (w, x, y, z) of a rotation: the eigenvector of Bar-Itzhack's matrix."""
+    K = np.diag([R[0, 0] - R[1, 1] - R[2, 2], R[1, 1] - R[0, 0] - R[2, 2], R[2, 2] - R[0, 0] - R[1, 1], np.trace(R)])
+    K[1, 0], K[2, 0], K[2, 1] = R[0, 1] + R[1, 0], R[0, 2] + R[2, 0], R[1, 2] + R[2, 1]
+    K[3, :3] = R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]
+    x, y, z, w = np.linalg.eigh(K)[1][:, 3]  # reads the lower triangle
+    return w, x, y, z
+
+
 def write_photo(path: Path, width=12, height=8, channels=3, value=100) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = (height, width) if channels == 1 else (height, width, channels)
@@ -91,23 +100,24 @@ def write_colmap(
     folder="sparse/0",
     photos="images",
     size=(12, 8),
+    calibrated=(12, 8),
 ) -> Path:
-    """Write one camera with id 7 for all images."""
+    """Write one camera with id 7, calibrated for another size than the photos' or the same, for all images."""
     params = colmap_params(model) if params is None else params
     out = root / folder
     out.mkdir(parents=True, exist_ok=True)
     for name, *_ in images if photos else []:
         write_photo(root / photos / name, *size)
     if binary:
-        _write_colmap_binary(out, images, model, params, points)
+        _write_colmap_binary(out, images, model, params, points, calibrated)
     else:
-        _write_colmap_text(out, images, model, params, points)
+        _write_colmap_text(out, images, model, params, points, calibrated)
     return root
 
 
-def _write_colmap_binary(out, images, model, params, points) -> None:
+def _write_colmap_binary(out, images, model, params, points, size) -> None:
     number = MODEL_NUMBERS.get(model, 99)
-    (out / "cameras.bin").write_bytes(struct.pack(f"<QiiQQ{len(params)}d", 1, 7, number, 12, 8, *params))
+    (out / "cameras.bin").write_bytes(struct.pack(f"<QiiQQ{len(params)}d", 1, 7, number, *size, *params))
     data = struct.pack("<Q", len(images))
     for i, (name, q, t, keypoints) in enumerate(images):
         data += struct.pack("<i7di", i + 1, *q, *t, 7) + name.encode() + b"\0" + struct.pack("<Q", len(keypoints))
@@ -119,8 +129,8 @@ def _write_colmap_binary(out, images, model, params, points) -> None:
     (out / "points3D.bin").write_bytes(data)
 
 
-def _write_colmap_text(out, images, model, params, points) -> None:
-    (out / "cameras.txt").write_text(f"# comment\n7 {model} 12 8 {' '.join(map(str, params))}\n")
+def _write_colmap_text(out, images, model, params, points, size) -> None:
+    (out / "cameras.txt").write_text(f"# comment\n7 {model} {size[0]} {size[1]} {' '.join(map(str, params))}\n")
     lines = ["# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME", "#   POINTS2D[] as (X, Y, POINT3D_ID)"]
     for i, (name, q, t, keypoints) in enumerate(images):
         lines.append(" ".join(map(str, [i + 1, *q, *t, 7, name])))

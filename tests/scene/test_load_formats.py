@@ -54,7 +54,7 @@ def test_transforms_win_over_colmap_and_colmap_over_llff(tmp_path):
     assert load_scene(tmp_path).format == "llff"
     write_colmap(tmp_path, TWO)
     assert load_scene(tmp_path).format == "colmap"
-    write_transforms(tmp_path, [frame("images/b.png")], fl_x=20.0)
+    write_transforms(tmp_path, [frame("images/b.png"), frame("images/sub/a.png")], fl_x=20.0)
     assert load_scene(tmp_path).format == "nerfstudio"
 
 

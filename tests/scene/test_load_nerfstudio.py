@@ -261,7 +261,7 @@ def test_photo_listed_twice_is_used_once_and_refused_with_two_poses(tmp_path):
     scene = load_scene(write_transforms(tmp_path, frames, **SHARED))
     assert [view.name for view in scene.views] == ["a.png", "b.png"]
     assert len(scene.warnings) == 1
-    assert "1 photos are listed more than once with the same pose" in scene.warnings[0]
+    assert "1 entries repeat a photo with the same pose" in scene.warnings[0]
     write_transforms(tmp_path, [frame("a.png"), frame("./a.png", look_at((0, 0, -4)))], **SHARED)
     with pytest.raises(SceneError, match=r"a\.png and \./a\.png are both .*a\.png, with different cameras"):
         load_scene(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from scene_files import real_scene
 
 from lift3d_cli.scene.bounds import depth_range, surface_points
-from lift3d_cli.scene.colmap import find_colmap_model
+from lift3d_cli.scene.colmap import find_colmap_models
 from lift3d_cli.scene.colmap_files import read_images, read_points
 from lift3d_cli.scene.distortion import distort
 from lift3d_cli.scene.photo_files import natural_key
@@ -35,7 +35,7 @@ def test_loads_with_all_its_photos(name):
 @pytest.mark.parametrize("name", COLMAP_SCENES)
 def test_colmap_points_project_onto_their_keypoints(name):
     scene = real_scene(name)
-    model = find_colmap_model(scene.root)
+    model = find_colmap_models(scene.root)[0]
     points = read_points(model)
     row_of_id = {point_id: row for row, point_id in enumerate(points.ids.tolist())}
     images = {image.name: image for image in read_images(model)}

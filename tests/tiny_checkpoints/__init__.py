@@ -6,6 +6,8 @@ from tiny_checkpoints.clipseg import save_clipseg
 from tiny_checkpoints.ddcolor import filled, save_ddcolor, with_singular_vectors
 from tiny_checkpoints.image_text import save_clip, save_siglip2
 from tiny_checkpoints.instruct_pix2pix import save_instruct_pix2pix
+from tiny_checkpoints.ovseg import ovseg_state, save_mask2former, save_mask_former, save_ovseg
+from tiny_checkpoints.resshift import autoencoder_shapes, resshift_state, save_resshift, unet_shapes
 from tiny_checkpoints.slimsam import save_slimsam
 from tiny_checkpoints.style import adain_parts, johnson_state, save_adain, save_johnson
 from tiny_checkpoints.swin2sr import save_swin2sr
@@ -16,8 +18,11 @@ __all__ = [
     "Decoder",
     "Encoder",
     "adain_parts",
+    "autoencoder_shapes",
     "filled",
     "johnson_state",
+    "ovseg_state",
+    "resshift_state",
     "save_adain",
     "save_clip",
     "save_clipseg",
@@ -27,9 +32,14 @@ __all__ = [
     "save_dinov3",
     "save_instruct_pix2pix",
     "save_johnson",
+    "save_mask2former",
+    "save_mask_former",
+    "save_ovseg",
+    "save_resshift",
     "save_siglip2",
     "save_slimsam",
     "save_swin2sr",
     "save_torchscript",
+    "unet_shapes",
     "with_singular_vectors",
 ]

@@ -38,9 +38,23 @@ def cache_dir(scene_root: Path, cache_option: str | Path | None = None) -> Cache
     default = scene_root / ".lift3d"
     if os.access(default if os.path.exists(default) else scene_root, os.W_OK | os.X_OK):
         return CacheLocation(default)
-    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))  # the XDG specification says to ignore a relative one
-    path = _within((xdg if xdg.is_absolute() else _expand(Path("~/.cache"))) / "lift3d", scene)
+    path = _within(_home_cache(), scene)
     return CacheLocation(path, f"{scene_root} cannot be written: its cache is {path}; --cache DIR chooses another")
+
+
+def user_cache() -> Path:
+    """Return the folder for what belongs to no scene: `LIFT3D_CACHE`, or `$XDG_CACHE_HOME/lift3d`.
+
+    Raises:
+        CacheError: if the user's home is needed and there is none.
+    """
+    chosen = os.environ.get("LIFT3D_CACHE")
+    return _expand(Path(chosen)).absolute() if chosen else _home_cache()
+
+
+def _home_cache() -> Path:
+    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))  # the XDG specification says to ignore a relative one
+    return (xdg if xdg.is_absolute() else _expand(Path("~/.cache"))) / "lift3d"
 
 
 def _within(folder: Path, scene: Path) -> Path:

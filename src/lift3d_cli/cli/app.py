@@ -9,7 +9,7 @@ import errno
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import lift3d_cli
 from lift3d_cli.cli import ablate, console, decode, encode, evaluate, info, models, path, render, report, train, tune
@@ -41,6 +41,14 @@ class ErrorBoundary(TyperGroup):
             if type(error).__module__.split(".")[0] in ("typer", "click"):
                 raise
             raise _bug(error) from error
+
+
+class OwnStreams(TyperCommand):
+    """A command whose standard output is its own; its help, which typer prints, comes before."""
+
+    def invoke(self, ctx: object) -> object:
+        with console.own_streams():
+            return super().invoke(ctx)
 
 
 # Commands that go on where they were.
@@ -115,9 +123,7 @@ def options(
 
 
 for _command in (encode.encode, path.path, render.render, decode.decode, info.info, models.models):
-    app.command()(_command)
-app.command("eval")(evaluate.evaluate)
-app.command()(ablate.ablate)
-app.command()(report.report)
-app.command()(train.train)
-app.command()(tune.tune)
+    app.command(cls=OwnStreams)(_command)
+app.command("eval", cls=OwnStreams)(evaluate.evaluate)
+for _command in (ablate.ablate, report.report, train.train, tune.tune):
+    app.command(cls=OwnStreams)(_command)

@@ -2,19 +2,90 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import logging
 import math
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 T = TypeVar("T")
 
 quiet = False
 debug = False
+_write: Callable[[str], object] | None = None
+_stdout: TextIO | None = None
+
+
+@contextmanager
+def own_streams() -> Iterator[None]:
+    """Keep standard output for results, whatever a model or a library prints: that goes to standard error.
+
+    Warnings and log lines of libraries become our warnings: each once, on one line, and none if we are to be quiet.
+    """
+    global _write, _stdout
+    said: set[str] = set()
+
+    def warn_once(value: str) -> None:
+        if value not in said:
+            said.add(value)
+            warn(value)
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            warn_once(f"{record.name}: {record.getMessage()}")
+
+    handler, root = Handler(logging.WARNING), logging.getLogger()
+    stdout, show = sys.stdout, warnings.showwarning
+    warnings.showwarning = lambda message, category, *_, **__: warn_once(f"{category.__name__}: {message}")
+    root.addHandler(handler)
+    try:
+        with _results_writer() as _write:
+            _stdout, sys.stdout = stdout, sys.stderr
+            yield
+    finally:
+        root.removeHandler(handler)
+        _write, _stdout, sys.stdout, warnings.showwarning = None, None, stdout, show
+
+
+@contextmanager
+def _results_writer() -> Iterator[Callable[[str], object]]:
+    """Yield what writes to standard output, whose number is standard error's meanwhile.
+
+    What prints from C, and a process that is started, know only the number.
+    """
+    stdout = sys.stdout
+    try:
+        if stdout.fileno() != 1:
+            raise OSError
+        stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except (OSError, ValueError, AttributeError):  # no file, as in tests and notebooks
+        yield lambda value: print(value, end="", file=stdout, flush=True)
+        return
+
+    def write(value: str) -> None:
+        try:
+            data = value.encode(stdout.encoding or "utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # a path that the terminal's encoding lacks
+            data = os.fsencode(value)
+        while data:
+            data = data[os.write(kept, data) :]
+
+    try:
+        yield write
+    finally:
+        with suppress(OSError, AttributeError):  # what the C library has not written yet; there is none on Windows
+            ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def escaped(value: str, stream: object = None) -> str:
@@ -28,23 +99,26 @@ def escaped(value: str, stream: object = None) -> str:
 
 
 def result(path: Path) -> None:
-    """Print an artefact's path to standard output; to a program byte by byte as the file system has it."""
-    if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
-        text(str(path))
-        return
-    sys.stdout.flush()
-    sys.stdout.buffer.write(os.fsencode(path) + b"\n")
-    sys.stdout.buffer.flush()
+    """Print an artefact's path to standard output; to a program as the file system has it."""
+    stdout = _stdout or sys.stdout
+    _print(escaped(str(path), stdout) if stdout.isatty() else str(path))
 
 
 def text(value: str) -> None:
     """Print a requested report to standard output."""
-    print(escaped(value, sys.stdout), flush=True)  # noqa: T201
+    _print(escaped(value, _stdout or sys.stdout))
+
+
+def _print(value: str) -> None:
+    if _write is None:
+        print(value, flush=True)  # noqa: T201
+    else:
+        _write(f"{value}\n")
 
 
 def as_json(value: object) -> None:
     """Print JSON to standard output; null for NaN and infinite numbers, which JSON does not have."""
-    print(json.dumps(_finite(value), indent=2, allow_nan=False), flush=True)  # noqa: T201
+    text(json.dumps(_finite(value), indent=2, allow_nan=False))
 
 
 def _finite(value: object) -> object:

@@ -37,6 +37,9 @@ def decode(
         int, typer.Option(help="segment: find so many classes.", min=0, max=256)
     ] = DecodeConfig.clusters,
     style: Annotated[Path | None, typer.Option(help="stylize: picture whose style to take.")] = DecodeConfig.style,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="segment: move the edges of masks to those of the rendered colour.")
+    ] = DecodeConfig.refine,
     soft_masks: Annotated[
         bool, typer.Option("--soft-masks", help="segment: also write how much each pixel is of each class.")
     ] = DecodeConfig.soft_masks,

@@ -29,6 +29,7 @@ def encode(
     seed: options.Seed = EncodeConfig.seed,
     depth: options.DepthFolder = None,
     mesh: options.Mesh = None,
+    check: options.Check = True,
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:
@@ -47,6 +48,7 @@ def encode(
     store = inputs.open_cache(loaded, cache)
     if store.has_outdated():
         console.say(f"{store.root}: features of another version of lift3d are made again; --prune deletes the old ones")
+    loaded = inputs.check_scene(loaded, store, check)
     from lift3d_cli.pipeline.encode import encode as run
     from lift3d_cli.pipeline.surfaces import find_surfaces
     from lift3d_cli.pipeline.workspace import Workspace

@@ -79,6 +79,7 @@ def evaluate(
     ] = EvalConfig.edit_text,
     depth: options.DepthFolder = None,
     mesh: options.Mesh = None,
+    check: options.Check = True,
     clip: Annotated[str, typer.Option(help="CLIP model that --edit-text is judged by.")] = EvalConfig.clip,
     tuned: Annotated[
         float,
@@ -116,7 +117,7 @@ def evaluate(
         raise typer.BadParameter("is of one scene", param_hint="--depth" if depth else "--mesh")
 
     def run(path: Path) -> dict[str, object]:
-        opened = inputs.open_scene(path, depth, mesh)
+        opened = inputs.check_scene(inputs.open_scene(path, depth, mesh), None, check)
         if suite:
             return _suite(config, models, opened)
         # Photos of two scenes may have one name.
@@ -183,7 +184,10 @@ def _each(
     Raises:
         SceneError: if the folder has no folders.
     """
-    paths = sorted(path for path in folder.glob("*") if path.is_dir() and path.name[0] != ".")
+    from lift3d_cli.scene.photo_files import natural_key
+
+    paths = [path for path in folder.glob("*") if path.is_dir() and path.name[0] != "."]
+    paths.sort(key=lambda path: natural_key(path.name))
     if not paths:
         raise SceneError(f"{folder}: has no folders of scenes. hint: --scenes FOLDER, where FOLDER/SCENE is a scene")
     results, failed = [], {}

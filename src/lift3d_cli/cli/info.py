@@ -7,15 +7,18 @@ from lift3d_cli.cli import console, inputs, options
 
 def info(
     scene: options.SceneArgument,
+    check: options.Check = True,
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:
-    """Say what is in a scene and its cache."""
+    """Say what is in a scene and its cache, and whether the poses fit the photos."""
     from lift3d_cli.cache.inventory import inventory
 
     loaded = inputs.open_scene(scene)
-    root = inputs.open_cache(loaded, cache).root
-    facts = _scene_facts(loaded)
+    store = inputs.open_cache(loaded, cache)
+    root, facts = store.root, _scene_facts(loaded)
+    if check:
+        facts |= _check_facts(loaded, store)
     holdings = [
         {
             "kind": h.kind,
@@ -43,8 +46,9 @@ def _scene_facts(scene) -> dict[str, object]:
     import numpy as np
 
     from lift3d_cli.scene.depth_files import count_depth_formats
+    from lift3d_cli.scene.photo_files import natural_key
 
-    sizes = sorted({f"{c.width}x{c.height}" for c in scene.cameras})
+    sizes = sorted({f"{c.width}x{c.height}" for c in scene.cameras}, key=natural_key)
     positions = np.stack([camera.position for camera in scene.cameras])
     return {
         "path": str(scene.root),
@@ -55,6 +59,29 @@ def _scene_facts(scene) -> dict[str, object]:
         "masked": sum(view.mask_path is not None for view in scene.views),
         "depth": ", ".join(f"{count} {name}" for name, count in count_depth_formats(scene).items()) or None,
         "points": None if scene.points is None else len(scene.points),
-        "extent": [round(float(x), 4) for x in np.ptp(positions, axis=0)],
+        "extent": [float(f"{x:.5g}") for x in np.ptp(positions, axis=0)],
+        "unread": list(scene.unread_keys),
         "bytes": sum(view.image_path.stat().st_size for view in scene.views),
     }
+
+
+def _check_facts(scene, store) -> dict[str, object]:
+    """Return the photos' verdict on the poses, and near and far of all photos with what they come from."""
+    from collections import Counter
+
+    from lift3d_cli.pipeline.checked import checked
+    from lift3d_cli.pipeline.workspace import Workspace
+    from lift3d_cli.scene.bounds import sourced_depth_range
+
+    used, verdict = checked(scene, store)
+    for warning in verdict.warnings():
+        console.warn(warning)
+    points = Workspace(used, store).points()
+    ranges = [sourced_depth_range(view.camera, points, used.views) for view in used.views]
+    near, far = min(r[0][0] for r in ranges), max(r[0][1] for r in ranges)
+    source = {
+        "points": "from points of the file" if used.points is not None else "from points triangulated from the photos",
+        "file": "from bounds in the file",
+        "guess": "guessed",
+    }[Counter(r[1] for r in ranges).most_common(1)[0][0]]
+    return {"poses": verdict.summary(), "depths": f"{near:.4g} to {far:.4g}, {source}"}

@@ -28,6 +28,18 @@ def open_scene(path: Path, depth: Path | None = None, mesh: Path | None = None) 
     return scene
 
 
+def check_scene(scene: Scene, cache: SceneCache | None, is_wanted: bool = True) -> Scene:
+    """Compare poses and points with the photos, if so wanted, and warn; return the scene as it is to be used."""
+    if not is_wanted:
+        return scene
+    from lift3d_cli.pipeline.checked import checked
+
+    scene, verdict = checked(scene, cache)
+    for warning in verdict.warnings():
+        console.warn(warning)
+    return scene
+
+
 def warn_of_depth(workspace: Workspace) -> None:
     """Check the depth that the photos come with, and say what is not used of it."""
     for warning in workspace.depth_warnings():
@@ -114,6 +126,5 @@ def open_workspace(scene: Path, render: Path, cache: Path | None) -> Workspace:
 
     loaded = open_scene(scene)
     root = cache_of(render) if cache is None else None
-    if root is not None:
-        return Workspace(loaded, SceneCache(root, str(scene)))
-    return Workspace(loaded, open_cache(loaded, cache))
+    store = open_cache(loaded, cache) if root is None else SceneCache(root, str(scene))
+    return Workspace(loaded, store)

@@ -9,30 +9,35 @@ import typer
 from lift3d_cli.cli import console, options
 from lift3d_cli.errors import Lift3dError
 
-_LINE = "{:17} {:24} {:>6} {:>8}  {:20} {}"
+_LINE = "{:17} {:24} {:>6} {:>8}  {:20} {:10} {}"
 
 
 def models(
     name: Annotated[str | None, typer.Argument(help="Say all of one model.")] = None,
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="Only those whose weights may be used commercially, for free.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """List the 2D models that can be lifted."""
     from lift3d_cli.models.registry import find_model, list_models
 
     rows = [_facts(ref) for ref in ([find_model(name)] if name else list_models())]
+    rows = [row for row in rows if row.get("commercial") or not commercial]
     if json:
         console.as_json(rows)
         return
-    if name:
+    if name and rows:
         facts = {key: ", ".join(value) if key == "tasks" else value for key, value in rows[0].items()}
         console.text("\n".join(f"{key:10} {value}" for key, value in facts.items() if value not in ("", None)))
         return
-    lines = [_LINE.format("model", "tasks", "stride", "channels", "licence", "weights")]
+    lines = [_LINE.format("model", "tasks", "stride", "channels", "licence", "commercial", "weights")]
     for row in rows:
         if row["problem"]:
             lines.append(f"{row['name']:18}cannot be used: {row['problem']}")
         else:
-            facts = (row[key] for key in ("stride", "channels", "license", "weights"))
+            allowed = "-" if row["license"] == "unknown" else "yes" if row["commercial"] else "no"
+            facts = (row["stride"], row["channels"], row["license"], allowed, row["weights"])
             lines.append(_LINE.format(row["name"], ",".join(row["tasks"]), *facts).rstrip())
     console.text("\n".join(lines))
 
@@ -46,7 +51,12 @@ def _facts(ref) -> dict[str, object]:
         try:
             # A checkpoint may have other channels or tasks than the default one.
             spec = ref.load().spec if ref.settings else ref.spec()
-            facts = {**asdict(spec), **facts, "weights": ref.settings.get("checkpoint") or _weights(spec)}
+            facts = {
+                **asdict(spec),
+                "commercial": spec.commercial,
+                **facts,
+                "weights": ref.settings.get("checkpoint") or _weights(spec),
+            }
         except Lift3dError as error:
             facts["problem"] = str(error)
     return facts
@@ -62,4 +72,4 @@ def _weights(spec) -> str:
         num_bytes = spec.download_bytes or next((file.stat().st_size for file in files if file.is_file()), 0)
         return f"here, {num_bytes / 1e6:.1f} MB" if num_bytes else "-"
     size = f"{spec.download_bytes / 1e6:.0f} MB " if spec.download_bytes else ""
-    return f"{size}of {spec.hub}"
+    return f"{size}of {spec.hub or spec.url}"

@@ -60,6 +60,9 @@ CacheOption = Annotated[
     Path | None,
     typer.Option("--cache", help="Folder for the caches of all scenes, instead of SCENE/.lift3d. Also: LIFT3D_CACHE."),
 ]
+Check = Annotated[
+    bool, typer.Option("--check/--no-check", help="First compare poses and points with the photos: seconds, once.")
+]
 DepthFolder = Annotated[
     Path | None,
     typer.Option("--depth", help="Folder of depth files named like the photos: EXR, NPY, NPZ, PFM, TIFF, 16-bit PNG."),

@@ -37,6 +37,7 @@ def path(
         int, typer.Option(help="Longest side of the frames, in pixels; the photos' own at most.", min=16)
     ] = 960,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("path.json"),
+    check: options.Check = True,
     cache: options.CacheOption = None,
 ) -> None:
     """Write a camera path as path.json.
@@ -48,6 +49,7 @@ def path(
 
     _refuse_foreign(output)
     loaded = inputs.open_scene(scene)
+    loaded = inputs.check_scene(loaded, inputs.open_cache(loaded, cache), check)
     cameras = loaded.cameras
     names = None
     middle = sorted(cameras, key=lambda c: c.width * c.height)[len(cameras) // 2]

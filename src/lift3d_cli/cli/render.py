@@ -46,6 +46,7 @@ def render(
     precision: options.Precision = RenderConfig.precision,
     depth: options.DepthFolder = None,
     mesh: options.Mesh = None,
+    check: options.Check = True,
     tuned: Annotated[
         bool, typer.Option("--tuned", help="By the weights that lift3d tune made of these for the scene.")
     ] = RenderConfig.tuned,
@@ -69,6 +70,7 @@ def render(
     scene, cache = inputs.recalled_scene(scene, cache)
     loaded = inputs.open_scene(scene, depth, mesh)
     store = inputs.open_cache(loaded, cache)
+    loaded = inputs.check_scene(loaded, store, check)
     from lift3d_cli.cache.renders import Render
     from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
     from lift3d_cli.pipeline.render import render as run

@@ -30,6 +30,7 @@ def tune(
     ] = TuneConfig.learning_rate,
     device: options.Device = TuneConfig.device,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = TuneConfig.seed,
+    check: options.Check = True,
     cache: options.CacheOption = None,
     json: options.Json = False,
 ) -> None:
@@ -44,6 +45,7 @@ def tune(
     scene, cache = inputs.recalled_scene(scene, cache)
     loaded = inputs.open_scene(scene)
     store = inputs.open_cache(loaded, cache)
+    loaded = inputs.check_scene(loaded, store, check)
     from lift3d_cli.pipeline.workspace import Workspace
     from lift3d_cli.training.tune import tune_scene
 

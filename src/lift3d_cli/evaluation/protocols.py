@@ -20,15 +20,18 @@ from lift3d_cli.machine.atomic import write_output
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.png import encode_png, to_uint8
 from lift3d_cli.machine.progress import Progress, no_progress
-from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, RenderedView, Segmentation
+from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, Model, OnAccess, RenderedView, Segmentation
 from lift3d_cli.models.heads import segment_clusters, segment_strokes
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.decode import decode_options, photo_index
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
 from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
+from lift3d_cli.pipeline.lifted_features import cell_points
 from lift3d_cli.pipeline.renderers import make_renderer
+from lift3d_cli.pipeline.surfaces import PhotoSurfaces
 from lift3d_cli.pipeline.workspace import Recent, Workspace
+from lift3d_cli.scene.photo_files import free_name
 from lift3d_cli.scene.scene import Photo, Scene
 
 
@@ -102,10 +105,15 @@ class Bench:
         return image, counts
 
     @torch.inference_mode()
-    def decoder(self, task: str) -> Decoder:
-        """Make the decoder of frames, prepared on the photos that are not left out; all frames use the same seed.
+    def decoder(self, task: str, photos: Sequence[int] | None = None, surfaces: PhotoSurfaces | None = None) -> Decoder:
+        """Make the decoder of frames; all frames use the same seed.
 
         Any model's features can be segmented, by strokes or clusters.
+
+        Args:
+            task: the task.
+            photos: indices of the photos that it is prepared on; None for those that are not left out.
+            surfaces: of these photos, for the points of their cells; None not to have them.
 
         Raises:
             ModelError: if the model cannot do the task.
@@ -118,7 +126,11 @@ class Bench:
             clusters=0 if config.text or config.strokes else config.clusters,
             style=config.style,
         )
-        context = DecodeContext(task, decode_options(settings), _Photos(self.source, self.candidates), self._by_name)
+        # In place of frames.
+        chosen = self.candidates if photos is None else photos
+        frames = OnAccess(len(chosen), lambda i: self._features(chosen[i], surfaces))
+        views = OnAccess(len(chosen), lambda i: self._view(chosen[i]))
+        context = DecodeContext(task, decode_options(settings), frames, self._by_name, views)
         torch.manual_seed(0)
         if task in model.spec.tasks:
             decode = model.decoder(context)
@@ -134,25 +146,24 @@ class Bench:
 
         return seeded
 
+    def _features(self, index: int, surfaces: PhotoSurfaces | None) -> FeatureMap:
+        features = self.source.read(index)
+        if surfaces is None:
+            return features
+        inverse, _, sure = surfaces.get(index)
+        depth = torch.where(sure > 0, 1 / inverse, torch.nan)
+        points = cell_points(features.grid, self.camera(index), depth)
+        return FeatureMap(features.data, features.grid, points.to(features.data.device))
+
+    def _view(self, index: int) -> RenderedView:
+        image = self.photo(index)[0]
+        return RenderedView(image, torch.ones_like(image[0]))
+
     def _by_name(self, name: str) -> tuple[FeatureMap, Tensor]:
         index = photo_index(self.scene, name)
         if index in self.held_out:
             raise SceneError(f"{name}: is one of the photos that are left out. hint: another --view, or --every")
         return self.source.read(index), self.photo(index)[0]
-
-
-class _Photos(Sequence[FeatureMap]):
-    """Features of photos, in place of those of frames."""
-
-    def __init__(self, source: EncodedOnTheSpot, indices: Sequence[int]) -> None:
-        self._source = source
-        self._indices = indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> FeatureMap:
-        return self._source.read(self._indices[index])
 
 
 def evaluate(
@@ -183,15 +194,15 @@ def evaluate(
     bench = Bench(scene, config, photos)
     lifter = bench.lifter()
     features = {"model": bench.source} if bench.source else {}
-    rows = []
-    for i in progress(bench.held_out, f"eval {scene.root.name}", len(bench.held_out)):
+    rows, pictures = [], _picture_names([scene.views[i].name for i in bench.held_out])
+    for k, i in enumerate(progress(bench.held_out, f"eval {scene.root.name}", len(bench.held_out))):
         camera = bench.camera(i)
         view = lifter.lift(lifter.plan(camera, lifter.choose(camera), features))
         rows.append({"name": scene.views[i].name, **_measure(view, bench, i, lpips)})
         rows[-1]["sources"] = [scene.views[j].name for j in view.choice.sources]
         if save is not None:
             photo = bench.photos.resized(i, camera.width, camera.height)
-            write_output(save / _picture_name(scene.views[i].name), encode_png(side_by_side(view, photo)))
+            write_output(save / pictures[k], encode_png(side_by_side(view, photo)))
     metrics = [key for key, value in rows[0].items() if isinstance(value, float)]
     return {
         "scene": scene.root.name,
@@ -241,9 +252,12 @@ def cells_that_count(counts: Tensor, grid: FeatureGrid) -> Tensor:  # [h, w] boo
     return cells if cells.any() else torch.ones_like(cells)
 
 
-def _picture_name(view: str) -> str:
-    """Name a picture: `images-0007.png` for the photo `images/0007.jpg`, as all pictures are in one folder."""
-    return Path(view).with_suffix(".png").as_posix().replace("/", "-")
+def _picture_names(views: Sequence[str]) -> list[str]:
+    """Name pictures: `images-0007.png` for the photo `images/0007.jpg`, as all pictures are in one folder."""
+    names: list[str] = []
+    for view in views:
+        names.append(free_name(Path(view).with_suffix(".png").as_posix().replace("/", "-"), names))
+    return names
 
 
 def side_by_side(view: LiftedView, photo: Photo) -> np.ndarray:

@@ -25,6 +25,7 @@ from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import Decoder, FeatureMap, RenderedView, Segmentation
 from lift3d_cli.pipeline.held_out import HeldOutPhotos
 from lift3d_cli.pipeline.lift import SceneLifter
+from lift3d_cli.pipeline.lifted_features import cell_points
 from lift3d_cli.scene.photos import read_photo
 from lift3d_cli.scene.scene import Scene
 
@@ -52,16 +53,17 @@ def measure_segmentation(
         SceneError, ModelError, ResourceError: in one line.
     """
     bench = Bench(scene, config, photos)
-    decode = bench.decoder("segment")
     lifters = {f"lifted-{n}": bench.lifter(n) for n in VIEWS}
     masks = {i: _mask_path(scene, i, config.masks) for i in bench.held_out} if config.masks else {}
     todo = [i for i in bench.held_out if not config.masks or masks[i]]
     if not todo:
         name = Path(scene.views[bench.held_out[0]].name).stem
         raise SceneError(f"{config.masks}: has no mask of a photo that is left out. hint: {name}.png, white on black")
+    decoders = {way: _lifted_decoder(bench, lifter, todo) for way, lifter in lifters.items()}
+    decoders["2d"] = bench.decoder("segment")
     rows: dict[str, list[dict[str, float]]] = {}
     for i in progress(todo, f"segmentation {scene.root.name}", len(todo)):
-        counts, found = bench.photo(i)[1], _segmented(bench, lifters, decode, i)
+        counts, found = bench.photo(i)[1], _segmented(bench, lifters, decoders, i)
         if config.masks:
             truth, classes = _read_mask(scene, i, masks[i], counts).long(), [1]
             scores = {way: _thing(segmentation, config) for way, segmentation in found.items()}
@@ -74,14 +76,26 @@ def measure_segmentation(
     return {way: {key: _mean([row[key] for row in measured]) for key in measured[0]} for way, measured in rows.items()}
 
 
+def _lifted_decoder(bench: Bench, lifter: SceneLifter, targets: Sequence[int]) -> Decoder:
+    """Make the decoder of lifted frames: strokes grow in space over the photos that the targets are lifted from."""
+    if not bench.config.strokes:
+        return bench.decoder("segment")
+    sources = {i for target in targets for i in lifter.choose(bench.camera(target)).sources}
+    return bench.decoder("segment", sorted(sources), lifter.surfaces)
+
+
 @torch.inference_mode()
-def _segmented(bench: Bench, lifters: dict[str, SceneLifter], decode: Decoder, index: int) -> dict[str, Segmentation]:
+def _segmented(
+    bench: Bench, lifters: dict[str, SceneLifter], decoders: dict[str, Decoder], index: int
+) -> dict[str, Segmentation]:
     """Segment a left-out photo by each method: lifted, the 2D model on the last rendered image, and on the photo."""
     source, camera, found = bench.source, bench.camera(index), {}
     for way, lifter in lifters.items():
         view = lifter.lift(lifter.plan(camera, lifter.choose(camera), {"model": source}))
-        rendered = RenderedView(view.frame.image, view.frame.coverage)
-        found[way] = decode(FeatureMap(view.frame.features["model"], view.grids["model"]), rendered)
+        rendered, grid = RenderedView(view.frame.image, view.frame.coverage), view.grids["model"]
+        points = cell_points(grid, camera, view.frame.depth).to(rendered.image.device)
+        found[way] = decoders[way](FeatureMap(view.frame.features["model"], grid, points), rendered)
+    decode = decoders["2d"]
     found["2d-on-render"] = decode(source.model.checked_encode(rendered.image), rendered)
     photo = RenderedView(bench.photo(index)[0], torch.ones_like(rendered.coverage))
     return found | {"2d-on-photo": decode(source.read(index), photo)}

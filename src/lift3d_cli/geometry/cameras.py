@@ -81,3 +81,8 @@ class Camera:
         with np.errstate(divide="ignore", invalid="ignore"):
             uv = self.K[:2] @ cam / np.where(z > 0, z, np.nan)
         return uv.T, z
+
+    def unproject(self, uv: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Return the world points [N, 3] at pixels uv [N, 2] and z-depth [N]; the inverse of `project`."""
+        rays = np.concatenate([uv, np.ones_like(uv[:, :1])], 1) @ np.linalg.inv(self.K).T
+        return (rays * z[:, None]) @ self.w2c[:3, :3] + self.position

@@ -29,6 +29,8 @@ NO_VIEW = 9.0
 """Angle in radians, or deviation, that stands for "no view": larger than any real one."""
 # The arrays of this many cameras stay in the processor's cache, and memory does not grow with the scene.
 _CAMERAS_AT_ONCE = 64
+# Keeps quotients finite; far below the fourth power of any unit that a scene is measured in.
+_TINY = 1e-100
 
 
 @dataclass(frozen=True)
@@ -213,10 +215,10 @@ def _worth(target: Camera, sources: _Cameras, points: np.ndarray) -> np.ndarray:
     inside = (z > 0) & (u >= 0) & (u <= sources.size[:, :1]) & (v >= 0) & (v <= sources.size[:, 1:])
     squared = (from_target**2).sum(0)
     norms = np.sqrt(squared * (x * x + y * y + z * z))
-    angle = np.arccos(np.clip((squared - to_source @ from_target) / np.maximum(norms, 1e-12), -1, 1))
+    angle = np.arccos(np.clip((squared - to_source @ from_target) / np.maximum(norms, _TINY), -1, 1))
     # Pixels per world length, compared; a source view with finer pixels than the target is worth no more for it.
-    per_pixel = np.maximum(target.w2c[2, :3] @ from_target, 1e-12) / target.K[0, 0]
-    fineness = sources.K[:, :1, 0] * per_pixel / np.maximum(z, 1e-12)
+    per_pixel = np.maximum(target.w2c[2, :3] @ from_target, _TINY) / target.K[0, 0]
+    fineness = sources.K[:, :1, 0] * per_pixel / np.maximum(z, _TINY)
     return inside * np.exp(-angle / _ANGLE_SCALE) * np.minimum(fineness, 1)
 
 

@@ -48,7 +48,7 @@ def surface_of(distribution: DepthDistribution) -> Tensor:  # [*B, NUM_SURFACE_C
 
 def known_surface(depth: Tensor) -> Tensor:  # [h, w] z-depth, 0 where unknown, to [NUM_SURFACE_CHANNELS, h, w]
     """Make a surface of a depth map that is known to be right."""
-    inverse = torch.where(depth > 0, 1 / depth.clamp(min=1e-9), 0.0)
+    inverse = torch.where(depth > 0, 1 / depth, 0.0)
     return torch.stack([inverse, _EXACTNESS * inverse, (depth > 0).float()])
 
 
@@ -95,7 +95,7 @@ def surface_evidence(
 ) -> SurfaceEvidence:
     """Compare points with the surface that each source view sees in their place."""
     inverse, exactness, sure = sample_map(surfaces, uv / SURFACE_STRIDE, "nearest").unbind(-3)
-    z = z.clamp(min=1e-6)
+    z = z.clamp(min=torch.finfo(z.dtype).tiny)
     if isinstance(step, Tensor):
         step = step[:, None, None, None]
     # A plane of the target, seen from the source as if from the same direction; the two errors are independent.

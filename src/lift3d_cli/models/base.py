@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,10 @@ from lift3d_cli.geometry.grids import FeatureGrid, sample_map
 
 # Names become folder names and command-line words.
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+# Licences that let anybody use the weights commercially without a fee. DINOv3's and OpenRAIL-M forbid some purposes.
+_COMMERCIAL = {"Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "CC0-1.0", "CC-BY-4.0"}
+_COMMERCIAL |= {"LicenseRef-DINOv3", "LicenseRef-CreativeML-OpenRAIL-M"}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class ModelSpec:
         hub: Hugging Face repository of the weights; "" if they ship with lift3d or the user names a file.
         revision: commit of that repository.
         download_bytes: size of the weights there.
+        url: page of the weights' files, which the user gets, if they neither ship with lift3d nor are on the hub.
         extra: the optional extra of lift3d with the model's libraries: `pip install "lift3d-cli[EXTRA]"`.
 
     Raises:
@@ -51,6 +57,7 @@ class ModelSpec:
     hub: str = ""
     revision: str = ""
     download_bytes: int = 0
+    url: str = ""
     extra: str = ""
 
     def __post_init__(self) -> None:
@@ -64,9 +71,14 @@ class ModelSpec:
         named = isinstance(self.tasks, tuple) and all(isinstance(t, str) and _NAME.fullmatch(t) for t in self.tasks)
         if not named or not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise ModelError(f"model {self.name}: spec has tasks {self.tasks!r}, needs names such as ('segment',)")
-        for field in ("version", "license", "summary", "hub", "revision", "extra"):
+        for field in ("version", "license", "summary", "hub", "revision", "url", "extra"):
             if not isinstance(getattr(self, field), str) or "\n" in getattr(self, field):
                 raise ModelError(f"model {self.name}: spec has {field} {getattr(self, field)!r}, needs a line of text")
+
+    @property
+    def commercial(self) -> bool:
+        """True if the licence is known to allow commercial use without a fee."""
+        return all(part in _COMMERCIAL for part in self.license.split(" AND "))
 
 
 @dataclass(frozen=True)
@@ -76,10 +88,12 @@ class FeatureMap:
     Args:
         data: [C, h, w] floating point.
         grid: grid of the h x w cells in the image.
+        points: [3, h, w] where in the world is what the cells show, NaN where that is unknown; or None.
     """
 
     data: Tensor
     grid: FeatureGrid
+    points: Tensor | None = None
 
     def at_pixels(self, width: int, height: int) -> Tensor:
         """Interpolate the features at each pixel centre of an image of this size: [C, height, width].
@@ -156,6 +170,27 @@ class DecodeOptions:
     style: Tensor | None = None
 
 
+class OnAccess(Sequence[T]):
+    """A sequence whose items are read when they are asked for.
+
+    Args:
+        count: number of items.
+        read: reads one, by its index.
+    """
+
+    def __init__(self, count: int, read: Callable[[int], T]) -> None:
+        self._count = count
+        self._read = read
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> T:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._read(index)
+
+
 @dataclass(frozen=True)
 class DecodeContext:
     """The inputs of a task for what all frames share: a colour basis, classes, a style.
@@ -165,12 +200,14 @@ class DecodeContext:
         options: the user's options.
         frames: features of all frames, read on access.
         photo: returns a source photo's features and pixels [3, H, W] by its name; raises SceneError if there is none.
+        views: rendered colours of all frames, read on access.
     """
 
     task: str
     options: DecodeOptions
     frames: Sequence[FeatureMap]
     photo: Callable[[str], tuple[FeatureMap, Tensor]]
+    views: Sequence[RenderedView] = ()
 
 
 Decoder = Callable[[FeatureMap, RenderedView], "Tensor | Segmentation"]

@@ -90,6 +90,7 @@ def check_decode_gives_images(model: Model) -> None:
 def _decoder(model: Model, task: str, features: FeatureMap, image: Tensor) -> Decoder:
     """Make a task's decoder, with the first options that it accepts."""
     problem = None
+    view = RenderedView(image, torch.ones_like(image[0]))
     for options in (
         DecodeOptions(),
         DecodeOptions(clusters=2),
@@ -98,7 +99,7 @@ def _decoder(model: Model, task: str, features: FeatureMap, image: Tensor) -> De
         DecodeOptions(style=image),
     ):
         try:
-            return model.decoder(DecodeContext(task, options, [features], lambda name: (features, image)))
+            return model.decoder(DecodeContext(task, options, [features], lambda name: (features, image), [view]))
         except ModelError as e:
             problem = problem or e
     raise problem

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib
 import logging
 import os
+import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,9 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lift3d_cli.errors import ModelError
+from lift3d_cli.cache.location import user_cache
+from lift3d_cli.errors import CacheError, Lift3dError, ModelError
+from lift3d_cli.machine.atomic import write_atomic
 from lift3d_cli.models.base import ModelSpec
 from lift3d_cli.weights import download
+
+# What torch puts before the names of a network in a wrapper.
+_WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
 
 
 def require(spec: ModelSpec, module: str) -> ModuleType:
@@ -41,13 +49,16 @@ def require(spec: ModelSpec, module: str) -> ModuleType:
     return library
 
 
-def from_pretrained(spec: ModelSpec, loader: Callable[..., Any], checkpoint: str = "", **settings: object) -> Any:
+def from_pretrained(
+    spec: ModelSpec, loader: Callable[..., Any], checkpoint: str = "", place: str = "FOLDER", **settings: object
+) -> Any:
     """Call `loader(where, ...)`, the `from_pretrained` of a class of transformers or diffusers.
 
     Args:
         spec: spec of the model, with repository and revision.
         loader: loads safetensors if possible; the libraries read pickles with `weights_only`.
         checkpoint: a folder, or `owner/repository` with an optional `@revision`; "" for the spec's own.
+        place: what follows `--model NAME:` to name a folder instead, for hints.
         settings: passed on to `loader`.
 
     Raises:
@@ -67,17 +78,19 @@ def from_pretrained(spec: ModelSpec, loader: Callable[..., Any], checkpoint: str
         size = f", {spec.download_bytes / 1e6:.0f} MB" if spec.download_bytes and not checkpoint else ""
         raise ModelError(
             f"model {spec.name}: cannot load {where}{size} ({reason}). "
-            f"hint: go online once, or name a folder of it: --model {spec.name}:FOLDER"
+            f"hint: go online once, or name a folder of it: --model {spec.name}:{place}"
         ) from e
 
 
-def load_transformers(spec: ModelSpec, networks: Mapping[str, str], checkpoint: str = "", **settings: object) -> Any:
+def load_transformers(
+    spec: ModelSpec, networks: Mapping[str, str], checkpoint: str = "", place: str = "FOLDER", **settings: object
+) -> Any:
     """Load a network of transformers in float32, completely: no weight may be missing and so random.
 
     Args:
         spec: spec of the model.
         networks: classes by the `model_type` in the checkpoint's config.json.
-        checkpoint: see `from_pretrained`.
+        checkpoint, place: see `from_pretrained`.
         settings: passed on to the class.
 
     Raises:
@@ -85,7 +98,7 @@ def load_transformers(spec: ModelSpec, networks: Mapping[str, str], checkpoint: 
     """
     transformers = require(spec, "transformers")
     where = checkpoint or spec.hub
-    config = from_pretrained(spec, transformers.AutoConfig.from_pretrained, checkpoint)
+    config = from_pretrained(spec, transformers.AutoConfig.from_pretrained, checkpoint, place)
     if config.model_type not in networks:
         raise ModelError(
             f"model {spec.name}: {where} is a network of type {config.model_type!r}. "
@@ -93,13 +106,45 @@ def load_transformers(spec: ModelSpec, networks: Mapping[str, str], checkpoint: 
         )
     loader = getattr(transformers, networks[config.model_type]).from_pretrained
     settings = {"config": config, "dtype": torch.float32, "output_loading_info": True, **settings}
-    network, report = from_pretrained(spec, loader, checkpoint, **settings)
-    if missing := sorted(report["missing_keys"]):
+    network, report = from_pretrained(spec, loader, checkpoint, place, **settings)
+    _check_complete(spec, report["missing_keys"], where)
+    return network
+
+
+def build_transformers(
+    spec: ModelSpec, network: str, config: Any, state: Mapping[str, Tensor], where: Path, absent: tuple[str, ...] = ()
+) -> Any:
+    """Build a network of transformers in float32 from weights that were read from another format.
+
+    Args:
+        spec: spec of the model.
+        network: its class.
+        config: its config.
+        state: weights by the names of the hub's files.
+        where: the file that they are from.
+        absent: beginnings of names of weights that may be missing, and are random then.
+
+    Raises:
+        ModelError: if weights are missing, or do not fit.
+    """
+    loader = getattr(require(spec, "transformers"), network).from_pretrained
+    try:
+        built, report = loader(
+            None, config=config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
+        )
+    except (RuntimeError, ValueError, KeyError) as e:
+        reason = textwrap.shorten(str(e), 200, placeholder=" ...")
+        raise ModelError(f"model {spec.name}: the weights of {where} do not fit {network} ({reason})") from e
+    _check_complete(spec, [key for key in report["missing_keys"] if not key.startswith(absent)], where)
+    return built
+
+
+def _check_complete(spec: ModelSpec, missing: Iterable[str], where: str | Path) -> None:
+    if missing := sorted(missing):
         raise ModelError(
             f"model {spec.name}: {where} lacks {len(missing)} weights, such as {missing[0]}. "
             f"hint: a complete checkpoint, such as {spec.hub}"
         )
-    return network
 
 
 def read_state(spec: ModelSpec, path: Path) -> dict[str, Tensor]:
@@ -130,6 +175,38 @@ def read_state(spec: ModelSpec, path: Path) -> dict[str, Tensor]:
     return state
 
 
+def read_converted(spec: ModelSpec, path: Path) -> dict[str, Tensor]:
+    """Read a state dict as `read_state` does, a pickle only once: then, its copy in safetensors in the user's cache.
+
+    Prefixes of wrapped networks (`module.`, `_orig_mod.`) are removed.
+
+    Raises:
+        ModelError: if it cannot be read, or holds anything but tensors.
+    """
+    copy = None if path.suffix == ".safetensors" else _copy_of(path)
+    if copy and copy.is_file():
+        with contextlib.suppress(ModelError):  # a damaged one is made again
+            return read_state(spec, copy)
+    state = {_WRAPPED.sub("", key): value for key, value in read_state(spec, path).items()}
+    if copy:
+        from safetensors.torch import save
+
+        with contextlib.suppress(Lift3dError):  # a cache that cannot be written costs time only
+            write_atomic(copy, save({key: value.clone().contiguous() for key, value in state.items()}))
+    return state
+
+
+def _copy_of(path: Path) -> Path | None:
+    """Return where the copy of a file, as it is now, belongs; None if the user has no cache."""
+    facts = path.stat()
+    identity = f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}"
+    try:
+        folder = user_cache() / "weights"
+    except CacheError:
+        return None
+    return folder / f"{path.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}.safetensors"
+
+
 def hub_file(spec: ModelSpec, name: str, checkpoint: str = "") -> Path:
     """Find a file of weights: `checkpoint` if it is a file, else the file `name` of its repository or the spec's.
 
@@ -151,9 +228,9 @@ def hub_file(spec: ModelSpec, name: str, checkpoint: str = "") -> Path:
 
 
 def is_here(spec: ModelSpec) -> bool:
-    """Return True if the weights ship with lift3d or are in the hub's cache; no weights are read."""
+    """Return True if the weights ship with lift3d or are in the hub's cache; none are read, nor files looked for."""
     if not spec.hub:
-        return True
+        return not spec.url
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

@@ -41,9 +41,11 @@ BUILT_INS = {
     "siglip2": "lift3d_cli.models.builtin.image_text:Siglip2",
     "clipseg": "lift3d_cli.models.builtin.clipseg:ClipSeg",
     "slimsam": "lift3d_cli.models.builtin.slimsam:SlimSam",
+    "ovseg": "lift3d_cli.models.builtin.ovseg:OvSeg",
     "ddcolor": "lift3d_cli.models.builtin.ddcolor:DDColor",
     "ddcolor-tiny": "lift3d_cli.models.builtin.ddcolor:DDColorTiny",
     "swin2sr": "lift3d_cli.models.builtin.swin2sr:Swin2SR",
+    "resshift": "lift3d_cli.models.builtin.resshift:ResShift",
     "instruct-pix2pix": "lift3d_cli.models.builtin.instruct_pix2pix:InstructPix2Pix",
 }
 GROUP = "lift3d.models"

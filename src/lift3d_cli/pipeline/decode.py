@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,16 +13,27 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.cache.renders import FeatureRender, Render
-from lift3d_cli.config import RAW_FORMATS, DecodeConfig
+from lift3d_cli.config import MODEL_FOR_TEXT, RAW_FORMATS, DecodeConfig
 from lift3d_cli.errors import CacheError, ModelError, SceneError
 from lift3d_cli.machine.background import BackgroundWriter, prefetched, touched
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.png import read_png
 from lift3d_cli.machine.progress import Progress, no_progress
-from lift3d_cli.models.base import DecodeContext, DecodeOptions, Decoder, FeatureMap, Model, RenderedView, Segmentation
+from lift3d_cli.models.base import (
+    DecodeContext,
+    DecodeOptions,
+    Decoder,
+    FeatureMap,
+    Model,
+    OnAccess,
+    RenderedView,
+    Segmentation,
+)
+from lift3d_cli.models.edges import refined
 from lift3d_cli.models.fingerprint import is_made_by
 from lift3d_cli.models.registry import find_recorded_model
 from lift3d_cli.pipeline.encode import to_image
+from lift3d_cli.pipeline.lifted_features import on_device, rendered_features, stored_features
 from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.results import TaskFolder, video_writer, write_features
 from lift3d_cli.pipeline.workspace import Workspace
@@ -90,6 +101,7 @@ class _DecodeJob:
         self.names = self.colors.names
         self.device = resolve_device(config.device)
         self.model.to(self.device)
+        self._depth = self.colors if self.task == "segment" else None
         self._open_workspace = open_workspace
         self._source: CachedFeatures | None = None
         unfinished = len(set(self.colors.missing()) | set(self.features.missing()))
@@ -107,14 +119,14 @@ class _DecodeJob:
     def read(self, index: int) -> tuple[FeatureMap, Tensor, Tensor]:
         """Read a stored frame: its features, colour [3, H, W] uint8 and coverage [H, W] uint8."""
         image = torch.from_numpy(read_png(self.colors.color_path(index))).permute(2, 0, 1)
-        coverage = self.colors.read_maps(index).coverage
-        data, grid, _ = self.features.read_frame(index)
-        return FeatureMap(touched(data), grid), image, touched(coverage)
+        stored = stored_features(self.features, index, self._depth)
+        touched(stored.data)
+        return stored, image, touched(self.colors.read_maps(index).coverage)
 
     def frame(self, stored: FeatureMap, image: Tensor, coverage: Tensor) -> tuple[FeatureMap, RenderedView]:
         """Convert what `read` returns to float tensors on the device."""
         view = RenderedView(*(x.to(self.device).float().div(255) for x in (image, coverage)))
-        return FeatureMap(stored.data.to(self.device).float(), stored.grid), view
+        return on_device(stored, self.device), view
 
     def photo(self, name: str) -> tuple[FeatureMap, Tensor]:
         """Read a photo's own features and its pixels [3, H, W]; see `DecodeContext`."""
@@ -134,8 +146,9 @@ class _DecodeJob:
             camera = workspace.camera(photo_index(workspace.scene, options.point_view))
             options = replace(options, point=(options.point[0] / camera.width, options.point[1] / camera.height))
         torch.manual_seed(self.config.seed)
-        frames = RenderedFeatures(self.features, self.device)
-        return self.model.decoder(DecodeContext(self.task, options, frames, self.photo))
+        frames = rendered_features(self.features, self.device, self._depth)
+        views = OnAccess(len(frames), lambda index: self.frame(*self.read(index))[1])
+        return self.model.decoder(DecodeContext(self.task, options, frames, self.photo, views))
 
     def decoded(self, decoder: Decoder, features: FeatureMap, view: RenderedView) -> Tensor | Segmentation:
         """Decode one frame, and check what the decoder returned."""
@@ -149,7 +162,7 @@ class _DecodeJob:
                 f"model {self.model.spec.name}: decode() gave {tuple(values.shape)}, with or without NaN; "
                 f"it must give finite values {want}"
             )
-        return out
+        return refined(out, view.image) if self.config.refine and isinstance(out, Segmentation) else out
 
     def _photo_features(self) -> CachedFeatures:
         if self._source is None:
@@ -179,23 +192,6 @@ def photo_index(scene: Scene, name: str) -> int:
         )
         raise SceneError(f"{scene.root}: {what}, such as {scene.views[0].name}")
     return found[0]
-
-
-class RenderedFeatures(Sequence[FeatureMap]):
-    """One model's lifted features of all frames, read on access."""
-
-    def __init__(self, render: FeatureRender, device: torch.device) -> None:
-        self._render = render
-        self._device = device
-
-    def __len__(self) -> int:
-        return self._render.num_frames
-
-    def __getitem__(self, index: int) -> FeatureMap:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        data, grid, _ = self._render.read_frame(index)
-        return FeatureMap(data.to(self._device).float(), grid)
 
 
 @torch.inference_mode()
@@ -280,10 +276,15 @@ def _choose(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model,
             able.append((r, task))
     if not able:
         raise CacheError(f"{render.root}: none of its models ({', '.join(names)}) can do '{config.task}'. {hint}")
-    if len(able) > 1:
+    # Of several, weights that are not for commercial use are taken only by name.
+    likely = [
+        (r, task) for r, task in able if find_recorded_model(r.ref, render.root, render.scene).spec().commercial
+    ] or able
+    likely = [(r, task) for r, task in likely if config.text and r.model == MODEL_FOR_TEXT] or likely
+    if len(likely) > 1:
         tasks = ", ".join(f"--model {r.model} --task {task}" for r, task in able)
         raise CacheError(f"{render.root}: which of its features? hint: {tasks}")
-    chosen, task = able[0]
+    chosen, task = likely[0]
     ref = find_recorded_model(chosen.ref, render.root, render.scene)
     model = ref.load()
     if task not in model.spec.tasks and not config.task:  # a model's tasks may depend on its checkpoint

@@ -17,7 +17,10 @@ def prune_features(scene: Scene, cache: SceneCache) -> int:
     """
     workspace = Workspace(scene, cache)
     latest = {encoder.name: encoder for encoder in cache.encoders()}.values()
-    keep = [renders_dir(cache.root), *cache.array_paths("points"), *cache.array_paths("depth-check")]
+    keep = [
+        renders_dir(cache.root),
+        *(path for kind in ("points", "depth-check", "check") for path in cache.array_paths(kind)),
+    ]
     for index, view in enumerate(scene.views):
         keep.append(cache.photo_path(workspace.record(index)))
         keep += cache.surface_paths(view.name)

@@ -23,6 +23,7 @@ from lift3d_cli.models.base import (
     Decoder,
     FeatureMap,
     Model,
+    OnAccess,
     RenderedView,
     Segmentation,
 )
@@ -30,8 +31,8 @@ from lift3d_cli.models.builtin.color_space import lab_from_rgb
 from lift3d_cli.models.fingerprint import is_made_by
 from lift3d_cli.models.pretrained import is_here
 from lift3d_cli.models.registry import find_recorded_model
-from lift3d_cli.pipeline.decode import RenderedFeatures
 from lift3d_cli.pipeline.lift import Choice, SceneLifter
+from lift3d_cli.pipeline.lifted_features import rendered_features
 from lift3d_cli.pipeline.render import CachedFeatures
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.results import labels_and_colors, overlay
@@ -103,9 +104,10 @@ def _decoder(run: ReportedRender, task: DecodedTask, first: np.ndarray, device: 
         if not is_made_by(lifted.fingerprint, model, ref):
             reason = f"{name} changed since its features were rendered"
             continue
-        maps = RenderedFeatures(lifted, device)
+        maps = rendered_features(lifted, device, run.render if task.name == "segment" else None)
+        views = OnAccess(len(run.frames), lambda index: _view(run.frames[index], device))
         torch.manual_seed(0)
-        decoder = model.decoder(DecodeContext(task.name, DecodeOptions(), maps, _no_photo))
+        decoder = model.decoder(DecodeContext(task.name, DecodeOptions(), maps, _no_photo, views))
         torch.manual_seed(0)
         again = _shown(decoder(maps[0], _view(run.frames[0], device)), run.frames[0])
         if again.shape == first.shape and np.abs(again.astype(int) - first).mean() <= _SAME:

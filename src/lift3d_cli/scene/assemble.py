@@ -12,7 +12,7 @@ import numpy as np
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.scene.lens import Intrinsics
-from lift3d_cli.scene.photo_files import PhotoFinder, natural_key
+from lift3d_cli.scene.photo_files import PhotoFinder, free_name, natural_key
 from lift3d_cli.scene.photos import photo_size
 from lift3d_cli.scene.scene import DepthFile, Scene, View
 
@@ -81,7 +81,7 @@ class SceneBuilder:
         camera = Camera(intrinsics.matrix(width, height), w2c, width, height)
         if photo in self.views:
             self._check_same(photo, camera, listed_path)
-            self.note("photos are listed more than once with the same pose, and used once", listed_path)
+            self.note("entries repeat a photo with the same pose, and are passed over", listed_path)
             return
         if abs(width / height * intrinsics.height / intrinsics.width - 1) > _ASPECT_TOLERANCE:
             self.note(
@@ -92,7 +92,7 @@ class SceneBuilder:
         if depth_file is not None and not os.path.isfile(depth_file.path):
             self.note("depth files that it lists are absent; these photos have no depth", str(depth_file.path))
             depth_file = None
-        name = _free_name(view_name(self.root, photo), {view.name for view in self.views.values()})
+        name = free_name(view_name(self.root, photo), {view.name for view in self.views.values()})
         self._listed_as[photo] = listed_path
         self.views[photo] = View(name, photo, camera, intrinsics.distortion, mask_path, depth_range, depth_file)
 
@@ -135,15 +135,6 @@ def view_name(root: Path, photo: Path) -> str:
     """Return the photo's path relative to the scene, with slashes; steps out of the scene are dropped."""
     relative = PurePosixPath(Path(os.path.relpath(photo, root)).as_posix())
     return "/".join(part for part in relative.parts if part not in ("..", "/"))
-
-
-def _free_name(name: str, taken: Iterable[str]) -> str:
-    """Return the name, with a number before its ending if another photo has it: `../a/0.png` beside `a/0.png`."""
-    path, number, free = PurePosixPath(name), 1, name
-    while free in taken:
-        number += 1
-        free = path.with_name(f"{path.stem}-{number}{path.suffix}").as_posix()
-    return free
 
 
 def _degenerate(source: Path, cameras: Sequence[Camera]) -> list[str]:

@@ -52,6 +52,13 @@ def surface_points(
 
 
 def depth_range(camera: Camera, points: np.ndarray | None, views: Sequence[View]) -> tuple[float, float]:
+    """Find the depth range of a camera, see `sourced_depth_range`."""
+    return sourced_depth_range(camera, points, views)[0]
+
+
+def sourced_depth_range(
+    camera: Camera, points: np.ndarray | None, views: Sequence[View]
+) -> tuple[tuple[float, float], str]:
     """Find the z-depths (near, far) between which a camera sees surfaces, with 0 < near < far, both finite.
 
     Uses the first of these with enough data: points in the image, points in an image three times as wide and high, all
@@ -61,19 +68,22 @@ def depth_range(camera: Camera, points: np.ndarray | None, views: Sequence[View]
         camera: any camera, not necessarily one of the scene.
         points: [N, 3] world, from `surface_points`, or None.
         views: the views of the scene.
+
+    Returns:
+        (near, far), and what they come from: "points", "file" or "guess".
     """
     if points is not None and len(points):
         uv, z = camera.project(points)
         for widening in (0.0, 1.0, np.inf):
             chosen = z[_is_inside(uv, z, camera, widening)]
             if len(chosen) >= _MIN_POINTS:
-                return _with_margins(*np.percentile(chosen, _PERCENTILES))
+                return _with_margins(*np.percentile(chosen, _PERCENTILES)), "points"
     stated = [view for view in views if view.depth_range is not None]
     if stated:
         near_views = sorted(stated, key=lambda v: float(np.linalg.norm(v.camera.position - camera.position)))[:4]
         ranges = [view.depth_range for view in near_views if view.depth_range is not None]
-        return _with_margins(min(r[0] for r in ranges), max(r[1] for r in ranges))
-    return _range_from_cameras(camera, [view.camera for view in views])
+        return _with_margins(min(r[0] for r in ranges), max(r[1] for r in ranges)), "file"
+    return _range_from_cameras(camera, [view.camera for view in views]), "guess"
 
 
 def _is_inside(uv: np.ndarray, z: np.ndarray, camera: Camera, widening: float) -> np.ndarray:  # [N] bool
@@ -107,7 +117,7 @@ def _range_from_cameras(camera: Camera, cameras: Sequence[Camera]) -> tuple[floa
         # In a room photographed outwards, the axes meet among the cameras, behind half of them.
         depths = ((target - positions) * forwards).sum(axis=1)
         depth = float(camera.project(target[None])[1][0])
-        if depths.min() > 0 and depth > 0.1 * spread and depth > 1e-9:
+        if depths.min() > 0 and depth > 0.1 * spread and depth > 0:
             return depth * _LOOK_AT_NEAR, depth * _LOOK_AT_FAR
-    spread = spread if spread > 1e-9 else 1.0
+    spread = spread or 1.0
     return spread * _SPREAD_NEAR, spread * _SPREAD_FAR

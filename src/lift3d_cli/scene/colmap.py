@@ -1,4 +1,4 @@
-"""Reader of COLMAP models: `sparse/0` (or `sparse`, `colmap/sparse/0`) beside a folder of photos."""
+"""Reader of COLMAP models: `sparse/0` or wherever people have them, beside a folder of photos."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from lift3d_cli.scene.assemble import SceneBuilder
 from lift3d_cli.scene.colmap_files import ColmapCamera, ColmapPoints, read_cameras, read_images, read_points
 from lift3d_cli.scene.distortion import distortion_from_coeffs
 from lift3d_cli.scene.lens import Intrinsics
-from lift3d_cli.scene.photo_files import reduced_folders
+from lift3d_cli.scene.photo_files import natural_key, photo_folders
 from lift3d_cli.scene.scene import Scene
 
-MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0")
+MODEL_FOLDERS = (
+    "sparse/*", "sparse", "colmap/sparse/*", "colmap/sparse", "colmap/text", "colmap", "colmap_text", "text",
+    "dense/*/sparse", "dense/sparse", "undistorted/sparse", "distorted/sparse/*", "distorted/sparse",
+)  # fmt: skip
+"""Where models are, and the scene's folder itself."""
 # Beside the model or in a folder above it. `input` is where 3D Gaussian splatting keeps photos as they were taken.
 PHOTO_FOLDERS = ("images", "input")
 # A point seen by only two photos is often a wrong match, and one that is off by pixels is not on a surface.
@@ -24,23 +28,24 @@ _MAX_ERROR_PX = 3.0
 _ENOUGH_POINTS = 500
 
 
-def find_colmap_model(root: Path) -> Path | None:
-    """Find the folder of the COLMAP model inside a scene; None without one."""
-    for folder in MODEL_FOLDERS:
-        if any((root / folder / f"images{suffix}").is_file() for suffix in (".bin", ".txt")):
-            return root / folder
-    return None
+def find_colmap_models(root: Path) -> list[Path]:
+    """List the folders of COLMAP models inside a scene, in the order of `MODEL_FOLDERS`, and of their numbers."""
+    found: dict[Path, None] = {}
+    for pattern in MODEL_FOLDERS:
+        for folder in sorted(root.glob(pattern), key=lambda path: natural_key(path.as_posix())):
+            if any((folder / f"images{suffix}").is_file() for suffix in (".bin", ".txt")):
+                found[folder] = None
+    if all(any(root.glob(f"{stem}.[bt][ix][nt]")) for stem in ("cameras", "images")):
+        found[root] = None
+    return list(found)
 
 
-def load_colmap(root: Path) -> Scene:
-    """Read a COLMAP scene. Photos of another size than their camera count as resized: K is scaled.
+def load_colmap(root: Path, model: Path) -> Scene:
+    """Read a COLMAP model of a scene. Photos of another size than their camera count as resized: K is scaled.
 
     Raises:
         SceneError: if a file is broken, a camera model unknown, or no photo exists.
     """
-    model = find_colmap_model(root)
-    if model is None:
-        raise SceneError(f"{root}: has no COLMAP model. hint: looked for images.bin in {_listed(MODEL_FOLDERS)}")
     cameras, images = read_cameras(model), read_images(model)
     builder = SceneBuilder(root, model, "colmap", [image.name for image in images], _photo_folders(root, model))
     for image in images:
@@ -64,8 +69,7 @@ def _photo_folders(root: Path, model: Path) -> list[Path]:
     parents = [folder for folder in (model, *model.parents) if folder == root or folder.is_relative_to(root)]
     # Photos as they were taken belong to the model of their distorted lens.
     names = PHOTO_FOLDERS[::-1] if "distorted" in model.relative_to(root).parts else PHOTO_FOLDERS
-    named = [parent / name for parent in parents for name in names]
-    return [folder for each in named for folder in (each, *reduced_folders(each)) if folder.is_dir()]
+    return [folder for parent in parents for name in names for folder in photo_folders(parent, name)]
 
 
 def _intrinsics(camera: ColmapCamera, where: str) -> Intrinsics:
@@ -93,7 +97,3 @@ def _reliable_points(points: ColmapPoints) -> np.ndarray | None:
     if good.sum() < _ENOUGH_POINTS:
         good = finite
     return points.xyz[good] if good.any() else None
-
-
-def _listed(folders: tuple[str, ...]) -> str:
-    return ", ".join(f"{folder}/" for folder in folders)

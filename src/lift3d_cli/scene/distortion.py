@@ -37,6 +37,8 @@ UNREAD_MODELS = {
 }  # fmt: skip
 _OPENCV_ORDER = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
 _FISHEYE_ORDER = ("k1", "k2", "k3", "k4")
+# Steps of the fixed-point iteration that inverts a distortion, and the error that is left: a pixel in a thousand.
+_UNBEND_STEPS, _UNBEND_TOLERANCE = 40, 1e-3
 _BROWN_ORDER = ("k1", "k2", "p1", "p2", "k3", "k4")
 
 
@@ -82,6 +84,23 @@ def distort(
         return x * scale, y * scale
     xy2 = 2 * x * y
     return x * scale + p1 * xy2 + p2 * (r2 + 2 * x * x), y * scale + p1 * (r2 + 2 * y * y) + p2 * xy2
+
+
+def pinhole_rays(uv: np.ndarray, K: np.ndarray, distortion: Distortion | None) -> np.ndarray:  # [M, 3]
+    """Return the ray (x, y, 1) of each pixel uv [M, 2] of a distorted photo; NaN where the lens shows no such ray."""
+    y = (uv[:, 1] - K[1, 2]) / K[1, 1]
+    x = (uv[:, 0] - K[0, 2] - K[0, 1] * y) / K[0, 0]
+    rays = np.stack([x, y, np.ones_like(x)], axis=1)
+    if distortion is None:
+        return rays
+    goal = rays[:, :2].T
+    with np.errstate(all="ignore"):  # what diverges is NaN in the end
+        bent = goal
+        for _ in range(_UNBEND_STEPS):
+            bent = bent + goal - np.stack(distort(distortion, *bent))
+        missed = np.abs(goal - np.stack(distort(distortion, *bent))).max(axis=0)
+    rays[:, :2] = np.where(missed < _UNBEND_TOLERANCE, bent, np.nan).T
+    return rays
 
 
 def undistortion_map(camera: Camera, distortion: Distortion) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from lift3d_cli.errors import SceneError
 from lift3d_cli.scene.assemble import SceneBuilder
 from lift3d_cli.scene.fields import w2c_from_c2w
 from lift3d_cli.scene.lens import Intrinsics
-from lift3d_cli.scene.photo_files import list_photos, reduced_folders
+from lift3d_cli.scene.photo_files import list_photos, photo_folders
 from lift3d_cli.scene.scene import Scene
 
 POSES_FILE = "poses_bounds.npy"
@@ -60,10 +60,8 @@ def _read_table(path: Path) -> np.ndarray:  # [V, 17]: 3x5 [R | t | height, widt
 
 def _matching_photos(root: Path, count: int) -> list[Path]:
     """List the photos of the least reduced folder (images, images_2, ...) that has one per pose."""
-    images = next((folder for folder in root.iterdir() if folder.name.lower() == "images"), root / "images")
-    folders = [images, *reduced_folders(root / "images")]
     found = []
-    for folder in folders:
+    for folder in photo_folders(root):
         # LLFF pairs them in the order of the bytes, in which image_10 comes before image_2.
         photos = sorted(list_photos(folder), key=lambda photo: photo.name)
         if len(photos) == count:

@@ -28,21 +28,21 @@ def draw_depth(path: Path, camera: Camera) -> np.ndarray:  # [h, w] float32
     shrink = min(1.0, _LONG_SIDE_PX / max(camera.width, camera.height))
     camera = camera.resized(max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
     try:
-        triangles, centre = _embree_scene(path, path.stat().st_mtime_ns)
+        triangles, centre, size = _embree_scene(path, path.stat().st_mtime_ns)
     except OSError as e:
         raise SceneError(f"{path}: cannot be read ({e.strerror or e})") from e
     u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
     pixels = np.stack([u, v, np.ones_like(u)], axis=-1).reshape(-1, 3)
     # Rays of unit z, so that their parameter is the z-depth.
     directions = (pixels @ np.linalg.inv(camera.K).T @ camera.w2c[:3, :3]).astype(np.float32)
-    origins = np.broadcast_to((camera.position - centre).astype(np.float32), directions.shape)
+    origins = np.broadcast_to(((camera.position - centre) / size).astype(np.float32), directions.shape)
     depth = triangles.run(np.ascontiguousarray(origins), directions, query="DISTANCE")
-    return np.where(depth < _NOTHING_HIT, depth, 0).astype(np.float32).reshape(camera.height, camera.width)
+    return np.where(depth < _NOTHING_HIT, size * depth, 0).astype(np.float32).reshape(camera.height, camera.width)
 
 
 @lru_cache(maxsize=1)
 def _embree_scene(path: Path, changed_ns: int):
-    """Load a mesh's triangles into Embree, relative to a centre [3] in the world, as it computes in float32."""
+    """Load a mesh's triangles into Embree, less a centre [3] and by its size, as it computes in float32."""
     try:
         import trimesh
         from embreex.mesh_construction import TriangleMesh
@@ -59,6 +59,7 @@ def _embree_scene(path: Path, changed_ns: int):
     if not len(corners):
         raise SceneError(f"{path}: has no triangles. hint: a point cloud hides nothing; make a mesh of it")
     centre = corners.reshape(-1, 3).mean(axis=0)
+    size = float(np.abs(corners - centre).max()) or 1.0
     triangles = EmbreeScene()
-    TriangleMesh(triangles, (corners - centre).astype(np.float32))
-    return triangles, centre
+    TriangleMesh(triangles, ((corners - centre) / size).astype(np.float32))
+    return triangles, centre, size

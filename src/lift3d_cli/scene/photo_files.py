@@ -12,14 +12,24 @@ from pathlib import Path, PurePosixPath
 
 from lift3d_cli.scene.photos import PHOTO_SUFFIXES, UNREAD_SUFFIXES
 
+# A path of more parts is no photo's.
 _MAX_PARTS = 64
 _REDUCED = re.compile(r"(images)(?:_([0-9]+))?", re.IGNORECASE)
 
 
 def natural_key(name: str) -> tuple:
     """Return a key that sorts numbers in names by value, and ignores case: `r_2` comes before `r_10`."""
-    parts = re.split(r"([0-9]+)", _folded(name))
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+    levels = [re.split(r"([0-9]+)", level) for level in _folded(name).split("/")]
+    return [[int(part) if i % 2 else part for i, part in enumerate(level)] for level in levels], name
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """Return the name, or if it is taken, with a number before its ending; case does not tell two names apart."""
+    path, number, free, names = PurePosixPath(name), 1, name, {_folded(other) for other in taken}
+    while _folded(free) in names:
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}").as_posix()
+    return free
 
 
 def list_photos(folder: Path) -> list[Path]:
@@ -30,14 +40,16 @@ def list_photos(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
-def reduced_folders(folder: Path) -> list[Path]:
-    """List the folders of reduced copies beside `images`: `images_2`, `images_4`, ..., the least reduced first."""
-    if not os.path.isdir(folder.parent) or not (match := _REDUCED.fullmatch(folder.name)):
-        return []
-    found = {}
-    for other in folder.parent.iterdir():
-        if (copy := _REDUCED.fullmatch(other.name)) and copy[2] and copy[2] != match[2] and other.is_dir():
-            found[other] = int(copy[2])
+def photo_folders(parent: Path, name: str = "images") -> list[Path]:
+    """List the folders that a name may mean, whatever its case: itself, then reduced copies (`images_2`, ...)."""
+    found: dict[Path, int] = {}
+    wanted = _REDUCED.fullmatch(name)
+    for folder in parent.iterdir() if os.path.isdir(parent) else ():
+        copy = _REDUCED.fullmatch(folder.name)
+        if _folded(folder.name) == _folded(name) and folder.is_dir():
+            found[folder] = 0
+        elif wanted and copy and folder.is_dir():
+            found[folder] = int(copy[2] or 1)
     return sorted(found, key=found.__getitem__)
 
 
@@ -62,11 +74,12 @@ class PhotoFinder:
 
     def __init__(self, root: Path, listed: Iterable[str], folders: Sequence[Path] = ()) -> None:
         self.root = root
-        self._bases = tuple(dict.fromkeys((*folders, root, root / "images", *reduced_folders(root / "images"))))
+        self._bases = tuple(dict.fromkeys((*folders, root, *photo_folders(root))))
         self._indexes: dict[Path, _FolderIndex] = {}
+        self._named: dict[tuple[Path, str], list[Path]] = {}
+        self._folder_lists: dict[tuple[Path, tuple[str, ...]], list[Path]] = {}
         self._exact_photos = {name: self._exact(name) for name in listed}
         self._taken = {photo for photo in self._exact_photos.values() if photo is not None}
-        self._folder_lists: dict[tuple[Path, tuple[str, ...]], list[Path]] = {}
 
     def find(self, listed_path: str) -> Path | None:
         """Find the photo of one listed path; None if it is not there."""
@@ -114,12 +127,10 @@ class PhotoFinder:
         if parts[0] == "..":
             yield from self._folders(base.parent, parts[1:])
             return
-        child = base / self._index(base).folders.get(_folded(parts[0]), parts[0])
-        for folder in (child, *reduced_folders(child)):
-            if os.path.isdir(folder):
-                yield from self._folders(folder, parts[1:])
-        if (match := _REDUCED.fullmatch(parts[0])) and match[2]:
-            yield from self._folders(base, [match[1], *parts[1:]])
+        if (base, parts[0]) not in self._named:
+            self._named[base, parts[0]] = photo_folders(base, parts[0])
+        for folder in self._named[base, parts[0]]:
+            yield from self._folders(folder, parts[1:])
 
     def _index(self, folder: Path) -> _FolderIndex:
         return self._indexes.setdefault(folder, _FolderIndex(folder))
@@ -137,10 +148,6 @@ class _FolderIndex:
             return sorted(os.scandir(self.folder), key=lambda entry: natural_key(entry.name))
         except OSError:
             return []
-
-    @cached_property
-    def folders(self) -> dict[str, str]:
-        return {_folded(entry.name): entry.name for entry in self._entries if entry.is_dir()}
 
     @cached_property
     def _files(self) -> dict[str, Path]:

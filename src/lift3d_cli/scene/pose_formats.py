@@ -80,7 +80,7 @@ def read_transforms(data: dict[str, Any], default_size: Size | None, default_fps
         lens = pinhole_from_keys(merged, size, where)
         cameras.append(_camera(lens, matrix(frame, "transform_matrix", where), where, opengl=True))
         names.append(_frame_name(frame))
-    if None in names or len(set(names)) < len(names):
+    if None in names or len({name.casefold() for name in names}) < len(names):
         names = list(_numbered(len(names)))
     return tuple(cameras), tuple(names), _fps(data, default_fps)
 

@@ -6,10 +6,11 @@ Only for scenes whose file has no points. Everything is deterministic: there is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.scene.distortion import corner_from_opencv_pixels
 from lift3d_cli.scene.photos import read_photo, resize_photo
 from lift3d_cli.scene.scene import View
@@ -31,12 +32,16 @@ _MIN_ANGLE_DEG = 1.0
 
 @dataclass(frozen=True)
 class SiftFeatures:
-    """SIFT features of one shrunk photo: `uv` [M, 2] pixels, unit `descriptors` [M, 128], `P` [3, 4] K w2c."""
+    """SIFT features of one shrunk photo: `uv` [M, 2] pixels, unit `descriptors` [M, 128], its shrunk `camera`."""
 
     uv: np.ndarray
     descriptors: np.ndarray
-    P: np.ndarray
-    centre: np.ndarray
+    camera: Camera
+
+    @property
+    def P(self) -> np.ndarray:
+        """[3, 4] world to homogeneous pixels."""
+        return self.camera.K @ self.camera.w2c[:3]
 
 
 def triangulate_views(views: Sequence[View]) -> np.ndarray:  # [N, 3] world
@@ -51,7 +56,7 @@ def triangulate_views(views: Sequence[View]) -> np.ndarray:  # [N, 3] world
     if len(views) < 2:
         return np.zeros((0, 3))
     step = -(-len(views) // _MAX_VIEWS)
-    views = list(views)[::step]
+    views, centre, size = _centred(list(views)[::step])
     features = [detect_features(view) for view in views]
     matches = [(a, b, _match_along_epipolar_lines(features[a], features[b])) for a, b in neighbour_pairs(views)]
     tracks, observed_by, keypoints = _tracks(matches, [len(f.uv) for f in features])
@@ -59,8 +64,24 @@ def triangulate_views(views: Sequence[View]) -> np.ndarray:  # [N, 3] world
         return np.zeros((0, 3))
     P = np.stack([f.P for f in features])[observed_by]
     uv = np.stack([features[v].uv[k] for v, k in zip(observed_by, keypoints, strict=True)])
-    centres = np.stack([f.centre for f in features])[observed_by]
-    return _triangulate(tracks, P, uv, centres)
+    centres = np.stack([f.camera.position for f in features])[observed_by]
+    return _triangulate(tracks, P, uv, centres) * size + centre
+
+
+def _centred(views: list[View]) -> tuple[list[View], np.ndarray, float]:
+    """Move the world's origin among the views, at most 1 from each; return what a point is undone by, centre and size.
+
+    Products of positions far from the origin, or tiny ones, would lose the digits that tell points apart.
+    """
+    positions = np.stack([view.camera.position for view in views])
+    centre = positions.mean(axis=0)
+    size = float(np.linalg.norm(positions - centre, axis=1).max()) or 1.0
+    moved = []
+    for view, position in zip(views, positions, strict=True):
+        w2c = view.camera.w2c.copy()
+        w2c[:3, 3] = -w2c[:3, :3] @ ((position - centre) / size)
+        moved.append(replace(view, camera=replace(view.camera, w2c=w2c)))
+    return moved, centre, size
 
 
 def detect_features(view: View) -> SiftFeatures:
@@ -68,40 +89,50 @@ def detect_features(view: View) -> SiftFeatures:
     import cv2
 
     photo = read_photo(view)
-    scale = min(1.0, _LONG_SIDE_PX / max(view.camera.width, view.camera.height))
-    camera = view.camera.resized(max(1, round(view.camera.width * scale)), max(1, round(view.camera.height * scale)))
+    camera = shrunk_camera(view.camera)
     photo = resize_photo(photo, camera.width, camera.height)
     gray = cv2.cvtColor(photo.image, cv2.COLOR_RGB2GRAY)
     mask = (photo.valid & photo.opaque).astype(np.uint8)
     keypoints, descriptors = cv2.SIFT_create(nfeatures=_MAX_FEATURES).detectAndCompute(gray, mask)
-    P = camera.K @ camera.w2c[:3]
     if descriptors is None or not len(keypoints):
-        return SiftFeatures(np.zeros((0, 2)), np.zeros((0, 128), np.float32), P, camera.position)
+        return SiftFeatures(np.zeros((0, 2)), np.zeros((0, 128), np.float32), camera)
     uv = corner_from_opencv_pixels(np.array([k.pt for k in keypoints], dtype=np.float64))
     # OpenCV finds keypoints in several threads; sorting makes their order, and so the result, deterministic.
     order = np.lexsort(
         (descriptors[:, 0], [k.angle for k in keypoints], [k.size for k in keypoints], uv[:, 1], uv[:, 0])
     )
     root = np.sqrt(descriptors[order] / np.maximum(descriptors[order].sum(axis=1, keepdims=True), 1e-9))
-    return SiftFeatures(uv[order], root.astype(np.float32), P, camera.position)
+    return SiftFeatures(uv[order], root.astype(np.float32), camera)
+
+
+def shrunk_camera(camera: Camera) -> Camera:
+    """Return the camera of the photo that `detect_features` looks at."""
+    scale = min(1.0, _LONG_SIDE_PX / max(camera.width, camera.height))
+    return camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
 
 
 def neighbour_pairs(views: Sequence[View]) -> list[tuple[int, int]]:
     """Choose pairs of views that look at the same place from positions different enough to triangulate."""
-    positions = np.stack([view.camera.position for view in views])
-    forwards = np.stack([view.camera.forward for view in views])
-    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    cosines = np.clip(forwards @ forwards.T, -1, 1)
-    reach = np.median(np.sort(distances, axis=1)[:, min(_NEIGHBOURS, len(views) - 1)])
-    # A rotation by 30 degrees hides as much as a translation by the usual distance to the 4th neighbour.
-    cost = distances / max(reach, 1e-12) + np.degrees(np.arccos(cosines)) / 30.0
-    cost[distances <= 1e-6 * max(distances.max(), 1e-12)] = np.inf  # no baseline, and itself
+    cost = pair_costs(views)
     pairs = set()
     for a in range(len(views)):
         for b in np.argsort(cost[a], kind="stable")[:_NEIGHBOURS]:
             if np.isfinite(cost[a, b]):
                 pairs.add((min(a, int(b)), max(a, int(b))))
     return sorted(pairs)
+
+
+def pair_costs(views: Sequence[View]) -> np.ndarray:  # [V, V]
+    """Tell how far apart views are in place and direction; infinite without a baseline, and of a view to itself."""
+    positions = np.stack([view.camera.position for view in views])
+    forwards = np.stack([view.camera.forward for view in views])
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    cosines = np.clip(forwards @ forwards.T, -1, 1)
+    reach = np.median(np.sort(distances, axis=1)[:, min(_NEIGHBOURS, len(views) - 1)])
+    # A rotation by 30 degrees hides as much as a translation by the usual distance to the 4th neighbour.
+    cost = distances / (reach or 1.0) + np.degrees(np.arccos(cosines)) / 30.0
+    cost[distances <= 1e-6 * distances.max()] = np.inf
+    return cost
 
 
 def match_features(a: SiftFeatures, b: SiftFeatures) -> np.ndarray:  # [M, 2] indices of keypoints in a and b

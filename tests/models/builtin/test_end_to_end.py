@@ -14,7 +14,8 @@ from PIL import Image
 from plane_world import HEIGHT, WIDTH, look_at, read_image, rig, write_image
 
 from lift3d_cli.cache.store import SceneCache
-from lift3d_cli.config import DecodeConfig, EncodeConfig, RenderConfig
+from lift3d_cli.config import MODEL_FOR_TEXT, DecodeConfig, EncodeConfig, RenderConfig
+from lift3d_cli.errors import CacheError
 from lift3d_cli.models.registry import BUILT_INS, find_model
 from lift3d_cli.pipeline.decode import Decoded, decode
 from lift3d_cli.pipeline.encode import encode
@@ -68,6 +69,7 @@ FEATURES = (Job("features"), Job("segment", {"clusters": 3}, ("cluster 1", "clus
 BY_STROKES = Job("segment", {"strokes": STROKES, "view": PHOTO}, ("#0000ff", "#ff0000"))
 BY_TEXT = Job("segment", {"text": ("chair", "the floor")}, ("chair", "the floor"))
 BY_ONE_TEXT = Job("segment", {"text": ("chair",)}, ("chair", "other"))
+BY_MASKS = Job("segment", {"text": ("chair", "the floor")}, ("chair", "the floor", "other"))
 BY_PROMPTS = Job("segment", {"text": ("a cat", "b")}, ("other", "a cat", "b"))
 # SAM's decoder sees all of a square, in which a view has the wall beside it and a photo nothing: with random weights,
 # the masks need not be alike.
@@ -89,10 +91,13 @@ MODELS: dict[str, tuple[Callable[[Path], str], tuple[Job, ...]]] = {
     "clip": (_saved("clip"), (BY_TEXT, BY_ONE_TEXT, *FEATURES)),
     "siglip2": (_saved("siglip2"), (BY_TEXT, BY_ONE_TEXT, *FEATURES)),
     "clipseg": (_saved("clipseg"), (BY_PROMPTS,)),
+    "ovseg": (_saved("ovseg"), (BY_MASKS,)),
+    "ovseg:mask2former": (_saved("ovseg", save=tiny.save_mask2former), (BY_MASKS,)),
     "slimsam": (_saved("slimsam"), (BY_POINT,)),
     "ddcolor": (_saved("ddcolor"), (Job("colorize"),)),
     "ddcolor-tiny": (_saved("ddcolor-tiny", save=tiny.save_ddcolor), (Job("colorize"),)),
     "swin2sr": (_saved("swin2sr"), (Job("superres"),)),
+    "resshift": (_saved("resshift"), (Job("superres"),)),
     "instruct-pix2pix": (_saved("instruct-pix2pix", "?prompt=make+it+snow&steps=1"), (Job("edit"),)),
 }
 
@@ -216,3 +221,14 @@ def test_models_of_one_scene_are_rendered_by_one_call_and_each_decoded_as_if_it_
         for view in NAMES:
             assert both[0][view].std() > 3
             assert np.abs(both[0][view].astype(int) - both[1][view]).max() <= 1
+
+
+def test_words_have_a_default_that_is_free_for_commercial_use(run):
+    pytest.importorskip("transformers")
+    assert find_model(MODEL_FOR_TEXT).spec().commercial
+    run.encode(*(MODELS[name][0](run.out / name) for name in ("clip", MODEL_FOR_TEXT, "ovseg")))
+    rendered = run.render()
+    assert results(run.decode(rendered, BY_PROMPTS).frames, BY_PROMPTS)  # its names are those of clipseg
+    with pytest.raises(CacheError, match=r"which of its features.*--model ovseg"):
+        run.decode(rendered, Job("segment"))
+    assert results(run.decode(rendered, BY_MASKS, model="ovseg").frames, BY_MASKS)

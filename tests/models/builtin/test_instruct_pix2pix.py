@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from lift3d_cli import FeatureGrid, FeatureMap, RenderedView
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models import conformance
-from lift3d_cli.models.builtin.instruct_pix2pix import NOISE_CELLS, InstructPix2Pix
+from lift3d_cli.models.builtin.diffusion import NOISE_CELLS
+from lift3d_cli.models.builtin.instruct_pix2pix import InstructPix2Pix
 from lift3d_cli.models.fingerprint import fingerprint
 from lift3d_cli.models.registry import find_model
 

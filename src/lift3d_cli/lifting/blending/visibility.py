@@ -62,8 +62,9 @@ def visibility_inputs(
     if isinstance(step, Tensor):
         step = step[:, None, None, None, None]
     buffered = sample_map(buffers, uv * distribution.scale[0])
-    # 1e-6 keeps points behind the camera, which do not count, finite.
-    behind, behind_any = ((buffered - 1 / z.clamp(min=1e-6)[..., None, :, :]) / step).unbind(-3)
+    # Points behind the camera do not count.
+    inverse = 1 / z.clamp(min=torch.finfo(z.dtype).tiny)[..., None, :, :]
+    behind, behind_any = ((buffered - inverse) / step).unbind(-3)
     seen, seen_by_all = (torch.sigmoid(_PLANES_BEHIND - x) for x in (behind, behind_any))
     return torch.stack([seen, (behind / 4).clamp(-2, 2), (behind / 16).clamp(-2, 2), seen_by_all], -3)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models.base import DecodeContext, Decoder, FeatureMap, ModelSpec, RenderedView, Segmentation
 from lift3d_cli.models.builtin.vit import whole_patches
+from lift3d_cli.models.edges import class_scores
 from lift3d_cli.models.heads import FeatureModel
 from lift3d_cli.models.pretrained import from_pretrained, load_transformers, require
 
@@ -27,6 +29,23 @@ TEMPLATES = (
 )
 # Negatives of a single class: the "canonical phrases" of LERF.
 NEGATIVES = ("object", "things", "stuff", "texture")
+
+
+def embed_texts(network: Any, tokenizer: Any, texts: list[str]) -> Tensor:
+    """Embed sentences in the joint space of a network of transformers: [N, C], not normalised."""
+    length = network.config.text_config.max_position_embeddings
+    # Padded as in training, as SigLIP reads the padding too; CLIP ignores what follows the end of a text.
+    # Both know lower case only, which not every version of SigLIP 2's tokenizer converts to.
+    settings = {"padding": "max_length", "padding_side": "right", "truncation": True, "max_length": length}
+    ids = tokenizer([text.lower() for text in texts], return_tensors="pt", **settings)["input_ids"]
+    embedded = network.get_text_features(input_ids=ids.to(network.logit_scale.device))
+    return embedded if isinstance(embedded, Tensor) else embedded.pooler_output  # transformers 4, 5
+
+
+def class_direction(network: Any, tokenizer: Any, name: str, templates: Sequence[str]) -> Tensor:
+    """Return the direction [C] of a class: the mean over sentences with its name, normalised before and after."""
+    texts = embed_texts(network, tokenizer, [template.format(name.strip()) for template in templates])
+    return F.normalize(F.normalize(texts, dim=1).mean(0), dim=0)
 
 
 class ImageTextModel(FeatureModel):
@@ -67,18 +86,11 @@ class ImageTextModel(FeatureModel):
 
     def embed_text(self, texts: list[str]) -> Tensor:
         """Embed sentences in the joint space: [N, C], not normalised."""
-        length = self.network.config.text_config.max_position_embeddings
-        # Padded as in training, as SigLIP reads the padding too; CLIP ignores what follows the end of a text.
-        # Both know lower case only, which not every version of SigLIP 2's tokenizer converts to.
-        settings = {"padding": "max_length", "padding_side": "right", "truncation": True, "max_length": length}
-        ids = self.tokenizer([text.lower() for text in texts], return_tensors="pt", **settings)["input_ids"]
-        embedded = self.network.get_text_features(input_ids=ids.to(self.network.logit_scale.device))
-        return embedded if isinstance(embedded, Tensor) else embedded.pooler_output  # transformers 4, 5
+        return embed_texts(self.network, self.tokenizer, texts)
 
     def embed_class(self, name: str) -> Tensor:
         """Return the direction [C] of a class: the mean over `TEMPLATES`, normalised before and after."""
-        texts = self.embed_text([template.format(name.strip()) for template in TEMPLATES])
-        return F.normalize(F.normalize(texts, dim=1).mean(0), dim=0)
+        return class_direction(self.network, self.tokenizer, name, TEMPLATES)
 
     def segment_by_text(self, context: DecodeContext) -> Decoder:
         """Segment by the softmax of the cosines between pixel and prompts, at the network's learned temperature.
@@ -101,10 +113,10 @@ class ImageTextModel(FeatureModel):
             # At the cells, as in the other heads: a large view has far more pixels than cells.
             directions = F.normalize(features.data.float(), dim=0)
             logits = torch.einsum("kc,chw->khw", scale * classes, directions)
-            logits = FeatureMap(logits, features.grid).at_pixels(view.image.shape[2], view.image.shape[1])
             if single:
                 logits = torch.stack([logits[0], logits[1:].amax(0)])
-            return Segmentation(torch.softmax(logits, 0), (*names, "other") if single else tuple(names))
+            scores = class_scores(FeatureMap(logits, features.grid), view.image)
+            return Segmentation(scores, (*names, "other") if single else tuple(names))
 
         return decode
 

@@ -10,10 +10,8 @@ from torch.nn import functional as F
 
 from lift3d_cli.errors import ModelError
 from lift3d_cli.models.base import FeatureMap, Model, ModelSpec, RenderedView
+from lift3d_cli.models.builtin.diffusion import noise_field, number
 from lift3d_cli.models.pretrained import from_pretrained, require
-
-# Side, in cells, of the field of initial noise for all photos: 4096 pixels. Beyond, it repeats.
-NOISE_CELLS = 512
 
 
 class InstructPix2Pix(Model):
@@ -77,10 +75,10 @@ class InstructPix2Pix(Model):
         if not prompt.strip():
             raise ModelError(f"model {self.spec.name} needs an instruction. hint: --prompt 'make it snow'")
         self.prompt = prompt
-        self.steps = int(_number("steps", steps, int, 1, 1000))
-        self.guidance = _number("guidance", guidance, float, 1, 100)
-        self.image_guidance = _number("image_guidance", image_guidance, float, 1, 100)
-        self.seed = int(_number("seed", seed, int, 0, 2**63 - 1))
+        self.steps = int(number(self.spec.name, "steps", steps, int, 1, 1000))
+        self.guidance = number(self.spec.name, "guidance", guidance, float, 1, 100)
+        self.image_guidance = number(self.spec.name, "image_guidance", image_guidance, float, 1, 100)
+        self.seed = int(number(self.spec.name, "seed", seed, int, 0, 2**63 - 1))
         self.pipeline = _load_pipeline(self.spec, checkpoint)
         self.pipeline.set_progress_bar_config(disable=True)
         # The pipeline is not a module: as attributes, its networks move between devices and are part of the cache key.
@@ -104,15 +102,10 @@ class InstructPix2Pix(Model):
         }
 
     def noise(self, width: int, height: int) -> tuple[Tensor, torch.Generator]:
-        """Return the initial noise [1, C, height, width], and the generator of the steps' noise.
-
-        On the CPU, so that it is the same on all devices. A cell has the same initial noise whatever the size.
-        """
+        """Return the initial noise [1, C, height, width], and the generator of the steps' noise."""
         generator = torch.Generator().manual_seed(self.seed)
         # Before the steps' noise and not from a generator of its own, which would give the same numbers again.
-        field = torch.randn(1, self.spec.channels, NOISE_CELLS, NOISE_CELLS, generator=generator)
-        v, u = torch.arange(height) % NOISE_CELLS, torch.arange(width) % NOISE_CELLS
-        return field[:, :, v[:, None], u], generator
+        return noise_field(generator, self.spec.channels, width, height), generator
 
     def encode(self, image: Tensor) -> FeatureMap:
         """Edit a photo [3, H, W] in [0, 1], up to the latents."""
@@ -164,19 +157,3 @@ def _load_pipeline(spec: ModelSpec, checkpoint: str):
             f"{pipeline.text_encoder.config.hidden_size}"
         )
     return pipeline
-
-
-def _number(name: str, text: str, kind: type, low: int, high: int) -> float:
-    """Convert a setting to a number.
-
-    Raises:
-        ModelError: if it is not one, or not in [low, high].
-    """
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not low <= value <= high:
-        what = "a whole number" if kind is int else "a number"
-        raise ModelError(f"model instruct-pix2pix: {name} is {text!r}, needs {what} from {low} to {high}")
-    return value
