@@ -14,14 +14,14 @@ import pytest
 
 from lift3d_cli.errors import ResourceError
 from lift3d_cli.machine import atomic
-from lift3d_cli.pipeline.results import video_writer
+from lift3d_cli.pipeline.video import video_writer
 
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 import numpy as np
 from lift3d_cli.machine.atomic import replacement
-from lift3d_cli.pipeline.results import video_writer
+from lift3d_cli.pipeline.video import video_writer
 path = Path(sys.argv[1])
 open_file = {"file": lambda: replacement(path), "video": lambda: video_writer(path, 24)}[sys.argv[2]]
 with open_file() as file:
