@@ -12,7 +12,7 @@ TORCH ?= $(installed_torch)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-gpu lint format docs golden picture gpu-kit wheel clean
+.PHONY: help setup demo test test-all test-gpu soak fuzz lint format docs golden picture gpu-kit wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -81,6 +81,16 @@ test-all: $(TRITON) ## run the slow tests too, and those for a GPU if there is o
 
 test-gpu: $(STAMP) ## run the tests that need a CUDA device
 	$(RUN) -m pytest -m gpu
+
+KILLS ?= 60
+# Not SECONDS in a shell: bash counts with it.
+SECONDS ?= 120
+
+soak: $(STAMP) ## kill commands at random moments, KILLS=60 times, and compare with uninterrupted runs
+	$(RUN) tests/campaigns/soak.py --kills $(KILLS)
+
+fuzz: $(STAMP) ## spoil the files of every reader for SECONDS=120; keep what is found in tests/campaigns/findings
+	$(RUN) tests/campaigns/fuzz.py --seconds $(SECONDS)
 
 lint: $(STAMP) ## check style and formatting
 	$(RUN) -m ruff check .

@@ -12,9 +12,13 @@ def main() -> None:
     # when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-    from lift3d_cli.cli.app import app
+    try:
+        from lift3d_cli.cli.app import app
 
-    app()
+        app()
+    except KeyboardInterrupt:  # while it is imported, or at the very end
+        os.write(2, b"interrupted\n")
+        os._exit(130)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,10 @@ class CacheError(Lift3dError):
     exit_code = 4
 
 
+class OutdatedError(CacheError):
+    """A file of the cache was made by another version: it is made again where that is needed."""
+
+
 class ModelError(Lift3dError):
     """A 2D model or its weights are unknown, cannot be loaded or break their declaration."""
 
@@ -37,6 +41,6 @@ class ModelError(Lift3dError):
 
 
 class ResourceError(Lift3dError):
-    """Memory, disk space or a device is insufficient or missing."""
+    """Memory, disk space, a device or a place to write to is insufficient or missing."""
 
     exit_code = 6

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lift3d_cli.errors import ModelError
+from lift3d_cli.machine.reading import read_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +23,7 @@ _PACKAGE = Path(__file__).resolve().parent
 # The wheel has the folder inside the package; a checkout has it beside `src`.
 WEIGHT_FOLDERS = (_PACKAGE / "_weights", _PACKAGE.parents[1] / "weights")
 MANIFEST = "manifest.json"
+_MAX_BYTES = 2 * 2**30  # the network that ships has 0.6 MB
 
 
 def find_weights(name: str) -> Path:
@@ -47,7 +50,7 @@ def find_other_weights(reference: str, name: str) -> Path:
         ModelError: if it is neither, or the repository cannot be reached and is not in the hub's local cache.
     """
     match = re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", reference)
-    if Path(reference).exists() or reference.endswith(".safetensors") or match is None:
+    if os.path.exists(reference) or reference.endswith(".safetensors") or match is None:
         return Path(reference)
     try:
         return download(match[1], name, match[2] or "")
@@ -81,7 +84,7 @@ def load_weights(name: str, path: Path | None = None) -> dict[str, Tensor]:
     shipped = path is None
     path = find_weights(name) if path is None else Path(path)
     try:
-        content = path.read_bytes()
+        content = read_file(path, _MAX_BYTES)
     except OSError as e:
         raise ModelError(f"weights {path} cannot be read: {e.strerror}") from e
     if shipped:
@@ -106,8 +109,8 @@ def read_manifest(folder: Path) -> dict[str, dict]:
     if not path.exists():
         return {}
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+        manifest = json.loads(read_file(path, _MAX_BYTES))
+    except (OSError, ValueError, RecursionError) as e:
         raise ModelError(f"{path} cannot be read: {' '.join(str(e).split())}") from e
     if not isinstance(manifest, dict) or not all(isinstance(facts, dict) for facts in manifest.values()):
         raise ModelError(f"{path} is not an object of objects, file name -> facts")

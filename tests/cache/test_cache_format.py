@@ -52,7 +52,7 @@ def test_photo_key_is_the_same_for_equal_ingredients_of_other_types():
 
 def test_schema_is_part_of_every_key(monkeypatch):
     before = fmt.photo_key(**PHOTO), fmt.encoder_key({}, "fp16"), fmt.key_of("points", {})
-    monkeypatch.setattr(fmt, "SCHEMA", 2)
+    monkeypatch.setattr(fmt, "SCHEMA", 3)
     after = fmt.photo_key(**PHOTO), fmt.encoder_key({}, "fp16"), fmt.key_of("points", {})
     assert all(a != b for a, b in zip(before, after, strict=True))
 
@@ -82,8 +82,8 @@ def test_canonical_json_has_one_spelling():
         assert fmt.canonical_json(dict.fromkeys(order, 1e-30)) == '{"a":1e-30,"b":1e-30,"c":1e-30}'
 
 
-PINNED_PHOTO = "f661361a05f42eb0f6b3f2c4f912a581c27e4a59ae100eb8ff7a1781166dbeec"
-PINNED_ENCODER = "e453b9bed10cb0a3c63f65ec1fd24c67008f1522a42179c14c8d4d5a889f4f2a"
+PINNED_PHOTO = "6b54010c05da076fe8f00e33a31bf5e975a96d5101748047dce85452eca10701"
+PINNED_ENCODER = "814fcd5e4c6e541649be476d93d826f9572286eb68a1e94a2c578c2a773ea97c"
 
 
 def test_keys_are_pinned():
@@ -131,8 +131,8 @@ def test_encoder_record_survives_its_file(encoder):
     [
         ("ab12", "ab13", "key is not that of its content"),
         ("fp16", "fp64", "key is not that of its content"),
-        ('"schema":1', '"schema":9', r"another version of lift3d \(schema 9, this one reads 1\)"),
-        ('"schema":1', '"schema":"1"', "not made by lift3d"),
+        ('"schema":2', '"schema":9', r"another version of lift3d \(schema 9, this one reads 2\)"),
+        ('"schema":2', '"schema":"1"', "not made by lift3d"),
         ('"kind":"encoder"', '"kind":"render"', "holds 'render', not 'encoder'"),
         ('"name":"tiny"', '"name":3', "not an encoder.json"),
         ('"version":"1"', '"version":NaN', "damaged"),

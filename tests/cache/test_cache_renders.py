@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lift3d_cli.cache.format import document_json
-from lift3d_cli.cache.frames import render_key
+from lift3d_cli.cache.frames import FrameFolder, render_key
 from lift3d_cli.cache.inventory import inventory, prune
 from lift3d_cli.cache.renders import Render, cache_of, is_render, latest_render, render_dir
 from lift3d_cli.cache.store import SceneCache
@@ -26,7 +26,7 @@ def render(cache) -> Render:
 
 def test_interrupted_render_goes_on(render, data, grid):
     render.write_frame(1, data, grid, {"coverage": torch.ones(24, 32)})
-    again = Render.create(render.root, CONTENT)
+    again = FrameFolder.create(render.root, CONTENT)
     assert again.missing() == [0, 2]
     assert again.facts == {"command": "lift3d render garden"}
     out, out_grid, extra = Render.open(render.root).read_frame(1)
@@ -73,13 +73,15 @@ def test_features_lie_in_their_render_and_the_last_used_are_at_the_end(render, e
     assert {(r.model, r.ref, r.encoder, r.num_frames) for r in found} == {("tiny", "./tiny.py:Tiny", encoder.key, 3)}
 
 
-def test_folder_with_another_render_is_refused(render):
+def test_folder_with_another_render_is_refused(render, data, grid):
+    render.write_frame(0, data, grid)
     with pytest.raises(CacheError, match="holds another render"):
         Render.create(render.root, {**CONTENT, "encoder": "cd"})
 
 
 def test_frame_of_another_render_or_number_is_not_read(render, tmp_path, data, grid):
-    other = Render.create(tmp_path / "other", {**CONTENT, "encoder": "cd"})
+    render = FrameFolder.open(render.root)
+    other = FrameFolder.create(tmp_path / "other", {**CONTENT, "encoder": "cd"})
     other.write_frame(0, data, grid)
     other.frame_path(1).write_bytes(other.frame_path(0).read_bytes())
     assert other.missing() == [1, 2]
@@ -94,7 +96,7 @@ def test_frame_of_another_render_or_number_is_not_read(render, tmp_path, data, g
     ("old", "new", "reason"),
     [
         ('"encoder":"ab"', '"encoder":"cd"', "its key is not that of its content"),
-        ('"schema":1', '"schema":9', "another version of lift3d"),
+        ('"schema":2', '"schema":9', "another version of lift3d"),
         ('"facts":{', '"notes":{', "not a manifest"),
         ("}", "", "damaged"),
     ],
@@ -168,7 +170,7 @@ def test_prune_keeps_exactly_what_it_is_told(full, encoder, photo, render):
 
 def test_prune_keeps_whole_folders(full, render):
     prune(full.root, [render.root])
-    assert render.missing() == [1, 2]
+    assert FrameFolder.open(render.root).missing() == [1, 2]
     assert render.color_path(0).exists()
     assert not (full.root / "feats").exists()
 

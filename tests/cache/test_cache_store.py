@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from lift3d_cli.cache.checksum import BLANK, sealed
 from lift3d_cli.cache.format import PhotoRecord
 from lift3d_cli.errors import CacheError, ModelError
 from lift3d_cli.geometry.grids import FeatureGrid
@@ -24,8 +25,8 @@ def test_features_file_is_byte_for_byte_the_golden_one(cache, encoder, data, gri
     cache.write_features(encoder, photo, data, grid)
     path = cache.features_path(encoder, photo)
     assert path.relative_to(cache.root).as_posix() == f"feats/tiny-{encoder.key[:8]}/one-01234567.safetensors"
-    assert path.read_bytes() == (GOLDEN / "features-v1.safetensors").read_bytes()
-    assert (path.parent / "encoder.json").read_bytes() == (GOLDEN / "encoder-v1.json").read_bytes()
+    assert path.read_bytes() == (GOLDEN / "features-v2.safetensors").read_bytes()
+    assert (path.parent / "encoder.json").read_bytes() == (GOLDEN / "encoder-v2.json").read_bytes()
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
@@ -134,9 +135,9 @@ def _with_document(whole: bytes, change: dict) -> bytes:
     """The file with its metadata changed."""
     size = struct.unpack("<Q", whole[:8])[0]
     header = json.loads(whole[8 : 8 + size])
-    document = {**json.loads(header["__metadata__"]["lift3d"]), **change}
-    header["__metadata__"]["lift3d"] = json.dumps(document)
-    return _file(header, whole[8 + size :])
+    document = {**json.loads(header["__metadata__"]["lift3d"]), "checksum": BLANK, **change}
+    header["__metadata__"]["lift3d"] = json.dumps(document, separators=(",", ":"))
+    return sealed(_file(json.dumps(header, separators=(",", ":")).encode(), whole[8 + size :]))
 
 
 GRID = {"width": 4, "height": 3, "scale": [0.125, 0.125], "offset": [0.0, 0.0]}
@@ -145,7 +146,7 @@ GRID = {"width": 4, "height": 3, "scale": [0.125, 0.125], "offset": [0.0, 0.0]}
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"schema": 9}, r"made by another version of lift3d \(schema 9, this one reads 1\)"),
+        ({"schema": 9}, r"made by another version of lift3d \(schema 9, this one reads 2\)"),
         ({"kind": "frame"}, "holds 'frame', not 'features'"),
         ({"keys": None}, "made from another encoder and photo"),
         ({"dtype": "fp32"}, "dtype or grid is not the declared one"),
@@ -213,7 +214,7 @@ def test_absent_or_unreadable_encoder_is_explained(cache, encoder, written):
     with pytest.raises(CacheError, match=r"has no features of dino\. hint: lift3d encode garden --model dino"):
         cache.find_encoder("dino")
     record = written.parent / "encoder.json"
-    record.write_text(record.read_text().replace('"schema":1', '"schema":9'))
+    record.write_text(record.read_text().replace('"schema":2', '"schema":9'))
     with pytest.raises(CacheError, match=r"encoder\.json: made by another version"):
         cache.find_encoder("tiny")
     record.write_bytes(b"\xff")

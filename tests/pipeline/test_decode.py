@@ -172,7 +172,7 @@ def test_unfinished_render_is_refused(work):
     with pytest.raises(Interrupted):
         work.render(progress=Progress(stop=1))
     (root,) = (work.scene / ".lift3d" / "renders").iterdir()
-    with pytest.raises(CacheError, match=r"2 of 3 frames are not rendered yet\. hint: run lift3d render again"):
+    with pytest.raises(CacheError, match=r"2 of 3 frames are not rendered yet, or damaged\. hint: run lift3d"):
         decode(root, work.out, DecodeConfig())
     assert not work.out.exists()
 

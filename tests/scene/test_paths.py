@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from lift3d_cli.errors import SceneError
+from lift3d_cli.errors import ResourceError, SceneError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.scene import paths
 
@@ -217,7 +217,7 @@ def test_unreadable_files_are_one_line(tmp_path):
         with pytest.raises(SceneError) as caught:
             paths.read_poses(file)
         assert str(caught.value) == f"{file}: {message}"
-    with pytest.raises(SceneError, match="cannot be written"):
+    with pytest.raises(ResourceError, match="cannot be written"):
         paths.write_path(binary / "path.json", paths.parse_poses(json.dumps(ours()), "x").cameras)
 
 

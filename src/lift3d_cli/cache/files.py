@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from lift3d_cli.cache.format import check_map, file_metadata, grid_json, parse_file_metadata
-from lift3d_cli.errors import CacheError, ModelError
+from lift3d_cli.cache.checksum import check_bytes, check_file, sealed
+from lift3d_cli.cache.format import OtherVersionError, check_map, file_metadata, grid_json, parse_file_metadata
+from lift3d_cli.errors import CacheError, ModelError, OutdatedError
 from lift3d_cli.machine.atomic import Later, at_once, storage_error, write_atomic
+from lift3d_cli.machine.reading import read_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MAX_TEXT_BYTES = 64 * 2**20
-"""A manifest holds some hundred bytes per frame; a larger file is not one of ours and is not read into memory."""
+_MAX_TEXT_BYTES = 2**30
+"""A manifest holds up to 2 kB a frame; a larger file is not one of ours and is not read into memory."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class TensorFile:
     hint: str
 
     def is_valid(self) -> bool:
-        """Return True if the file has its full length and the right keys; only its header is read."""
+        """Return True if the file can be read: it is whole and has the right keys."""
         try:
             with self._open("np"):
                 return True
@@ -84,7 +86,7 @@ class TensorFile:
         tensors = {**(extra or {}), "features": features}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = file_metadata(self.kind, self.keys, dtype=dtype, grid=grid_json(grid), **facts)
-        later(write_atomic, self.path, save(tensors, metadata))
+        later(write_atomic, self.path, sealed(save(tensors, metadata)))
 
     def read_map(self, device: str = "cpu") -> tuple[Tensor, FeatureGrid, dict[str, Tensor]]:
         """Read the features as stored, their grid, and the other tensors of the file.
@@ -104,7 +106,7 @@ class TensorFile:
         from safetensors.numpy import save
 
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        write_atomic(self.path, save(contiguous, file_metadata(self.kind, self.keys)))
+        write_atomic(self.path, sealed(save(contiguous, file_metadata(self.kind, self.keys))))
 
     def read_arrays(self) -> dict[str, np.ndarray]:
         """Read the arrays that `write_arrays` wrote.
@@ -132,21 +134,31 @@ class TensorFile:
                         raise ValueError("damaged: has no features")
                     features = file.get_slice("features")
                     grid = check_map(document, features.get_dtype(), features.get_shape())
+                check_file(self.path)
                 yield file, grid
 
 
 def read_document(path: Path, parse: Callable[[str], T], hint: str) -> T:
-    """Read a JSON file, and apply `parse` to its text.
+    """Read what `write_document` wrote, and apply `parse` to its text.
 
     Raises:
-        CacheError: if the file cannot be read or `parse` raises ValueError.
+        OutdatedError: if another version of lift3d made it.
+        CacheError: if the file cannot be read, is damaged, or `parse` raises ValueError.
     """
     with _cache_errors(path, hint):
-        if not path.is_file():
-            raise FileNotFoundError
-        if path.stat().st_size > _MAX_TEXT_BYTES:
-            raise ValueError("damaged: far larger than lift3d makes it")
-        return parse(path.read_text(encoding="utf-8"))
+        data = read_file(path, _MAX_TEXT_BYTES)
+        document = parse(data.decode())
+        check_bytes(data)
+        return document
+
+
+def write_document(path: Path, text: str) -> None:
+    """Write the text of `document_json` to a file.
+
+    Raises:
+        ResourceError, CacheError: if the disk is full or the folder cannot be written.
+    """
+    write_atomic(path, sealed(text.encode()))
 
 
 @contextmanager
@@ -160,6 +172,8 @@ def _cache_errors(path: Path, hint: str) -> Iterator[None]:
         raise CacheError(f"{path}: damaged: not a text file. hint: {hint}") from error
     except RecursionError as error:
         raise CacheError(f"{path}: damaged: nested too deep. hint: {hint}") from error
+    except OtherVersionError as error:
+        raise OutdatedError(f"{path}: {error}. hint: {hint}") from error
     except ValueError as error:
         raise CacheError(f"{path}: {error}. hint: {hint}") from error
     except SafetensorError as error:

@@ -16,13 +16,18 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
+from lift3d_cli.cache.checksum import BLANK
 from lift3d_cli.errors import ModelError
 
-SCHEMA = 1
+SCHEMA = 2
 """Part of every key and file. Raise it when an old file would be misread; see `docs/cache-format.md`."""
 
 DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 """Storage types of features: our name -> safetensors' name."""
+
+
+class OtherVersionError(ValueError):
+    """A file is of another schema: it is passed over, and not damaged."""
 
 
 def canonical_json(value: object) -> str:
@@ -184,8 +189,8 @@ class EncoderRecord:
 
 
 def document_json(kind: str, **fields: object) -> str:
-    """Write a document of this schema as canonical JSON."""
-    return canonical_json({"schema": SCHEMA, "kind": kind, **fields})
+    """Write a document of this schema as canonical JSON; the name of its checksum, to be filled in, sorts first."""
+    return canonical_json({"checksum": BLANK, "schema": SCHEMA, "kind": kind, **fields})
 
 
 def parse_document(text: str, kind: str) -> dict[str, Any]:
@@ -206,7 +211,7 @@ def parse_document(text: str, kind: str) -> dict[str, Any]:
         raise ValueError("not made by lift3d")
     if document["schema"] != SCHEMA:
         theirs = str(document["schema"])[:20]
-        raise ValueError(f"made by another version of lift3d (schema {theirs}, this one reads {SCHEMA})")
+        raise OtherVersionError(f"made by another version of lift3d (schema {theirs}, this one reads {SCHEMA})")
     if document.get("kind") != kind:
         raise ValueError(f"holds {str(document.get('kind'))[:40]!r}, not {kind!r}")
     return document

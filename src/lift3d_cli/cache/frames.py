@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lift3d_cli.cache.files import TensorFile, read_document
+from lift3d_cli.cache.files import TensorFile, read_document, write_document
 from lift3d_cli.cache.format import DTYPES, canonical_json, document_json, key_of, parse_manifest
 from lift3d_cli.errors import CacheError
-from lift3d_cli.machine.atomic import Later, at_once, remove_leftovers, write_atomic
+from lift3d_cli.machine.atomic import Later, at_once, remove_leftovers
+from lift3d_cli.machine.reading import read_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="FrameFolder")
 
 MANIFEST = "manifest.json"
-_HINT = "lift3d render SCENE"
-_MAX_FRAMES = 99999  # five digits in a file name
+_FRAMES = "frames"
+_OURS = (MANIFEST, _FRAMES, "color", "confidence", "feats")
+_HINT = "lift3d render SCENE, or delete this folder"
+_MAX_FRAMES = 10**7
 
 
 def render_key(content: Mapping[str, object]) -> str:
@@ -65,23 +69,42 @@ class FrameFolder:
             facts: see the class; if None, those of an earlier run stay.
 
         Raises:
-            CacheError: if the folder has another render, or cannot be written.
+            CacheError: if the folder has another render or foreign files, or cannot be written.
         """
         # Through JSON, so that the content of a new render equals that of a resumed one, with lists for tuples.
         frames = cls(root, json.loads(canonical_json(content)), json.loads(canonical_json(facts or {})))
         manifest = root / MANIFEST
-        if manifest.exists():
-            there = cls.open(root)
-            if there.key != frames.key:
+        remove_leftovers(root)
+        there = cls._found(root)
+        if there is not None and there.key != frames.key:
+            # Without frames it was refused, as for its memory, and the command was corrected.
+            if any((root / _FRAMES).glob("*.safetensors")):
                 raise CacheError(f"{root}: holds another render. hint: name another folder, or delete this one")
-            remove_leftovers(root)
-            if facts is None or there.facts == frames.facts:
-                with contextlib.suppress(OSError):  # a render in a read-only folder can still be read
-                    os.utime(manifest)  # the latest manifest is that of the last run
-                return there
+            there = None
+            shutil.rmtree(root / "feats", ignore_errors=True)
+        if there is not None and (facts is None or there.facts == frames.facts):
+            with contextlib.suppress(OSError):  # a render in a read-only folder can still be read
+                os.utime(manifest)  # the latest manifest is that of the last run
+            return there
         document = document_json("render", key=frames.key, content=frames.content, facts=frames.facts)
-        write_atomic(manifest, document.encode())
+        write_document(manifest, document)
         return frames
+
+    @classmethod
+    def _found(cls: type[F], root: Path) -> F | None:
+        """Open the frames in `root`; None if there are none, or if their manifest is damaged or of another version.
+
+        Raises:
+            CacheError: if the folder holds what is not ours, and must not be littered.
+        """
+        with contextlib.suppress(CacheError):
+            return cls.open(root)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            foreign = sorted(name for name in os.listdir(root) if name not in _OURS and not name.startswith("."))
+            if foreign or _is_foreign(root / MANIFEST):
+                name = foreign[0] if foreign else MANIFEST
+                raise CacheError(f"{root}: holds other files, such as {name}. hint: name a new folder for the render")
+        return None
 
     @classmethod
     def open(cls: type[F], root: Path) -> F:
@@ -104,7 +127,7 @@ class FrameFolder:
 
     def frame_path(self, index: int) -> Path:
         """Return the path of a frame's features."""
-        return self.root / "frames" / f"{index:05d}.safetensors"
+        return self.root / _FRAMES / f"{index:05d}.safetensors"
 
     def has_frame(self, index: int) -> bool:
         """Return True if `read_frame` would succeed."""
@@ -145,3 +168,12 @@ class FrameFolder:
 
     def _frame(self, index: int) -> TensorFile:
         return TensorFile(self.frame_path(index), "frame", {"render": self.key, "frame": index}, _HINT)
+
+
+def _is_foreign(manifest: Path) -> bool:
+    """Tell if a file is JSON that another program wrote, and not a damaged manifest of ours."""
+    try:
+        document = json.loads(read_file(manifest, 2**20))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and not document.keys() & {"kind", "content", "facts", "key"}

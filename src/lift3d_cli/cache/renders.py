@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from lift3d_cli.cache.format import EncoderRecord, slug
 from lift3d_cli.cache.frames import MANIFEST, FrameFolder, by_last_use, render_key
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.atomic import Later, at_once
+from lift3d_cli.machine.png import is_whole_png
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +31,7 @@ def render_dir(cache_root: Path, name: str, content: Mapping[str, object]) -> Pa
 
 def is_render(folder: Path) -> bool:
     """Return True if a folder is that of a render, which may be damaged."""
-    return (folder / MANIFEST).exists()
+    return os.path.exists(folder / MANIFEST)
 
 
 def latest_render(cache_root: Path) -> Path | None:
@@ -183,6 +185,10 @@ class Render(FrameFolder):
     def color_path(self, index: int) -> Path:
         """Return the path of a frame's colours. Write them before the maps, which mark the frame as complete."""
         return self.root / "color" / f"{index:05d}.png"
+
+    def has_frame(self, index: int) -> bool:
+        """Return True if colours and maps of a frame can be read."""
+        return super().has_frame(index) and is_whole_png(self.color_path(index))
 
     def confidence_path(self, index: int) -> Path:
         """Return the path of a frame's confidence as a grey image, which may not exist."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lift3d_cli.errors import CacheError, SceneError
 from lift3d_cli.machine.atomic import replace_file
+from lift3d_cli.machine.reading import read_file
 
 FILE_NAME = ".lift3d.json"
 _SCHEMA = 1
@@ -45,7 +46,7 @@ class Session:
         Raises:
             SceneError: if it no longer exists.
         """
-        if not self.scene.exists():
+        if not os.path.exists(self.scene):
             raise SceneError(f"{self.scene}: the scene of the last command is gone. hint: name the scene")
         return self.scene
 
@@ -57,7 +58,7 @@ class Session:
         """
         if self.render is None:
             raise CacheError(f"{self.scene}: nothing is rendered yet. hint: lift3d render")
-        if not self.render.exists():
+        if not os.path.exists(self.render):
             raise CacheError(f"{self.render}: the render of the last command is gone. hint: lift3d render")
         return self.render
 
@@ -98,9 +99,7 @@ def recall(folder: Path | None = None) -> Session | None:
     folder = Path.cwd() if folder is None else folder
     path = folder / FILE_NAME
     try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES)
-        return _parse(json.loads(text), folder)
+        return _parse(json.loads(read_file(path, _MAX_BYTES)), folder)
     except FileNotFoundError:
         return None
     except OSError as error:

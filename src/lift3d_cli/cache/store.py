@@ -9,17 +9,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lift3d_cli.cache.files import TensorFile, read_document
+from lift3d_cli.cache.files import TensorFile, read_document, write_document
 from lift3d_cli.cache.format import EncoderRecord, PhotoRecord, key_of, photo_key, slug
 from lift3d_cli.cache.frames import by_last_use
-from lift3d_cli.errors import CacheError, SceneError
-from lift3d_cli.machine.atomic import Later, at_once, remove_leftovers, write_atomic
+from lift3d_cli.errors import CacheError, OutdatedError, SceneError
+from lift3d_cli.machine.atomic import Later, at_once, remove_leftovers
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
     from lift3d_cli.geometry.grids import FeatureGrid
+
+
+_RECORD = "encoder.json"
 
 
 def describe_photo(
@@ -89,7 +92,7 @@ class SceneCache:
             ResourceError, CacheError: if the disk is full or the folder cannot be written.
         """
         remove_leftovers(self.root)
-        path = self.features_dir(encoder) / "encoder.json"
+        path = self.features_dir(encoder) / _RECORD
         try:
             # The whole record: the model's file may have moved, which is not part of the key.
             is_there = read_document(path, EncoderRecord.from_json, self._hint).to_json() == encoder.to_json()
@@ -99,18 +102,43 @@ class SceneCache:
             with contextlib.suppress(OSError):  # a read-only cache can still be read
                 os.utime(path)
         else:
-            write_atomic(path, encoder.to_json().encode())
+            write_document(path, encoder.to_json())
         self._begun.add(encoder.key)
 
-    def encoders(self) -> list[EncoderRecord]:
-        """List all encoders with features here, the last used one at the end, without unreadable ones."""
+    def encoders(self, strict: bool = False) -> list[EncoderRecord]:
+        """List all encoders with features here, the last used one at the end, without unreadable ones.
+
+        Args:
+            strict: raise an error for a record that is damaged or gone while its features are there; those of another
+                version are passed over.
+
+        Raises:
+            CacheError: see `strict`.
+        """
         found = []
+        bare = {path.parent / _RECORD for path in self.root.glob("feats/*/*.safetensors")} if strict else set()
+        files = self._encoder_files()
+        for path in [*files, *sorted(bare.difference(files))]:
+            hint = f"{self._hint} --model {path.parent.name.rpartition('-')[0]}, or delete this folder"
+            try:
+                found.append(read_document(path, EncoderRecord.from_json, hint))
+            except OutdatedError:
+                continue
+            except CacheError:
+                if strict:
+                    raise
+        return found
+
+    def has_outdated(self) -> bool:
+        """Tell if there are features that another version made, which are passed over."""
         for path in self._encoder_files():
             try:
-                found.append(read_document(path, EncoderRecord.from_json, self._hint))
+                read_document(path, EncoderRecord.from_json, self._hint)
+            except OutdatedError:
+                return True
             except CacheError:
                 continue
-        return found
+        return False
 
     def find_encoder(self, name: str) -> EncoderRecord:
         """Find the last used encoder of this model name, to use its features without loading the model.
@@ -270,7 +298,7 @@ class SceneCache:
         return TensorFile(self.root / f"{kind}-{key[:8]}.safetensors", kind, {kind: key}, self._hint)
 
     def _encoder_files(self) -> list[Path]:
-        return by_last_use(self.root.glob("feats/*/encoder.json"))
+        return by_last_use(self.root.glob(f"feats/*/{_RECORD}"))
 
 
 def _surface_stem(name: str) -> str:

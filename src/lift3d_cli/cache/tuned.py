@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lift3d_cli.cache.files import read_document
+from lift3d_cli.cache.files import read_document, write_document
 from lift3d_cli.cache.format import document_json, key_of, parse_manifest
 from lift3d_cli.cache.frames import by_last_use
+from lift3d_cli.cache.store import file_sha256
 from lift3d_cli.errors import CacheError
-from lift3d_cli.machine.atomic import write_atomic
 
 _MANIFEST = "tuned.json"
 _HINT = "lift3d tune SCENE"
@@ -54,31 +54,43 @@ class Tuning:
         Raises:
             ResourceError, CacheError: if the disk is full or the folder cannot be written.
         """
-        document = document_json("tuned", key=_key(self.content), content=self.content, facts=facts)
-        write_atomic(self.root / _MANIFEST, document.encode())
+        stored = {"outcome": facts, "weights": self._weights_sha256()}
+        document = document_json("tuned", key=_key(self.content), content=self.content, facts=stored)
+        write_document(self.root / _MANIFEST, document)
 
     def facts(self) -> Mapping[str, Any] | None:
         """Read what `finish` wrote, None if the tuning is not finished; mark it as the last used one."""
-        try:
-            content, facts = read_document(self.root / _MANIFEST, _parse, _HINT)
-        except CacheError:  # damaged counts as missing
-            return None
-        if _key(content) != _key(self.content):
+        stored = self._read()
+        if stored is None:
             return None
         with contextlib.suppress(OSError):  # a cache that cannot be written can still be read
             os.utime(self.root / _MANIFEST)
-        return facts
+        return stored["outcome"]
+
+    def is_finished(self) -> bool:
+        """Tell if `finish` was called, and nothing is damaged since."""
+        return self._read() is not None
+
+    def _read(self) -> Mapping[str, Any] | None:
+        try:
+            content, stored = read_document(self.root / _MANIFEST, _parse, _HINT)
+        except CacheError:  # damaged counts as missing
+            return None
+        is_whole = _key(content) == _key(self.content) and stored.get("weights") == self._weights_sha256()
+        return stored if is_whole else None
+
+    def _weights_sha256(self) -> str | None:
+        path = self.weights_path
+        return file_sha256(path) if path.is_file() else None
 
 
 def finished_tunings(cache_root: Path) -> list[Tuning]:
-    """List the finished tunings of a scene's cache, the last used one at the end, without unreadable ones."""
+    """List the finished tunings of a scene's cache, the last used one at the end, without damaged ones."""
     found = []
     for path in by_last_use(cache_root.glob(f"tuned/*/{_MANIFEST}")):
-        try:
+        with contextlib.suppress(CacheError):
             found.append(Tuning(path.parent, read_document(path, _parse, _HINT)[0]))
-        except CacheError:
-            continue
-    return found
+    return [tuning for tuning in found if tuning.is_finished()]
 
 
 def _key(content: Mapping[str, Any]) -> str:

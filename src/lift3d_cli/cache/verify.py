@@ -1,61 +1,47 @@
-"""Check all files of a cache or a render, as far as they can be checked by themselves."""
+"""Read all files of a cache, and compare them with their checksums."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-
-from lift3d_cli.cache.format import parse_document
+from lift3d_cli.cache.checksum import check_file
+from lift3d_cli.cache.files import read_document
+from lift3d_cli.cache.format import EncoderRecord
 from lift3d_cli.cache.frames import MANIFEST, FrameFolder
+from lift3d_cli.cache.tuned import finished_tunings
 from lift3d_cli.errors import CacheError
-from lift3d_cli.machine.png import read_png
+from lift3d_cli.machine.png import is_whole_png
 from lift3d_cli.machine.progress import Progress, no_progress
 
 
 def verify(root: Path, progress: Progress = no_progress) -> list[tuple[Path, str]]:
-    """Read every file of a scene's cache whole; return those that are damaged, with the reason.
+    """Read every file of a scene's cache whole; return those that are damaged or of another version, and how.
+
+    Files that lift3d does not make are passed over, and tunings that are not finished.
 
     Args:
         root: the cache.
         progress: see `Progress`.
     """
-    files = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix in _CHECKS)
-    found = []
-    for path in progress(files, "verify", len(files)):
+    tuned = {tuning.root for tuning in finished_tunings(root)}
+    checks: dict[str, Callable[[Path], object]] = {
+        "encoder.json": lambda path: read_document(path, EncoderRecord.from_json, "lift3d encode SCENE"),
+        MANIFEST: lambda path: FrameFolder.open(path.parent),
+        "tuned.json": lambda path: _require(path.parent in tuned),
+        "*.png": lambda path: _require(is_whole_png(path)),
+        "*.safetensors": lambda path: path.parent.parent.name == "tuned" or check_file(path),
+    }
+    files = [(path, check) for pattern, check in checks.items() for path in sorted(root.rglob(pattern))]
+    problems = []
+    for path, check in progress(files, "verify", len(files)):
         try:
-            _CHECKS[path.suffix](path)
-        except (CacheError, SafetensorError, OSError, ValueError) as error:
-            reason = str(error).removeprefix(f"{path}: ").split(" hint:")[0]
-            found.append((path, " ".join(reason.split()) or type(error).__name__))
-    return found
+            check(path)
+        except (CacheError, ValueError, OSError) as error:
+            problems.append((path, str(error).removeprefix(f"{path}: ").split(" hint:")[0]))
+    return problems
 
 
-def _check_tensors(path: Path) -> None:
-    with safe_open(path, "np") as file:
-        for name in file.keys():  # noqa: SIM118, it is no mapping
-            if file.get_slice(name).get_dtype() == "BF16":  # numpy has no bfloat16; the header is checked
-                continue
-            values = file.get_tensor(name)
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                raise ValueError(f"{name} has NaN or infinite values")
-
-
-def _check_document(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    if path.name == MANIFEST:
-        FrameFolder.open(path.parent)
-    elif path.name == "encoder.json":
-        parse_document(text, "encoder")
-    else:
-        json.loads(text)
-
-
-_CHECKS: dict[str, Callable[[Path], object]] = {
-    ".safetensors": _check_tensors,
-    ".json": _check_document,
-    ".png": read_png,
-}
+def _require(is_whole: bool) -> None:
+    if not is_whole:
+        raise ValueError("damaged: it is not what it was when it was made")

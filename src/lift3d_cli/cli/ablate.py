@@ -39,7 +39,7 @@ def ablate(
 
     results = [run(scene, config, console.progress) for scene in loaded]
     if output is not None:
-        from lift3d_cli.pipeline.results import write_output
+        from lift3d_cli.machine.atomic import write_output
 
         write_output(output, as_markdown(results).encode())
     if json:

@@ -37,13 +37,13 @@ _FLAGS = {"-q": "quiet", "--quiet": "quiet", "--debug": "debug"}
 class ErrorBoundary(TyperGroup):
     """Turns an exception of a command into one line on standard error and the error's exit code."""
 
-    def invoke(self, ctx: object) -> object:
+    def invoke(self, ctx: typer.Context) -> object:
         try:
             return super().invoke(ctx)
         except Lift3dError as error:
             raise _exit(error) from error
         except KeyboardInterrupt as error:
-            console.line("interrupted: what was done is kept, the same command goes on from there")
+            console.line(interruption(ctx.invoked_subcommand))
             raise typer.Exit(130) from error
         except (typer.Exit, typer.Abort, BrokenPipeError):  # RuntimeErrors, two of them; typer ends in silence on all
             raise
@@ -81,10 +81,23 @@ class Command(TyperCommand):
         return super().parse_args(ctx, rest + args[end:])
 
 
-def _bug(error: BaseException) -> typer.Exit:
-    import traceback
+# Commands that go on where they were.
+_RESUMABLE = ("encode", "render", "train", "tune")
 
-    traceback.print_exception(error)
+
+def interruption(command: str | None) -> str:
+    """Say in a line what an interrupted command leaves."""
+    from lift3d_cli.machine.atomic import has_written
+
+    if not has_written():
+        return "interrupted: nothing was written yet"
+    if command in _RESUMABLE:
+        return "interrupted: what was done is kept, the same command goes on from there"
+    return "interrupted: files that were finished stay, the same command writes them again"
+
+
+def _bug(error: BaseException) -> typer.Exit:
+    console.trace(error)
     console.line(_BUG)
     return typer.Exit(1)
 
@@ -92,9 +105,7 @@ def _bug(error: BaseException) -> typer.Exit:
 def _exit(error: Lift3dError) -> typer.Exit:
     console.line(f"error: {error}")
     if console.debug:
-        import traceback
-
-        traceback.print_exception(error)
+        console.trace(error)
     return typer.Exit(error.exit_code)
 
 

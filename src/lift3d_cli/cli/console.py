@@ -8,17 +8,19 @@ import logging
 import math
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 T = TypeVar("T")
 
 quiet = False
 debug = False
 _write: Callable[[str], object] | None = None
+_stdout: TextIO | None = None
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def own_streams() -> Iterator[None]:
 
     Warnings and log lines of libraries become our warnings: each once, on one line, and none if we are to be quiet.
     """
-    global _write
+    global _write, _stdout
     said: set[str] = set()
 
     def warn_once(value: str) -> None:
@@ -45,11 +47,11 @@ def own_streams() -> Iterator[None]:
     root.addHandler(handler)
     try:
         with _results_writer() as _write:
-            sys.stdout = sys.stderr
+            _stdout, sys.stdout = stdout, sys.stderr
             yield
     finally:
         root.removeHandler(handler)
-        _write, sys.stdout, warnings.showwarning = None, stdout, show
+        _write, _stdout, sys.stdout, warnings.showwarning = None, None, stdout, show
 
 
 @contextmanager
@@ -70,7 +72,10 @@ def _results_writer() -> Iterator[Callable[[str], object]]:
         return
 
     def write(value: str) -> None:
-        data = value.encode(stdout.encoding or "utf-8", "surrogateescape")
+        try:
+            data = value.encode(stdout.encoding or "utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # a path that the terminal's encoding lacks
+            data = os.fsencode(value)
         while data:
             data = data[os.write(kept, data) :]
 
@@ -83,13 +88,28 @@ def _results_writer() -> Iterator[Callable[[str], object]]:
         os.close(kept)
 
 
+def escaped(value: str, stream: object = None) -> str:
+    """Spell what is not printable as in Python's literals: a scene's names must not steer the terminal.
+
+    Also what the encoding of the stream, by default standard error, lacks; ends of lines stay.
+    """
+    printable = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in value)
+    encoding = getattr(stream or sys.stderr, "encoding", None) or "utf-8"
+    return printable.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def result(path: Path) -> None:
-    """Print an artefact's path to standard output."""
-    text(str(path))
+    """Print an artefact's path to standard output; to a program as the file system has it."""
+    stdout = _stdout or sys.stdout
+    _print(escaped(str(path), stdout) if stdout.isatty() else str(path))
 
 
 def text(value: str) -> None:
     """Print a requested report to standard output."""
+    _print(escaped(value, _stdout or sys.stdout))
+
+
+def _print(value: str) -> None:
     if _write is None:
         print(value, flush=True)  # noqa: T201
     else:
@@ -111,7 +131,12 @@ def _finite(value: object) -> object:
 
 def line(value: str) -> None:
     """Print one line to standard error, whatever the value contains."""
-    print(" ".join(value.split()), file=sys.stderr, flush=True)  # noqa: T201
+    print(escaped(" ".join(value.split())), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def trace(error: BaseException) -> None:
+    """Print the traceback of an error to standard error."""
+    print(escaped("".join(traceback.format_exception(error))), end="", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def warn(value: str | None) -> None:
@@ -131,9 +156,10 @@ def progress(items: Iterable[T], description: str, total: int) -> Iterable[T]:
     if quiet or total == 0 or not sys.stderr.isatty():
         return items
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import track
 
-    return track(items, description, total, console=Console(stderr=True))
+    return track(items, escape(escaped(description)), total, console=Console(stderr=True))
 
 
 def human_bytes(count: float) -> str:

@@ -50,6 +50,8 @@ def encode(
     options.check_dtype(dtype)
     loaded = inputs.open_scene(scene, depth, mesh)
     store = inputs.open_cache(loaded, cache)
+    if store.has_outdated():
+        console.say(f"{store.root}: features of another version of lift3d are made again; --prune deletes the old ones")
     loaded = inputs.check_scene(loaded, store, check)
     from lift3d_cli.pipeline.encode import encode as run
     from lift3d_cli.pipeline.surfaces import find_surfaces

@@ -110,7 +110,7 @@ def find_render(given: Path | None, cache: Path | None) -> Path:
 
     if is_render(given):
         return given
-    if not given.exists():
+    if not os.path.exists(given):
         raise CacheError(f"{given}: no such folder. hint: name a render's folder, or a scene")
     scene = open_scene(given)
     latest = latest_render(open_cache(scene, cache).root)

@@ -49,7 +49,7 @@ def path(
     Prints the name of the file. Example: lift3d path scene/ orbit --frames 90
     """
     from lift3d_cli.geometry import trajectories
-    from lift3d_cli.scene.paths import write_path
+    from lift3d_cli.scene.paths import usable_names, write_path
 
     if kind is Kind.views and frames is not None:
         raise typer.BadParameter(
@@ -67,7 +67,7 @@ def path(
     width, height = shrunk(middle.width, middle.height, max_size)
     if kind is Kind.views:
         poses = [c.resized(*shrunk(c.width, c.height, max_size)) for c in trajectories.views(cameras, every)]
-        names = [Path(view.name).with_suffix("").as_posix() for view in loaded.views[::every]]
+        names = usable_names([Path(view.name).with_suffix("").as_posix() for view in loaded.views[::every]])
     elif kind is Kind.interpolate:
         poses = trajectories.interpolate(cameras, frames, width, height)
     else:
@@ -98,9 +98,14 @@ def focus_depth(scene) -> float | None:
 
 def _refuse_foreign(output: Path) -> None:
     """Raise an error if the file is not one that this command could have written."""
+    from lift3d_cli.machine.reading import read_file
     from lift3d_cli.scene.paths import FORMAT
 
-    if output.exists() and (
-        output.is_dir() or FORMAT.strip('"') not in output.read_bytes()[:100].decode("utf-8", "replace")
-    ):
+    try:
+        head = read_file(output, 2**30)[:100]
+    except FileNotFoundError:
+        return
+    except OSError:
+        head = b""
+    if FORMAT.encode() not in head:
         raise SceneError(f"{output}: exists and is no camera path of lift3d. hint: --output another.json")

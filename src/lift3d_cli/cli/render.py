@@ -132,7 +132,7 @@ def _dry_run(
 ) -> None:
     from lift3d_cli.pipeline.render import forecast, prepare
 
-    job = prepare(workspace, path, name, config, output, console.warn)
+    job = prepare(workspace, path, name, config, output, console.progress, console.warn)
     found = forecast(workspace, job, config)
     facts = {"seconds": found.total_seconds, "disk_bytes": found.disk_bytes, "models": list(config.models)}
     if json:

@@ -42,7 +42,7 @@ def report(
     config = options.config_of(ReportConfig, locals())
     folder = inputs.find_render(render, cache)
     from lift3d_cli.cache.renders import Render
-    from lift3d_cli.pipeline.results import write_output
+    from lift3d_cli.machine.atomic import write_output
     from lift3d_cli.report.collect import ReportedRender, default_results
     from lift3d_cli.report.page import make_report
 

@@ -16,6 +16,7 @@ from lift3d_cli.evaluation.lpips import NOT_MEASURED, Lpips
 from lift3d_cli.evaluation.metrics import feature_mse, ssim
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.grids import FeatureGrid, sample_map
+from lift3d_cli.machine.atomic import write_output
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.png import encode_png, to_uint8
 from lift3d_cli.machine.progress import Progress, no_progress
@@ -28,7 +29,6 @@ from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr
 from lift3d_cli.pipeline.lift import LiftedView, SceneLifter
 from lift3d_cli.pipeline.lifted_features import cell_points
 from lift3d_cli.pipeline.renderers import make_renderer
-from lift3d_cli.pipeline.results import write_output
 from lift3d_cli.pipeline.surfaces import PhotoSurfaces
 from lift3d_cli.pipeline.workspace import Recent, Workspace
 from lift3d_cli.scene.photo_files import free_name

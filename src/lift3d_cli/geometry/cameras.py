@@ -8,6 +8,11 @@ import numpy as np
 
 from lift3d_cli.errors import SceneError
 
+MAX_DISTANCE = 1e12
+"""World units from the origin, at most: squares and products of distances must stay finite, in float32 too."""
+# Pixels: no lens has such a focal length, and its inverse and square must stay finite.
+_LEAST_FOCAL, _MOST_PIXELS = 1e-3, 1e9
+
 
 @dataclass(frozen=True, eq=False)
 class Camera:
@@ -19,7 +24,7 @@ class Camera:
         width, height: image size in pixels.
 
     Raises:
-        SceneError: if a number is not finite, a focal length not positive or the pose not rigid.
+        SceneError: if a number is not finite or out of all bounds, a focal length not positive or the pose not rigid.
     """
 
     K: np.ndarray
@@ -36,6 +41,10 @@ class Camera:
             raise SceneError("camera has a NaN or infinite number")
         if self.K[0, 0] <= 0 or self.K[1, 1] <= 0 or self.width < 1 or self.height < 1:
             raise SceneError("camera has a focal length or image size that is not positive")
+        if min(self.K[0, 0], self.K[1, 1]) < _LEAST_FOCAL or np.abs(self.K).max() > _MOST_PIXELS:
+            raise SceneError("camera has a focal length or principal point that no lens has")
+        if np.abs(self.w2c[:3, 3]).max() > MAX_DISTANCE:
+            raise SceneError(f"camera is farther from the origin than {MAX_DISTANCE:g}. hint: scale the scene")
         rotation = self.w2c[:3, :3]
         # 1e-3 admits poses printed with four digits and rejects scaled, mirrored and singular ones.
         if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:

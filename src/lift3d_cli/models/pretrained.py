@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib
 import logging
+import os
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
@@ -63,7 +64,7 @@ def from_pretrained(
     Raises:
         ModelError: if the weights are neither local nor available, or belong to another network.
     """
-    if checkpoint and Path(checkpoint).is_dir():
+    if checkpoint and os.path.isdir(checkpoint):
         where, settings = checkpoint, {"local_files_only": True, **settings}
     elif checkpoint and (checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1):
         raise ModelError(f"model {spec.name}: there is no folder {checkpoint}. hint: one with config.json and weights")
@@ -167,7 +168,9 @@ def read_state(spec: ModelSpec, path: Path) -> dict[str, Tensor]:
     for key in ("params_ema", "params", "state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) and not value.is_meta for value in state.values()
+    ):
         raise ModelError(f"model {spec.name}: {path} is no state dict: it holds more than tensors")
     return state
 
@@ -210,7 +213,7 @@ def hub_file(spec: ModelSpec, name: str, checkpoint: str = "") -> Path:
     Raises:
         ModelError: if it is neither local nor available.
     """
-    if checkpoint and Path(checkpoint).is_file():
+    if checkpoint and os.path.isfile(checkpoint):
         return Path(checkpoint)
     if checkpoint and (Path(checkpoint).suffix or checkpoint.count("/") != 1):
         raise ModelError(f"model {spec.name}: there is no file {checkpoint}")

@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import urllib.parse
@@ -158,16 +159,41 @@ def find_model(ref: str) -> ModelRef:
     return plugins[0]
 
 
+def find_recorded_model(ref: str, *folders: Path) -> ModelRef:
+    """Find the model that a file in a cache or a render names, without importing it.
+
+    Args:
+        ref: what the file says.
+        folders: the cache, render and scene, which may be somebody else's: code in them is not run. The current folder
+            is the user's own.
+
+    Raises:
+        ModelError: as `find_model`, or if the model's code lies in one of the folders.
+    """
+    found = find_model(ref)
+    code = [found.source] if found.source else []
+    if found.target == BUILT_INS["torchscript"]:
+        code = [Path(part) for part in found.settings.get("checkpoint", "").split(",")]
+    for path in code:
+        for folder in {folder.resolve() for folder in folders} - {Path.cwd()}:
+            if path.resolve().is_relative_to(folder):
+                raise ModelError(
+                    f"model {found.name}: its code {path} lies in {folder}, which may be somebody else's. "
+                    "hint: if you trust it, move it elsewhere and encode with it from there"
+                )
+    return found
+
+
 def _with_settings(found: ModelRef, checkpoint: str, query: str) -> ModelRef:
     settings = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
     if checkpoint:
         # Absolute, so that the reference has the same meaning in any folder.
         parts = [Path(part).expanduser() for part in checkpoint.split(",")]
-        checkpoint = ",".join(str(p.resolve()) if p.exists() else str(p) for p in parts)
+        checkpoint = ",".join(str(p.resolve()) if os.path.exists(p) else str(p) for p in parts)
         settings["checkpoint"] = checkpoint
     others = {name: value for name, value in settings.items() if name != "checkpoint"}
     ref = found.ref + (f":{checkpoint}" if checkpoint else "")
-    ref += "?" + urllib.parse.urlencode(others) if others else ""
+    ref += "?" + urllib.parse.urlencode(others, errors="surrogateescape") if others else ""
     return dataclasses.replace(found, ref=ref, settings=settings)
 
 
@@ -182,7 +208,7 @@ def _find_file(ref: str) -> ModelRef:
     if not file or not class_name.isidentifier():
         raise ModelError(f"{ref}: which class of the file? hint: {ref.rstrip(':')}:MyModel")
     path = Path(file).expanduser().resolve()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(f"{ref}: there is no file {path}")
     target = f"{path}:{class_name}"
     return ModelRef(f"{path.name}:{class_name}", "file", target, target, source=path)

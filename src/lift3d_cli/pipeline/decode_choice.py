@@ -11,7 +11,7 @@ from lift3d_cli.config import MODEL_FOR_TEXT, POINTS, VIEW_TASKS, DecodeConfig
 from lift3d_cli.errors import CacheError, ModelError, UsageError
 from lift3d_cli.models.base import Model
 from lift3d_cli.models.fingerprint import is_made_by
-from lift3d_cli.models.registry import find_model
+from lift3d_cli.models.registry import ModelRef, find_recorded_model
 from lift3d_cli.pipeline.decode_options import flag_of
 
 FEATURES = "features"
@@ -22,7 +22,7 @@ def is_view_task(render: Render, config: DecodeConfig) -> bool:
     """Tell if the task needs no model, and check that no option of models is given then."""
     if config.raw or config.task not in VIEW_TASKS:
         return False
-    if any(config.task in find_model(r.ref).spec().tasks for r in latest_features(render)):
+    if any(config.task in recorded_model(render, r).spec().tasks for r in latest_features(render)):
         return False  # a model's own, such as one that estimates depth
     for name in (
         "model",
@@ -47,6 +47,11 @@ def latest_features(render: Render) -> list[FeatureRender]:
     return [r for _, r in sorted({r.model: r for r in render.feature_renders()}.items())]
 
 
+def recorded_model(render: Render, features: FeatureRender) -> ModelRef:
+    """Find the model of a render's features, see `find_recorded_model`."""
+    return find_recorded_model(features.ref, render.root, render.scene)
+
+
 def choose_features(render: Render, config: DecodeConfig) -> tuple[FeatureRender, Model, str, bool]:
     """Choose the lifted features to decode; return them with their model, the task and whether no other can do it."""
     found = latest_features(render)
@@ -56,7 +61,7 @@ def choose_features(render: Render, config: DecodeConfig) -> tuple[FeatureRender
         also = f"; {', '.join(VIEW_TASKS)} and {POINTS} need none"
         raise CacheError(f"{render.root}: has colour only, no features of any model{also}. {hint}")
     # Features can be shown of any model, by their principal components.
-    tasks = {r.model: (*find_model(r.ref).spec().tasks, FEATURES) for r in found}
+    tasks = {r.model: (*recorded_model(render, r).spec().tasks, FEATURES) for r in found}
     if config.model:
         wanted = {config.model, re.split(r"[:?]", config.model)[0]}  # a reference such as dinov2:FOLDER means its name
         found = [r for r in found if r.model in wanted]
@@ -71,14 +76,14 @@ def choose_features(render: Render, config: DecodeConfig) -> tuple[FeatureRender
         of = ", ".join(r.model for r in found)
         raise CacheError(f"{render.root}: none of its models ({of}) can do '{config.task}'. {hint}")
     if len(able) > 1 and not config.model:
-        able = _likely(able, config)
+        able = _likely(render, able, config)
     if len(able) > 1 and not config.raw:
         ways = ", ".join(f"--model {r.model} --task {config.task or tasks[r.model][0]}" for r in asked)
         raise CacheError(f"{render.root}: which of its features? hint: {ways}")
     if len(able) > 1:
         raise CacheError(f"{render.root}: which of its features? hint: --model {' or --model '.join(names)}")
     (chosen,) = able
-    ref = find_model(chosen.ref)
+    ref = recorded_model(render, chosen)
     model = ref.load()
     task = config.task or model.spec.tasks[0]  # a model's tasks may depend on its checkpoint
     if not is_made_by(chosen.fingerprint, model, ref):
@@ -88,7 +93,7 @@ def choose_features(render: Render, config: DecodeConfig) -> tuple[FeatureRender
     return chosen, model, task, sum(task in of_model for of_model in tasks.values()) <= 1
 
 
-def _likely(able: Sequence[FeatureRender], config: DecodeConfig) -> Sequence[FeatureRender]:
+def _likely(render: Render, able: Sequence[FeatureRender], config: DecodeConfig) -> Sequence[FeatureRender]:
     """Choose of several: weights that are not for commercial use are taken only by name, and one model is for words."""
-    likely = [r for r in able if find_model(r.ref).spec().commercial] or able
+    likely = [r for r in able if recorded_model(render, r).spec().commercial] or able
     return [r for r in likely if config.text and r.model == MODEL_FOR_TEXT] or likely

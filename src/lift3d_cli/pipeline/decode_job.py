@@ -222,7 +222,7 @@ def open_job(folder: Path, config: DecodeConfig, open_workspace: OpenWorkspace |
         unfinished |= set(job.features.missing())
     if unfinished:
         raise CacheError(
-            f"{folder}: {len(unfinished)} of {len(render.names)} frames are not rendered yet. "
+            f"{folder}: {len(unfinished)} of {len(render.names)} frames are not rendered yet, or damaged. "
             "hint: run lift3d render again"
         )
     return job or ViewJob(render, config, config.task)

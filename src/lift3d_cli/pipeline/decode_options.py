@@ -11,6 +11,7 @@ import torch
 from lift3d_cli.config import DecodeConfig
 from lift3d_cli.errors import SceneError, UsageError
 from lift3d_cli.models.base import DecodeOptions
+from lift3d_cli.scene.photos import open_picture
 from lift3d_cli.scene.scene import Scene
 
 _FLAGS = {name: f"--{name}" for name in ("text", "strokes", "clusters", "point", "style")}
@@ -64,13 +65,8 @@ def decode_options(config: DecodeConfig, point: tuple[float, float] | None = Non
 
 def _read_picture(path: Path) -> np.ndarray:
     """Read a picture as [H, W, 3] uint8, black where it is transparent."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise SceneError(f"{path}: cannot be read as a picture ({e})") from e
+    with open_picture(path) as image:
+        pixels = np.array(image.convert("RGBA"))
     return pixels[..., :3] * (pixels[..., 3:] > 127)
 
 

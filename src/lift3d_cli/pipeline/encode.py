@@ -17,7 +17,7 @@ from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import Model
 from lift3d_cli.models.fingerprint import fingerprint, is_made_by
-from lift3d_cli.models.registry import ModelRef, find_model
+from lift3d_cli.models.registry import ModelRef, find_model, find_recorded_model
 from lift3d_cli.pipeline.workspace import Workspace, shrunk_size
 from lift3d_cli.scene.scene import Photo
 
@@ -89,13 +89,17 @@ def to_image(photo: Photo, device: torch.device | str = "cpu") -> torch.Tensor:
     return torch.from_numpy(photo.image).to(device).permute(2, 0, 1).float().div_(255)
 
 
-def model_of(encoder: EncoderRecord) -> Model:
+def model_of(encoder: EncoderRecord, *folders: Path) -> Model:
     """Load the model that made an encoder's features, to ask for its grid or to decode with.
+
+    Args:
+        encoder: the encoder, as the cache has it.
+        folders: see `find_recorded_model`.
 
     Raises:
         ModelError: if the model is missing, or has changed since.
     """
-    ref = find_model(encoder.ref)
+    ref = find_recorded_model(encoder.ref, *folders)
     model = ref.load()
     if not is_made_by(encoder.fingerprint, model, ref):
         raise ModelError(

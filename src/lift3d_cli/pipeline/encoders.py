@@ -34,7 +34,7 @@ def choose_encoders(
     if list(models) == [NO_MODEL]:
         return []
     if not models:
-        models = list(dict.fromkeys(e.name for e in workspace.cache.encoders()))
+        models = list(dict.fromkeys(e.name for e in workspace.cache.encoders(strict=True)))
     return [_complete(workspace, used, _named(workspace, model), warn) for model in dict.fromkeys(models)]
 
 

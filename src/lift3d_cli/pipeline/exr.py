@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from lift3d_cli.errors import ResourceError
+from lift3d_cli.machine.atomic import output_error, replacement
 
 
 def require_openexr() -> ModuleType:
@@ -38,14 +38,11 @@ def write_exr(path: Path, channels: Mapping[str, np.ndarray], facts: Mapping[str
     """
     openexr = require_openexr()
     header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage, **(facts or {})}
-    temporary = path.with_name(f".{path.name}-{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        openexr.File(header, {name: np.ascontiguousarray(data) for name, data in channels.items()}).write(
-            str(temporary)
-        )
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as e:  # the library's own errors are RuntimeErrors
-        raise ResourceError(f"{path}: cannot be written ({getattr(e, 'strerror', None) or e})") from e
-    finally:
-        temporary.unlink(missing_ok=True)
+        with replacement(path) as temporary:
+            file = openexr.File(header, {name: np.ascontiguousarray(data) for name, data in channels.items()})
+            file.write(str(temporary))
+    except OSError as e:
+        raise output_error(path, e) from e
+    except RuntimeError as e:  # the library's own errors
+        raise ResourceError(f"{path}: cannot be written ({e})") from e

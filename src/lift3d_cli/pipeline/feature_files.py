@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.machine.atomic import write_output
 from lift3d_cli.models.base import FeatureMap
 from lift3d_cli.pipeline.exr import write_exr
-from lift3d_cli.pipeline.results import write_output
 
 
 def write_features(path: Path, features: FeatureMap, model: str, stride: float, camera: Camera, kind: str) -> Path:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.machine.atomic import write_output
 from lift3d_cli.machine.png import to_uint8
 from lift3d_cli.machine.progress import Progress
 from lift3d_cli.models.base import FeatureMap, Segmentation
 from lift3d_cli.pipeline.class_pictures import labels_and_colors
 from lift3d_cli.pipeline.decode_job import FrameInput, ModelJob, ViewJob
-from lift3d_cli.pipeline.results import write_output
 from lift3d_cli.pipeline.trust import DOUBTFUL
 
 # A point of each patch of the surface as large as so many pixels: frames show the same surface again and again.

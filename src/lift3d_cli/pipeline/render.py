@@ -34,7 +34,7 @@ class CachedFeatures:
 
     def __init__(self, workspace: Workspace, encoder: EncoderRecord, keep: int, model: Model | None = None) -> None:
         self.encoder = encoder
-        self.model: Model = model or model_of(encoder)
+        self.model: Model = model or model_of(encoder, workspace.cache.root, workspace.scene.root)
         self.workspace = workspace
         self._recent: Recent[FeatureMap] = Recent(keep)
 
@@ -86,11 +86,12 @@ def prepare(
     name: str,
     config: RenderConfig,
     output: Path | None = None,
+    progress: Progress = no_progress,
     warn: Callable[[str], object] = lambda text: None,
 ) -> RenderJob:
     """Choose photos and features for the poses of a path; see `render`."""
     lifter = _lifter(workspace, config)
-    choices = [lifter.choose(camera) for camera in path.cameras]
+    choices = [lifter.choose(camera) for camera in progress(path.cameras, "choose photos", len(path))]
     used = sorted({i for choice in choices for i in choice.sources})
     encoders = choose_encoders(workspace, used, config.models, warn)
     features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in encoders}
@@ -124,7 +125,7 @@ def render(
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
-    job = prepare(workspace, path, name, config, output, warn)
+    job = prepare(workspace, path, name, config, output, progress, warn)
     colors = Render.begin(job.root, job.content, workspace.scene.root.resolve(), path.fps, path.names)
     lifted = {name: colors.begin_features(source.encoder, config.dtype) for name, source in job.features.items()}
     todo_colors, missing = set(colors.missing()), {name: set(r.missing()) for name, r in lifted.items()}

@@ -16,7 +16,7 @@ from torch import Tensor
 from lift3d_cli.config import FRAME_FORMATS
 from lift3d_cli.errors import ResourceError, UsageError
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.machine.atomic import Later, at_once, replace_file
+from lift3d_cli.machine.atomic import Later, at_once, write_output
 from lift3d_cli.machine.png import encode_png, to_uint8
 from lift3d_cli.models.base import Segmentation
 from lift3d_cli.models.builtin.color_space import linear_from_srgb
@@ -220,15 +220,3 @@ def _as_srgb(png: bytes) -> bytes:
     """Say in a PNG file that its colours are sRGB (relative colorimetric), by a chunk behind its header."""
     chunk = b"sRGB" + bytes([1])
     return png[:33] + struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
-
-
-def write_output(path: Path, data: bytes) -> None:
-    """Write a result file atomically.
-
-    Raises:
-        ResourceError: if it cannot be written.
-    """
-    try:
-        replace_file(path, data)
-    except OSError as e:
-        raise ResourceError(f"{path}: cannot be written ({e.strerror or e})") from e

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lift3d_cli.cache.renders import Render
 from lift3d_cli.machine.atomic import write_atomic
 from lift3d_cli.machine.background import BackgroundWriter
-from lift3d_cli.machine.png import encode_png
+from lift3d_cli.machine.png import encode_png, is_whole_png
 from lift3d_cli.machine.progress import Progress, no_progress
 
 # Of 119 frames of real scenes, 30 and 52 are on the wrong side; all but one of them are below 20 dB: docs/history.md.
@@ -62,12 +62,12 @@ def judge(render: Render) -> Trust:
 
 
 def write_confidence(render: Render, progress: Progress = no_progress) -> None:
-    """Write the confidence of each frame as a grey PNG, if it does not exist yet.
+    """Write the confidence of each frame as a grey PNG, if it is missing or damaged.
 
     Raises:
         ResourceError, CacheError: if the disk is full or the folder cannot be written.
     """
-    todo = [i for i in range(render.num_frames) if not render.confidence_path(i).exists()]
+    todo = [i for i in range(render.num_frames) if not is_whole_png(render.confidence_path(i))]
     with BackgroundWriter() as later:
         for index in progress(todo, "confidence", len(todo)):
             later(_write, render, index)

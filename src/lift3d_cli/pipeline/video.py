@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import errno
+import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lift3d_cli.config import VIDEO_CODECS, VIDEO_QUALITY
-from lift3d_cli.errors import ResourceError
+from lift3d_cli.machine.atomic import output_error, replacement
 
 
 @dataclass(frozen=True)
@@ -88,31 +89,43 @@ def video_writer(
     import imageio.v2 as imageio
 
     how = _CODECS[codec]
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}.tmp.mp4")  # imageio knows no other
     options = ["-f", how.suffix, *how.options(quality / 10), *(_BT709 if how.is_yuv else [])]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # 4:2:0 halves the chroma in both directions, so sides must be even.
-        writer = imageio.get_writer(
-            temporary,
-            format="FFMPEG",
-            fps=fps,
-            codec=how.encoder,
-            quality=None,
-            macro_block_size=1,
-            pixelformat=how.pixels,
-            output_params=options,
-        )
-        try:
-            yield lambda image: writer.append_data(_even(image))
-        finally:
-            writer.close()
-        os.replace(temporary, path)
+        with replacement(path, path.suffix) as temporary:
+            # 4:2:0 halves the chroma in both directions, so sides must be even.
+            writer = imageio.get_writer(
+                temporary,
+                format="FFMPEG",
+                fps=fps,
+                codec=how.encoder,
+                quality=None,
+                macro_block_size=1,
+                pixelformat=how.pixels,
+                output_params=options,
+                ffmpeg_log_level="quiet",
+            )
+            try:
+                yield lambda image: writer.append_data(_even(image))
+            finally:
+                writer.close()
+            if how.suffix in ("mp4", "mov") and not _is_whole(temporary):  # ffmpeg's own errors are not passed on
+                raise OSError(errno.ENOSPC, "the encoder stopped early, as on a full disk")
     except OSError as e:
-        raise ResourceError(f"{path}: cannot be written ({e.strerror or e})") from e
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        raise output_error(path, e) from e
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell if a file ends where its boxes do, and has the index, which is written last; see ISO/IEC 14496-12."""
+    kinds, size = [], path.stat().st_size
+    with path.open("rb") as file:
+        while file.tell() < size:
+            begin = file.tell()
+            length, kind = struct.unpack(">I4s", file.read(8).ljust(8, b"\0"))
+            if length == 1:  # larger than 4 GB
+                (length,) = struct.unpack(">Q", file.read(8).ljust(8, b"\0"))
+            kinds.append(kind)
+            file.seek(begin + max(length, 8))
+        return b"moov" in kinds and file.tell() == size
 
 
 def _even(image: np.ndarray) -> np.ndarray:

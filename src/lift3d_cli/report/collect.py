@@ -22,7 +22,7 @@ from lift3d_cli.config import RenderConfig, ReportConfig
 from lift3d_cli.errors import CacheError, Lift3dError, SceneError
 from lift3d_cli.machine.png import read_png
 from lift3d_cli.machine.provenance import commit
-from lift3d_cli.models.registry import find_model
+from lift3d_cli.models.registry import find_recorded_model
 from lift3d_cli.pipeline.encoders import encode_options
 from lift3d_cli.pipeline.results import recorded_run
 from lift3d_cli.pipeline.workspace import Workspace
@@ -129,7 +129,7 @@ class ReportedRender:
     @cached_property
     def tasks(self) -> list[DecodedTask]:
         """The tasks that all shown frames are decoded to."""
-        able = {model: _tasks(lifted.ref) for model, lifted in self.lifted.items()}
+        able = {model: _tasks(lifted.ref, self.render.root, self.render.scene) for model, lifted in self.lifted.items()}
         found = [self._task(task, able) for task in sorted({task for tasks in able.values() for task in tasks})]
         return [task for task in found if task is not None]
 
@@ -150,7 +150,9 @@ class ReportedRender:
 
     def decoded_frames(self, task: DecodedTask) -> list[np.ndarray]:
         """Read the task's pictures [H, W, 3] uint8 of the shown frames."""
-        return [read_png(task.folder / f"{self.render.names[index]}.png") for index in self.shown]
+        return [
+            read_png(task.folder / f"{self.render.names[index]}.png", "lift3d decode again") for index in self.shown
+        ]
 
     def commands(self) -> list[str]:
         """Return the command lines that give these results, as far as they are recorded."""
@@ -199,10 +201,10 @@ def for_others(text: str) -> str:
     return _FOLDERS.sub("", text.split(" hint:")[0]).rstrip(".")
 
 
-def _tasks(ref: str) -> tuple[str, ...]:
+def _tasks(ref: str, *folders: Path) -> tuple[str, ...]:
     """List a model's tasks; none if it is missing."""
     try:
-        found = find_model(ref)
+        found = find_recorded_model(ref, *folders)
         # A model's tasks may depend on its checkpoint.
         return (found.load().spec if found.settings else found.spec()).tasks
     except Lift3dError:

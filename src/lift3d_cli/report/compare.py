@@ -30,7 +30,7 @@ from lift3d_cli.models.base import (
 from lift3d_cli.models.builtin.color_space import lab_from_rgb
 from lift3d_cli.models.fingerprint import is_made_by
 from lift3d_cli.models.pretrained import is_here
-from lift3d_cli.models.registry import find_model
+from lift3d_cli.models.registry import find_recorded_model
 from lift3d_cli.pipeline.class_pictures import labels_and_colors, overlay
 from lift3d_cli.pipeline.lift import Choice, SceneLifter
 from lift3d_cli.pipeline.lifted_features import rendered_features
@@ -96,7 +96,7 @@ def _decoder(run: ReportedRender, task: DecodedTask, first: np.ndarray, device: 
     reason = "none of the render's models can do it"
     for name in task.models:
         lifted = run.lifted[name]
-        ref = find_model(lifted.ref)
+        ref = find_recorded_model(lifted.ref, run.render.root, run.render.scene)
         if not ref.settings and not is_here(ref.spec()):
             reason = f"the weights of {name} are not on this machine"
             continue

@@ -89,7 +89,7 @@ class SceneBuilder:
             )
         if doubt := intrinsics.doubt():
             self.note("photos have a principal point far from the middle", f"{listed_path} at {doubt}")
-        if depth_file is not None and not depth_file.path.is_file():
+        if depth_file is not None and not os.path.isfile(depth_file.path):
             self.note("depth files that it lists are absent; these photos have no depth", str(depth_file.path))
             depth_file = None
         name = free_name(view_name(self.root, photo), {view.name for view in self.views.values()})

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lift3d_cli.errors import SceneError
+from lift3d_cli.machine.reading import read_file
 from lift3d_cli.scene.distortion import CAMERA_MODELS, UNREAD_MODELS
 
 # Index = the model's number in the binary format.
@@ -141,7 +142,7 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.data = path.read_bytes()
+        self.data = read_file(path, 2**36)
         self.offset = 0
 
     def take(self, layout: str) -> tuple:
@@ -186,7 +187,7 @@ class _line:
         pass
 
     def __exit__(self, kind, error, traceback) -> None:
-        if isinstance(error, (ValueError, IndexError)):
+        if isinstance(error, (ValueError, IndexError, OverflowError)):
             raise SceneError(f"{self.path}: line {self.number} is not as COLMAP writes it ({error})") from error
 
 

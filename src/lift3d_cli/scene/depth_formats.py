@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from lift3d_cli.errors import ResourceError, SceneError
+from lift3d_cli.machine.reading import read_file
+from lift3d_cli.scene.photos import check_pixels
 
 # Blender stores 1e10 where a ray hits nothing; no unit of length makes a surface as far as this.
 _NOTHING_HIT = 1e9
@@ -80,7 +82,8 @@ def _read_image(path: Path) -> np.ndarray:
     """Read a PNG or TIFF of one channel: 16 bits, or 32 in TIFF."""
     from PIL import Image
 
-    with Image.open(path) as image:
+    with Image.open(path, formats=("PNG", "TIFF")) as image:
+        check_pixels(image, path)
         image.load()  # a truncated file fails here and not silently half-way down
         if image.mode not in ("F", "I", "L") and not image.mode.startswith("I;16"):
             raise ValueError(f"its pixels are {image.mode}, not one number each")
@@ -101,7 +104,7 @@ def _read_pfm(path: Path) -> np.ndarray:
 
 def _read_colmap(path: Path) -> np.ndarray:
     """Read COLMAP's dense map: "width&height&channels&" and float32, channel after channel, each row by row."""
-    data = path.read_bytes()
+    data = read_file(path, 2**32)
     words = data[:64].split(b"&", 3)
     if len(words) < 4:
         raise ValueError("it does not begin as COLMAP's maps do")

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from lift3d_cli.errors import SceneError
+from lift3d_cli.machine.reading import read_file
 
 # Columns of c2w: OpenGL looks along -Z with +Y up, OpenCV along +Z with +Y down.
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0])
 # Largest deviation of a rotation in a file from a scaled rotation. Rounded digits cost 1e-4, a wrong matrix 1e-1.
 _RIGID_TOLERANCE = 1e-3
+# No lens sees less, and the tangent of a smaller angle may be 0.
+_LEAST_ANGLE = 1e-7
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -27,7 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
         SceneError: with the line of the syntax error.
     """
     try:
-        data = parse_json(path.read_bytes(), str(path))
+        data = parse_json(read_file(path, 2**30), str(path))
     except OSError as e:
         raise SceneError(f"{path}: cannot be read ({e.strerror or e})") from e
     if not isinstance(data, dict):
@@ -63,7 +66,7 @@ def number(item: dict[str, Any], key: str, where: str) -> float | None:
     value = item.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_finite(value):
         raise SceneError(f'{where}: "{key}" is {short(value)}, needs a finite number')
     return float(value)
 
@@ -86,7 +89,7 @@ def angle(item: dict[str, Any], key: str, where: str, degrees: bool = False) -> 
     if value is None:
         return None
     limit, unit = (180.0, "degrees between 0 and 180") if degrees else (math.pi, "radians between 0 and pi")
-    if not 0 < value < limit:
+    if not _LEAST_ANGLE < value < limit:
         looks = not degrees and 0 < value < 180
         hint = f". hint: if these are degrees, write {math.radians(value):.6g}" if looks else ""
         raise SceneError(f'{where}: "{key}" is {value:g}, needs {unit}{hint}')
@@ -107,7 +110,7 @@ def matrix(item: dict[str, Any], key: str, where: str) -> np.ndarray:
         raise SceneError(f'{where}: "{key}" has {len(flat)} numbers, needs a 4x4 matrix')
     if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in flat):
         raise SceneError(f'{where}: "{key}" holds something that is not a number')
-    if not all(_is_finite(value) for value in flat):
+    if not all(is_finite(value) for value in flat):
         raise SceneError(f'{where}: "{key}" has a NaN or infinite number')
     values = np.eye(4)
     values[: len(flat) // 4] = np.array(flat, dtype=np.float64).reshape(-1, 4)
@@ -155,7 +158,8 @@ def short(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Tell if a value is a number that fits a float."""
     try:
         return math.isfinite(value)
     except (TypeError, OverflowError):  # an integer too large for a float

@@ -12,7 +12,7 @@ import numpy as np
 
 from lift3d_cli.errors import SceneError
 from lift3d_cli.scene.distortion import CAMERA_MODELS, distortion_from_coeffs
-from lift3d_cli.scene.fields import angle, number, short
+from lift3d_cli.scene.fields import angle, is_finite, number, short
 from lift3d_cli.scene.scene import Distortion
 
 _COEFFS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
@@ -52,7 +52,7 @@ class Intrinsics:
     def check(self, where: str) -> None:
         """Raise a `SceneError` that names `where`, unless this is a lens."""
         numbers = (self.fx, self.fy, self.cx, self.cy, self.width, self.height)
-        if not np.isfinite([*numbers, *(self.distortion.coeffs if self.distortion else ())]).all():
+        if not all(map(is_finite, [*numbers, *(self.distortion.coeffs if self.distortion else ())])):
             raise SceneError(f"{where}: the lens has a NaN or infinite number")
         if min(self.width, self.height) < 1:
             raise SceneError(f"{where}: its camera is for {self.width:g}x{self.height:g} pixels")

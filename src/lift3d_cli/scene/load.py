@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,11 +50,11 @@ def load_scene(path: str | Path) -> Scene:
 
 
 def _load_photos(path: Path) -> Scene:
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix.lower() != ".json":
             raise SceneError(f"{path}: is not a scene. hint: give a folder or a transforms.json")
         return load_nerfstudio(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise SceneError(f"{path}: does not exist. hint: give a folder with posed photos")
     candidates = [_read(name, read) for name, read in _readers(path).items()]
     if candidates:

@@ -6,6 +6,7 @@ agree without that.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ def _points(builder: SceneBuilder, files: Iterable[dict[str, Any]]) -> np.ndarra
     if listed is None:
         return None
     path = builder.root / listed.replace("\\", "/")
-    if not path.is_file():
+    if not os.path.isfile(path):
         builder.warnings.append(f"{path}: these points, which {builder.source} names, are not there")
         return None
     try:

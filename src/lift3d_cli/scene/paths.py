@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.machine.atomic import write_output
 from lift3d_cli.scene.fields import OPENCV_FROM_OPENGL, parse_json
 from lift3d_cli.scene.pose_formats import check_names, read_lift3d, read_nerfstudio_path, read_transforms
 
@@ -68,7 +68,8 @@ def write_path(
         names: one per camera, or None to omit them (readers then number the poses).
 
     Raises:
-        SceneError: if the file cannot be written, there is no camera, or a name could not be read back.
+        SceneError: if there is no camera, or a name could not be read back.
+        ResourceError: if the file cannot be written.
     """
     if not cameras or (names is not None and len(names) != len(cameras)):
         raise SceneError(f"{file}: {len(cameras)} cameras and {0 if names is None else len(names)} names make no path")
@@ -83,8 +84,17 @@ def write_path(
         pose |= {"w": int(camera.width), "h": int(camera.height), "fx": fx, "fy": fy, "cx": cx, "cy": cy}
         poses.append(json.dumps(pose | {"c2w": camera.c2w.tolist()}))
     head = f'{{"format": "{FORMAT}", "version": {VERSION}, "fps": {json.dumps(float(fps))}, "poses": [\n'
-    _write_atomic(Path(file), head + ",\n".join(poses) + "\n]}\n")
+    write_output(Path(file), (head + ",\n".join(poses) + "\n]}\n").encode())
     return Path(file)
+
+
+def usable_names(names: Sequence[str]) -> Sequence[str] | None:
+    """Return names that a path can have, None for such as are too long or no file names: poses are then numbered."""
+    try:
+        check_names(names)
+    except SceneError:
+        return None
+    return names
 
 
 def read_poses(file: Path, default_size: tuple[int, int] | None = None) -> CameraPath:
@@ -165,21 +175,3 @@ def transforms_text(
 def _transforms_lens(camera: Camera) -> dict[str, Any]:
     (fx, _, cx), (_, fy, cy) = camera.K[0].tolist(), camera.K[1].tolist()
     return {"w": camera.width, "h": camera.height, "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy}
-
-
-def _write_atomic(file: Path, text: str) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp makes it private to the user
-            os.replace(temporary, file)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as e:
-        raise SceneError(f"{file}: cannot be written ({e.strerror or e})") from e

@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from lift3d_cli.scene.photos import PHOTO_SUFFIXES, UNREAD_SUFFIXES
 
+# A path of more parts is no photo's.
+_MAX_PARTS = 64
 _REDUCED = re.compile(r"(images)(?:_([0-9]+))?", re.IGNORECASE)
 
 
@@ -32,7 +34,7 @@ def free_name(name: str, taken: Iterable[str]) -> str:
 
 def list_photos(folder: Path) -> list[Path]:
     """List all photos directly in a folder, in natural order; none if the folder does not exist."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return []
     found = (p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith("."))
     return sorted(found, key=lambda path: natural_key(path.name))
@@ -42,7 +44,7 @@ def photo_folders(parent: Path, name: str = "images") -> list[Path]:
     """List the folders that a name may mean, whatever its case: itself, then reduced copies (`images_2`, ...)."""
     found: dict[Path, int] = {}
     wanted = _REDUCED.fullmatch(name)
-    for folder in parent.iterdir() if parent.is_dir() else ():
+    for folder in parent.iterdir() if os.path.isdir(parent) else ():
         copy = _REDUCED.fullmatch(folder.name)
         if _folded(folder.name) == _folded(name) and folder.is_dir():
             found[folder] = 0
@@ -75,19 +77,22 @@ class PhotoFinder:
         self._bases = tuple(dict.fromkeys((*folders, root, *photo_folders(root))))
         self._indexes: dict[Path, _FolderIndex] = {}
         self._named: dict[tuple[Path, str], list[Path]] = {}
-        exact = {name: self._exact(name) for name in listed}
-        self._exact_photos = {name: photo for name, photo in exact.items() if photo is not None}
-        self._taken = set(self._exact_photos.values())
+        self._folder_lists: dict[tuple[Path, tuple[str, ...]], list[Path]] = {}
+        self._exact_photos = {name: self._exact(name) for name in listed}
+        self._taken = {photo for photo in self._exact_photos.values() if photo is not None}
 
     def find(self, listed_path: str) -> Path | None:
         """Find the photo of one listed path; None if it is not there."""
-        if photo := self._exact_photos.get(listed_path) or self._exact(listed_path):
-            return photo
+        exact = self._exact_photos[listed_path] if listed_path in self._exact_photos else self._exact(listed_path)
+        if exact is not None:
+            return exact
         parts = [part for part in _slashed(listed_path).split("/") if part not in ("", ".")]
+        if len(parts) > _MAX_PARTS:
+            return None
         tails = [parts] + [[p for p in parts[start:] if p != ".."] for start in range(1, len(parts))]
         for tail in filter(None, tails):
             for base in self._bases:
-                for folder in self._folders(base, tail[:-1]):
+                for folder in self._folder_list(base, tuple(tail[:-1])):
                     photo = self._index(folder).photo(tail[-1])
                     if photo is not None and photo not in self._taken:
                         return photo
@@ -105,8 +110,14 @@ class PhotoFinder:
         return f"looked in {', '.join(said)}" if said else f"looked in {self.root} and images/ there, without a photo"
 
     def _exact(self, listed_path: str) -> Path | None:
-        photos = (base / _slashed(listed_path) for base in self._bases)
-        return next((photo for photo in photos if photo.is_file()), None)
+        # Strings: a file may list 100,000 photos that are absent.
+        photos = (os.path.join(base, _slashed(listed_path)) for base in self._bases)
+        return next((Path(photo) for photo in photos if os.path.isfile(photo)), None)
+
+    def _folder_list(self, base: Path, parts: tuple[str, ...]) -> list[Path]:
+        if (base, parts) not in self._folder_lists:
+            self._folder_lists[base, parts] = list(self._folders(base, parts))
+        return self._folder_lists[base, parts]
 
     def _folders(self, base: Path, parts: Sequence[str]) -> Iterator[Path]:
         """Yield the folders that a path may mean, with the reduced ones that stand for `images`."""
@@ -142,9 +153,15 @@ class _FolderIndex:
     def _files(self) -> dict[str, Path]:
         return {_folded(e.name): self.folder / e.name for e in self._entries if e.is_file() and e.name[0] != "."}
 
+    @cached_property
+    def _stems(self) -> set[str]:
+        return {os.path.splitext(name)[0] for name in self._files} | self._files.keys()
+
     def photo(self, name: str) -> Path | None:
         """Find a photo by its name, or by that with another ending."""
         wanted = _folded(name)
+        if wanted not in self._stems and os.path.splitext(wanted)[0] not in self._stems:
+            return None
         if wanted in self._files and PurePosixPath(wanted).suffix in (*PHOTO_SUFFIXES, *UNREAD_SUFFIXES):
             return self._files[wanted]
         stem, suffix = os.path.splitext(wanted)

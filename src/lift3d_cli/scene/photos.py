@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lift3d_cli.errors import SceneError
+from lift3d_cli.machine.reading import read_file
 from lift3d_cli.scene.distortion import undistortion_map
 from lift3d_cli.scene.scene import Photo, View
 
@@ -21,8 +23,9 @@ _UNREAD_MAGIC = (
     (4, b"ftyp", "a video"), (0, b"v/1\x01", "EXR"), (0, b"#?", "Radiance HDR"), (0, b"\xff\x0a", "JPEG XL"),
     (4, b"JXL ", "JPEG XL"), (0, b"II", _RAW), (0, b"MM", _RAW), (0, b"8BPS", "a Photoshop file"),
 )  # fmt: skip
-# Of cameras, 200 megapixels are the most; the pixels of one photo take 4 bytes each here, and more when resized.
-_MAX_PIXELS = 400_000_000
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP")
+# A pixel takes up to 41 bytes until it is encoded.
+_MAX_PIXELS = 120_000_000
 _EXIF_ORIENTATION = 0x0112
 # EXIF orientations that turn the photo by 90 degrees, which swaps width and height.
 _QUARTER_TURNS = (5, 6, 7, 8)
@@ -38,7 +41,7 @@ def photo_size(path: Path, width: float | None = None, height: float | None = No
     Raises:
         SceneError: if it is not an image.
     """
-    with _open(path) as image:
+    with open_picture(path) as image:
         size, turned = image.size, _is_quarter_turned(image)
         _check_range(image, path)
     if turned and width and height and (width > height) != (size[0] > size[1]):
@@ -54,7 +57,7 @@ def quarter_turn(path: Path, values: np.ndarray) -> np.ndarray | None:
     Raises:
         SceneError: if `path` is not an image.
     """
-    with _open(path) as image:
+    with open_picture(path) as image:
         orientation = image.getexif().get(_EXIF_ORIENTATION) if _is_quarter_turned(image) else None
     swapped = np.swapaxes(values, 0, 1)
     turned = {5: swapped, 6: swapped[:, ::-1], 7: swapped[::-1, ::-1], 8: swapped[::-1]}
@@ -116,7 +119,7 @@ def _read_pixels(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndar
     """Decode to image [H, W, 3] uint8 and opaque [H, W]; `size` decides whether an EXIF quarter turn is applied."""
     from PIL import ImageOps
 
-    with _open(path) as photo:
+    with open_picture(path) as photo:
         photo.load()  # a truncated file fails here, not silently half-way down
         if photo.size != size and photo.size == size[::-1] and _is_quarter_turned(photo):
             photo = ImageOps.exif_transpose(photo)
@@ -147,7 +150,7 @@ def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Read a mask as [H, W] bool at the photo's `size`, True where it is not 0; its file may have another size."""
     from PIL import Image
 
-    with _open(path) as file:
+    with open_picture(path) as file:
         file.load()
         mask = file.convert("RGB") if file.mode == "P" else file
         if mask.size != size:
@@ -169,23 +172,39 @@ def _remap_mask(mask: np.ndarray, source_x: np.ndarray, source_y: np.ndarray) ->
 
 
 @contextmanager
-def _open(path: Path) -> Iterator:
-    """Open a picture with PIL; whatever is wrong with the file is a `SceneError` that says it."""
+def open_picture(path: Path) -> Iterator:
+    """Open a picture with PIL; whatever is wrong with the file is a `SceneError` that says it.
+
+    Raises:
+        SceneError: also if it has more pixels than fit into memory.
+    """
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = (
-        None  # PIL warns of 90 megapixels and refuses 180: our limit is higher, and says what to do
-    )
+    Image.MAX_IMAGE_PIXELS = None  # our limit says what to do
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise SceneError(
-                    f"{path}: is {image.width}x{image.height} pixels, too large (the limit is {_MAX_PIXELS // 10**6} "
-                    "megapixels). hint: make all photos smaller; their poses stay right"
-                )
+        if not path.is_file():  # a pipe would be waited for
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+        # No others: PIL would run Ghostscript for an EPS file, whatever it is called.
+        with Image.open(path, formats=_FORMATS) as image:
+            check_pixels(image, path)
             yield image
-    except (OSError, ValueError, SyntaxError, EOFError) as e:
+    except (SceneError, MemoryError):
+        raise
+    except Exception as e:  # five decoders, and hostile files
         raise _unreadable(path, e) from e
+
+
+def check_pixels(image, path: Path) -> None:
+    """Refuse a picture with more pixels than fit into memory, before they are decoded.
+
+    Raises:
+        SceneError: if it has.
+    """
+    if image.width * image.height > _MAX_PIXELS:
+        raise SceneError(
+            f"{path}: is {image.width}x{image.height} pixels, too large (the limit is {_MAX_PIXELS // 10**6} "
+            "megapixels). hint: make all photos smaller; their poses stay right"
+        )
 
 
 def _check_range(image, path: Path) -> None:
@@ -201,7 +220,7 @@ def _check_range(image, path: Path) -> None:
 def _unreadable(path: Path, cause: Exception) -> SceneError:
     """Say what is wrong with a file that is no photo; "cut off" only of one that lacks its end."""
     try:
-        data = path.read_bytes()
+        data = read_file(path, 2**31)
     except OSError as e:
         return SceneError(f"{path}: cannot be read as a photo ({e.strerror or e})")
     if not data:

@@ -21,6 +21,8 @@ Parsed = tuple[tuple[Camera, ...], tuple[str, ...], float]
 Size = tuple[int, int]
 
 MAX_SIDE_PX = 16384
+# File systems take 255 bytes, and `decode` appends suffixes such as .safetensors.
+MAX_NAME_BYTES = 240
 
 
 def read_lift3d(data: dict[str, Any], version: int, default_fps: float) -> Parsed:
@@ -118,7 +120,10 @@ def _stated_name(pose: dict[str, Any], index: int, where: str) -> str:
         return _numbered(index + 1)[-1]
     name = pose["name"]
     if not isinstance(name, str) or not _is_safe_name(name):
-        raise SceneError(f'{where}: "name" is {short(name)}, needs a relative path without ".." in it')
+        raise SceneError(
+            f'{where}: "name" is {short(name)}, needs a relative path without ".." in it, '
+            f"of names of {MAX_NAME_BYTES} bytes at most"
+        )
     return name
 
 
@@ -138,7 +143,7 @@ def _is_safe_name(name: str) -> bool:
         0 < len(name) <= 255
         and name.isprintable()
         and "\\" not in name
-        and not any(part in ("", ".", "..") for part in parts)
+        and not any(part in ("", ".", "..") or len(part.encode()) > MAX_NAME_BYTES for part in parts)
     )
 
 

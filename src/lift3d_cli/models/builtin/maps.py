@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -56,7 +57,7 @@ class Maps(FeatureModel):
         """
         super().__init__()
         self._folder = Path(checkpoint)
-        if not checkpoint or not self._folder.is_dir():
+        if not checkpoint or not os.path.isdir(self._folder):
             missing = f"there is no folder {checkpoint}" if checkpoint else "it needs a folder"
             raise self._error(f"{missing}. hint: --model 'maps:FOLDER?stride=14'")
         if not (stride.isascii() and stride.isdigit() and int(stride) > 0):
@@ -119,7 +120,7 @@ class Maps(FeatureModel):
         photo = PurePosixPath(name)
         stems = dict.fromkeys((photo.stem, str(photo.parent / photo.stem)))
         paths = [self._folder / (stem + suffix) for stem in stems for suffix in SUFFIXES]
-        found = [path for path in paths if path.is_file() and path in self._files]
+        found = [path for path in paths if os.path.isfile(path) and path in self._files]
         if not found:
             looked = " and ".join(stems)
             raise self._error(f"photo {name} has no map: looked for {looked} ({', '.join(SUFFIXES)}) in {self._folder}")
@@ -134,7 +135,7 @@ class Maps(FeatureModel):
 
     def _read(self, path: Path) -> Tensor:  # [C, h, w] float32
         try:
-            data = _read_tensor(path).detach().to_dense().float()
+            data = _read_tensor(path).detach().to_dense().cpu().float()  # raises an error for the meta device
         except Exception as e:  # three libraries, and hostile files
             raise self._error(f"{path} cannot be read as a map ({' '.join(str(e).split())[:160]})") from e
         data = data[0] if data.dim() == 4 and len(data) == 1 else data

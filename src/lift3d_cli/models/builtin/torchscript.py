@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -156,7 +157,7 @@ class TorchScript(FeatureModel):
 
 
 def _load(path: Path) -> torch.jit.ScriptModule:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise _error(f"there is no file {path}")
     try:
         network = torch.jit.load(path, map_location="cpu")
