@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,10 @@ def test_quiet_may_stand_before_or_after_the_command(done, argv):
 def test_photo_is_found_without_its_suffix(done):
     frames = done.ok("decode", "--task", "recolor", "--source-view", "02")[0]
     assert [path.name for path in Path(frames).glob("*.png")] == ["02.png"]
+
+
+def test_features_that_are_gone_are_asked_for_and_not_left_out(done):
+    shutil.rmtree("scene/.lift3d/feats")
+    result = done("render", *FAST, "--views", "3")
+    assert result.exit_code == 4
+    assert "has no features of patches. hint: lift3d encode scene" in result.stderr

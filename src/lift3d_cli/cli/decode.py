@@ -71,7 +71,7 @@ def decode(
         ),
     ] = None,
     raw: Annotated[
-        str, typer.Option(help="Write the rendered features as they are instead: npy or safetensors.")
+        str, typer.Option(help="Write the rendered features as they are instead: npy, npz, safetensors or exr.")
     ] = DecodeConfig.raw,
     move_aside: Annotated[
         bool, typer.Option("--move-aside", help="Rename results of another run in the folder, instead of refusing.")

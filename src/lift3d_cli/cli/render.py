@@ -90,8 +90,8 @@ def render(
     store = inputs.open_cache(loaded, cache)
     loaded = inputs.check_scene(loaded, store, check)
     encoded = [encoder.name for encoder in store.encoders()]
-    noted = [name for name in inputs.or_nothing(models_to_render, scene) or encoded[-1:] if name in encoded]
-    models = models or noted or ["none"]
+    # Noted ones that are gone are an error with a hint, rather than a render without what was asked for.
+    models = models or list(inputs.or_nothing(models_to_render, scene) or encoded[-1:]) or ["none"]
     config = options.config_of(RenderConfig, given | {"models": models})
     _say_models(models, encoded)
     from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
