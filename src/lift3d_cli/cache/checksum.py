@@ -1,4 +1,4 @@
-"""The checksum of each file of the cache: CRC-32 of its bytes, kept in the file itself. Needs no torch.
+"""Checksums: of photos, sha256; of each file of the cache, CRC-32 of its bytes, kept in the file itself. Needs no torch.
 
 It is the first field of the file's document, eight hex digits that count as zeros: `{"checksum":"89abcdef",...`. In a
 safetensors file, the document is a string in the header, so its quotes are escaped.
@@ -6,9 +6,12 @@ safetensors file, the document is a string in the header, so its quotes are esca
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zlib
 from pathlib import Path
+
+from lift3d_cli.errors import SceneError
 
 BLANK = "00000000"
 """Stands for the checksum in what it is computed from."""
@@ -58,6 +61,18 @@ def check_file(path: Path) -> None:
             crc = zlib.crc32(block, crc)
     _compare(crc, head[begin:end])
     _intact[path] = identity
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file's bytes: sha256, as hex."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise SceneError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return digest.hexdigest()
 
 
 def _place(head: bytes) -> tuple[int, int]:

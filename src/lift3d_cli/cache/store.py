@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lift3d_cli.cache.checksum import file_sha256
 from lift3d_cli.cache.files import TensorFile, read_document, write_document
 from lift3d_cli.cache.format import EncoderRecord, PhotoRecord, key_of, photo_key, slug
 from lift3d_cli.cache.frames import by_last_use
-from lift3d_cli.errors import CacheError, OutdatedError, SceneError
+from lift3d_cli.errors import CacheError, OutdatedError
 from lift3d_cli.machine.atomic import Later, at_once, remove_leftovers
 
 if TYPE_CHECKING:
@@ -55,18 +55,6 @@ def describe_photo(
     mask = None if mask_path is None else sha256(mask_path)
     key = photo_key(sha256(image_path), mask, K.tolist(), width, height, distortion, size)
     return PhotoRecord(name, key, size)
-
-
-def file_sha256(path: Path) -> str:
-    """Hash a file's bytes: sha256, as hex."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    except OSError as error:
-        raise SceneError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return digest.hexdigest()
 
 
 class SceneCache:

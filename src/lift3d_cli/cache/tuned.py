@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lift3d_cli.cache.checksum import file_sha256
 from lift3d_cli.cache.files import read_document, write_document
 from lift3d_cli.cache.format import document_json, key_of, parse_manifest
 from lift3d_cli.cache.frames import by_last_use
-from lift3d_cli.cache.store import file_sha256
 from lift3d_cli.errors import CacheError
 
 _MANIFEST = "tuned.json"
