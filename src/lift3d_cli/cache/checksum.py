@@ -1,7 +1,7 @@
-"""Checksums: of photos, sha256; of each file of the cache, CRC-32 of its bytes, kept in the file. Needs no torch.
+"""Checksums: sha256 of photos; CRC-32 of each file of the cache, kept in the file itself. Needs no torch.
 
-It is the first field of the file's document, eight hex digits that count as zeros: `{"checksum":"89abcdef",...`. In a
-safetensors file, the document is a string in the header, so its quotes are escaped.
+The CRC-32 is the first field of the file's document, eight hex digits that count as zeros:
+`{"checksum":"89abcdef",...`. In a safetensors file, the document is a string in the header, so its quotes are escaped.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def read_points(folder: Path) -> ColmapPoints:
     elif path.suffix == ".txt":
         for number, words in _text_rows(path):
             with _line(path, number):
-                rows.append((int(words[0]), *map(float, words[1:4]), float(words[7]), (len(words) - 8) // 2))
+                rows.append((float(int(words[0])), *map(float, words[1:4]), float(words[7]), (len(words) - 8) // 2))
     table = np.array(rows, dtype=np.float64).reshape(-1, 6)
     return ColmapPoints(table[:, 0].astype(np.int64), table[:, 1:4], table[:, 4], table[:, 5].astype(np.int64))
 
