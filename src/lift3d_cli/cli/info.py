@@ -18,7 +18,7 @@ def info(
     store = inputs.open_cache(loaded, cache)
     root, facts = store.root, _scene_facts(loaded)
     if check:
-        facts |= _check_facts(loaded, store)
+        facts |= _check_facts(loaded, store if root.is_dir() else None)
     holdings = [
         {
             "kind": h.kind,

@@ -60,6 +60,12 @@ def open_cache(scene: Scene, option: Path | None) -> SceneCache:
     return SceneCache(location.path, str(scene.root))
 
 
+def existing_cache(scene: Scene, option: Path | None) -> SceneCache | None:
+    """Open a scene's cache if there is one: for commands that make none."""
+    store = open_cache(scene, option)
+    return store if store.root.is_dir() else None
+
+
 def recalled_scene(scene: Path | None, cache: Path | None) -> tuple[Path, Path | None]:
     """Find the named scene, or else that of the last command in this folder; and its `--cache`.
 

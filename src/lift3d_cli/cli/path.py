@@ -60,7 +60,7 @@ def path(
     frames, every = frames or _FRAMES, every or 1
     _refuse_foreign(output)
     loaded = inputs.open_scene(scene)
-    loaded = inputs.check_scene(loaded, inputs.open_cache(loaded, cache), check)
+    loaded = inputs.check_scene(loaded, inputs.existing_cache(loaded, cache), check)
     cameras = loaded.cameras
     names = None
     middle = sorted(cameras, key=lambda c: c.width * c.height)[len(cameras) // 2]
