@@ -16,11 +16,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 import cv2
 import measuring
@@ -159,7 +158,9 @@ class JobFolder:
     def plan(self) -> None:
         """Do all of a render but the frames: sources of each pose, the manifest, and which frames are missing."""
 
-        def stop(*_: object) -> NoReturn:
+        def stop(items: Iterable, description: str, total: int) -> Iterable:
+            if description == "choose photos":
+                return items
             raise InterruptedError
 
         with suppress(InterruptedError):

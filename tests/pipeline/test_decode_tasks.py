@@ -161,7 +161,7 @@ def test_raw_features_are_those_of_the_render(seer, kind):
 
 def test_picture_of_strokes_that_is_none_is_one_line(seer, tmp_path):
     (tmp_path / "strokes.png").write_text("no picture")
-    with pytest.raises(SceneError, match=r"strokes.png: cannot be read as a picture"):
+    with pytest.raises(SceneError, match=r"strokes.png: is no picture"):
         run(seer, seer.render(), task="segment", strokes=tmp_path / "strokes.png", view="0.png")
 
 

@@ -196,7 +196,7 @@ def test_truncated_photo_is_named_and_the_ones_before_it_are_kept(work):
     path = work.scene / "images" / "04.png"
     original = path.read_bytes()
     path.write_bytes(original[: len(original) // 2])
-    with pytest.raises(SceneError, match=r"04\.png: cannot be read"):
+    with pytest.raises(SceneError, match=r"04\.png: is cut off"):
         work.encode()
     path.write_bytes(original)
     assert counts(work.encode()) == (4, 4)

@@ -30,13 +30,16 @@ class Interrupted(BaseException):
 
 @dataclass
 class Progress:
-    """Counts what is done, and interrupts before number `stop`."""
+    """Counts what is done after the choice of photos, and interrupts before number `stop`."""
 
     stop: int | None = None
     done: list = field(default_factory=list)
 
     def __call__(self, items, description, total):
         for item in items:
+            if description == "choose photos":
+                yield item
+                continue
             if len(self.done) == self.stop:
                 raise Interrupted
             yield item

@@ -161,7 +161,9 @@ class SceneLifter:
 
     def _at_pixels(self, source: FeatureSource, choice: Choice, cameras: Sequence[Camera]) -> FeatureSource:
         """Return a source whose cells are no finer than the target's pixels, see `AtPixels`."""
-        if source.model.spec.stride > 1 or not is_finer(source, choice.sources, cameras):
+        spec = source.model.spec
+        # Where results are larger than photos, what the finer cells have is the result's detail.
+        if spec.stride > 1 or spec.scale > 1 or not is_finer(source, choice.sources, cameras):
             return source
         sizes = {index: (c.width, c.height) for index, c in zip(choice.sources, cameras, strict=True)}
         kept = self._shrunk.setdefault(source, Recent(2 * self._num_views))

@@ -91,7 +91,7 @@ def video_writer(
     how = _CODECS[codec]
     options = ["-f", how.suffix, *how.options(quality / 10), *(_BT709 if how.is_yuv else [])]
     try:
-        with replacement(path, path.suffix) as temporary:
+        with replacement(path, ".mp4") as temporary:  # imageio knows no other
             # 4:2:0 halves the chroma in both directions, so sides must be even.
             writer = imageio.get_writer(
                 temporary,

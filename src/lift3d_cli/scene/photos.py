@@ -23,7 +23,7 @@ _UNREAD_MAGIC = (
     (4, b"ftyp", "a video"), (0, b"v/1\x01", "EXR"), (0, b"#?", "Radiance HDR"), (0, b"\xff\x0a", "JPEG XL"),
     (4, b"JXL ", "JPEG XL"), (0, b"II", _RAW), (0, b"MM", _RAW), (0, b"8BPS", "a Photoshop file"),
 )  # fmt: skip
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP")
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # MPO, of some phones, is read as JPEG
 # A pixel takes up to 41 bytes until it is encoded.
 _MAX_PIXELS = 120_000_000
 _EXIF_ORIENTATION = 0x0112
