@@ -20,6 +20,8 @@ _BETTER, _SURELY_EXPLAINS = 0.03, 0.96
 _TRIED = 60
 # Focal lengths that are tried, as factors; 8 % apart, as one that is off by half of it still fits.
 _FOCAL_FACTORS = np.geomspace(0.2, 5.0, 43)
+# Of photos whose lens is that of a larger size. Beyond, any lens is so long that hardly a ray contradicts another.
+_MOST_REDUCED = 32
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # between OpenCV's and OpenGL's camera axes
 _AXES = [
     np.block([[turn, np.zeros((3, 1))], [np.zeros((1, 3)), 1.0]])
@@ -109,7 +111,7 @@ def _other_poses(c2w: Sequence[np.ndarray], is_colmap: bool) -> Iterator[tuple[s
 def _other_lenses(lenses: Sequence[Lens], sizes: Sequence[Size]) -> Iterator[tuple[str, str, list[Lens]]]:
     ratio = _off_centre(lenses, sizes)
     # Photos are mostly reduced by powers of two; the principal point tells it only as far as it is in the middle.
-    for times in (2.0 ** np.round(np.log2(ratio)), ratio) if ratio > 0 else ():
+    for times in (2.0 ** np.round(np.log2(ratio)), ratio) if ratio > 1 / _MOST_REDUCED else ():
         shrunk = [replace(lens, K=np.diag([1 / times, 1 / times, 1.0]) @ lens.K) for lens in lenses]
         hint = "state the size w x h that they were calibrated for, or scale fl_x, fl_y, cx and cy"
         yield f"the intrinsics are of photos {times:.3g} times as wide", hint, shrunk
