@@ -65,6 +65,7 @@ def test_fuzzer_finds_what_is_wrong(tmp_path, monkeypatch):
     assert fuzz.problem(readers.Reader(path, refuse)) is None
 
 
+@pytest.mark.slow
 def test_killed_commands_leave_what_an_uninterrupted_run_would():
     argv = [sys.executable, str(HERE / "soak.py"), "--kills", "2", "--seed", "3"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
