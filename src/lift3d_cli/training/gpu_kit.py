@@ -25,7 +25,7 @@ DEVELOPMENT = (
 """Scenes of the development evaluation, which are never trained on."""
 # Longer sides in pixels, and JPEG qualities; the development photos suffice for `lift3d eval --height 320`.
 _EVAL_SIZE, _EVAL_QUALITY, _LEFT_OUT = 576, 82, 8
-_TRAIN_SIZE, _TRAIN_QUALITY, _TRAIN_PHOTOS = 640, 72, 32
+_TRAIN_SIZE, _TRAIN_QUALITY, _TRAIN_PHOTOS = 640, 72, 30
 _TEXTURES = 100
 _NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.pyc", "_weights")
 
