@@ -159,3 +159,14 @@ def test_features_of_any_model_can_be_shown(work, render):
     done = work.decode(render, task="features")
     frames = [read_image(done.frames / f"pose-{i}.png") for i in range(3)]
     assert all(frame.shape == (36, 48, 3) and frame.std() > 10 for frame in frames)
+
+
+@pytest.mark.parametrize("name", ["pose-0.jpg", "pose-0.png", "transforms.json"])
+def test_files_that_no_run_recorded_are_kept_whatever_their_name(work, name):
+    render = work.render()
+    own = work.out / "color" / name
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    with pytest.raises(UsageError, match="files of other frames"):
+        work.decode(render, task="color")
+    assert own.read_bytes() == b"mine"

@@ -159,7 +159,8 @@ def begin_folder(
     there = [path for path in root.rglob("*") if path.is_file() and path.name[0] != "." and path.name != CAMERAS]
     recorded = recorded_run(root)
     mine = {path for path in there if path.relative_to(root).with_suffix("").as_posix() in names}
-    if recorded != run and (recorded is not None or set(there) - mine):
+    # Files that no run recorded may be the user's own, whatever they are called.
+    if recorded != run and (recorded is not None or there or (root / CAMERAS).exists()):
         what = f"of another {'model' if recorded.render == run.render else 'render'}" if recorded else "of other frames"
         if not move_aside:
             raise UsageError(
