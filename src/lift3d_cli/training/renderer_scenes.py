@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lift3d_cli.cache.location import cache_dir
 from lift3d_cli.cache.store import SceneCache
@@ -71,6 +72,7 @@ class RealScenes:
         # Larger scenes are drawn more often, but not in proportion: 300 photos of one room are not 300 scenes.
         self._shares = [workspace.num_photos**0.5 for workspace in self._workspaces]
         self._stored: dict[tuple[int, int], dict[float, StoredPhoto]] = {}
+        self._preloaded: dict[tuple[int, int], Tensor] = {}  # surfaces
 
     def draw(self, rng: random.Random) -> Draw:
         """Draw an example with random numbers of sources, gaps between them, scale, depth margins and colours."""
@@ -101,16 +103,21 @@ class RealScenes:
     def _with_surfaces(self, draw: Draw, which: int, chosen: Sequence[int]) -> Draw:
         if self._surfaces is None:
             return draw
-        return replace(draw, surfaces=[functools.partial(self._surfaces[which].get, i) for i in chosen])
+        return replace(draw, surfaces=[functools.partial(self._surface, which, i) for i in chosen])
+
+    def _surface(self, which: int, index: int) -> Tensor:
+        # Unpacking eight files for each example would take more time than a GPU needs to learn from it.
+        found = self._preloaded.get((which, index))
+        return self._surfaces[which].get(index) if found is None else found
 
     def preload(self, workers: int) -> None:
-        """Read all photos now, so that no training step waits for one."""
+        """Read all photos and find their surfaces now, so that no training step waits for one."""
         every = [(k, i) for k, workspace in enumerate(self._workspaces) for i in range(workspace.num_photos)]
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(lambda place: self.stored(*place, 1.0), every))
-        for surfaces, workspace in zip(self._surfaces or (), self._workspaces, strict=False):
-            for i in split_targets(workspace.num_photos)[1]:
-                surfaces.get(i)
+        for which, surfaces in enumerate(self._surfaces or ()):
+            for i in split_targets(self._workspaces[which].num_photos)[1]:
+                self._preloaded[which, i] = surfaces.get(i).to(self._device)
 
     def stored(self, which: int, index: int, scale: float) -> StoredPhoto:
         """Return a photo of a scene at one of the scales; it is read once."""
