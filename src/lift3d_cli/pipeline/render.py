@@ -123,8 +123,7 @@ def render(
         name: name of the render, for people.
         config: settings.
         output: folder to use instead of one in the cache.
-        progress: see `Progress`.
-        warn: takes a line about features that are taken instead of others.
+        progress, warn: see `Progress`; takes a line about features that are taken instead of others.
         tell: takes what the rest will take, after the first frame.
         frames: which poses to render; None for all.
 
@@ -149,8 +148,7 @@ def render(
                 _write_colors(colors, index, view, later)
                 found, grids = view.frame.features, view.grids
             else:
-                image = torch.from_numpy(read_png(colors.color_path(index))).permute(2, 0, 1) / 255
-                found, grids = job.lifter.lift_features(plan, image)
+                found, grids = job.lifter.lift_features(plan, _read_colors(colors, index))
             for name, data in found.items():
                 lifted[name].write_frame(index, data.cpu(), grids[name], later=later)
             if index == todo[0]:
@@ -213,6 +211,10 @@ def _write_colors(colors: Render, index: int, view: LiftedView, later: Later) ->
     later(lambda: write_atomic(colors.color_path(index), encode_png(image)))
     coverage, confidence = _as_bytes(frame.coverage), _as_bytes(frame.confidence)
     colors.write_maps(index, FrameMaps(frame.depth, coverage, confidence, view.choice.sources), later)
+
+
+def _read_colors(colors: Render, index: int) -> torch.Tensor:  # [3, H, W]
+    return torch.from_numpy(read_png(colors.color_path(index))).permute(2, 0, 1) / 255
 
 
 def _as_bytes(share: torch.Tensor) -> torch.Tensor:
