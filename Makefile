@@ -12,7 +12,7 @@ TORCH ?= $(installed_torch)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-gpu soak fuzz lint format docs golden picture gpu-kit wheel clean
+.PHONY: help setup demo test test-all test-gpu soak fuzz lint format docs golden picture gallery gpu-kit wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,9 @@ demo: $(STAMP) ## lift the colorizer over examples/tabletop: pictures and a vide
 
 picture: demo ## make the picture of the README from the demo's results
 	$(RUN) docs/make_picture.py
+
+gallery: $(STAMP) ## make a picture of docs/gallery.md: the models that ship, on the example
+	$(RUN) docs/make_gallery.py
 
 # --- checking ---------------------------------------------------------------------------------------------------------
 

@@ -86,19 +86,19 @@ def run(*words: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
 
 
-def save(rows: list[list[tuple[Image.Image, str]]], path: Path) -> None:
-    """Lay pictures out in rows, with a caption below each, and name the file."""
-    width, height = TILE
+def save(rows: list[list[tuple[Image.Image, str]]], path: Path, tile: tuple[int, int] = TILE) -> None:
+    """Lay pictures out in rows, each in the size of a tile and with a caption below, and name the file."""
+    width, height = tile
     sheet = Image.new("RGB", ((width + GAP) * len(rows[0]) - GAP, (height + LABEL) * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(16)
     for i, row in enumerate(rows):
         for j, (picture, label) in enumerate(row):
             left, top = j * (width + GAP), i * (height + LABEL)
-            sheet.paste(picture.convert("RGB").resize(TILE, Image.Resampling.LANCZOS), (left, top))
+            sheet.paste(picture.convert("RGB").resize(tile, Image.Resampling.LANCZOS), (left, top))
             draw.text((left + width / 2, top + height + LABEL / 2), label, fill="black", font=font, anchor="mm")
     sheet.save(path, quality=88)
-    print(path.relative_to(ROOT))  # noqa: T201
+    print(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)  # noqa: T201
 
 
 if __name__ == "__main__":

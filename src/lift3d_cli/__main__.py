@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+
+from lift3d_cli.errors import Terminated
 
 
 def main() -> None:
@@ -12,13 +15,19 @@ def main() -> None:
     # when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         from lift3d_cli.cli.app import app
 
         app()
-    except KeyboardInterrupt:  # while it is imported, or at the very end
+    except KeyboardInterrupt as error:  # while it is imported, or at the very end
         os.write(2, b"interrupted\n")
-        os._exit(130)
+        os._exit(getattr(error, "exit_code", 130))
+
+
+def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends at once
+    raise Terminated
 
 
 if __name__ == "__main__":

@@ -44,3 +44,9 @@ class ResourceError(Lift3dError):
     """Memory, disk space, a device or a place to write to is insufficient or missing."""
 
     exit_code = 6
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as schedulers send it before they kill: ends a command as Ctrl-C does."""
+
+    exit_code = 143

@@ -62,7 +62,11 @@ def test_it_runs_on_a_scene(untrained, tmp_path):
     (tmp_path / "things.json").write_text(json.dumps({"card": thing, "absent": thing}))
     argv = [sys.executable, "segmentation.py", str(tmp_path / "scenes"), "--model", "rgb", "--size", "96"]
     done = subprocess.run(
-        [*argv, "--things", str(tmp_path / "things.json")], cwd=BENCHMARKS, capture_output=True, text=True, check=False
+        [*argv, "--things", str(tmp_path / "things.json"), "--picture", str(tmp_path / "masks.png")],
+        cwd=BENCHMARKS,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines()]
@@ -75,6 +79,10 @@ def test_it_runs_on_a_scene(untrained, tmp_path):
         "2d-on-photo",
     ]
     assert all(0 <= float(row[1]) <= 1 for row in rows[2:])
+    # Two masks of 96 x 72 at a height of 200, below a line of text and with a gap to the right.
+    picture = read_image(tmp_path / "masks.png")
+    assert picture.shape == (222, 2 * (267 + 8), 3)
+    assert (picture[22:] == (235, 235, 235)).all(-1).any()  # some of the thing is found
 
 
 def test_scenes_that_it_does_not_know_are_refused(tmp_path):

@@ -148,5 +148,5 @@ def test_flow_of_a_pose_goes_through_the_steps_of_the_method():
 
 def test_files_to_look_into_exist():
     rows = re.findall(r"^\| .*\? \| `(.*)` \|$", PAGE, re.MULTILINE)
-    assert len(rows) == 12
+    assert len(rows) == 13
     assert {row.removesuffix(".py") for row in rows} <= MODULES

@@ -44,7 +44,7 @@ class ErrorBoundary(TyperGroup):
             raise _exit(error) from error
         except KeyboardInterrupt as error:
             console.line(interruption(ctx.invoked_subcommand))
-            raise typer.Exit(130) from error
+            raise typer.Exit(getattr(error, "exit_code", 130)) from error
         except (typer.Exit, typer.Abort, BrokenPipeError):  # RuntimeErrors, two of them; typer ends in silence on all
             raise
         except (MemoryError, OSError, RuntimeError) as error:

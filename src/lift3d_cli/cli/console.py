@@ -145,10 +145,16 @@ def warn(value: str | None) -> None:
         line(f"warning: {value}")
 
 
+def note(value: str) -> None:
+    """Print a message to standard error, even if it is not a terminal: for what a log should have."""
+    if not quiet:
+        line(value)
+
+
 def say(value: str) -> None:
     """Print a message, only if standard error is a terminal."""
-    if not quiet and sys.stderr.isatty():
-        line(value)
+    if sys.stderr.isatty():
+        note(value)
 
 
 def progress(items: Iterable[T], description: str, total: int) -> Iterable[T]:

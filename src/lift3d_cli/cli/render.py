@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lift3d_cli.cli import completion, console, inputs, options
+from lift3d_cli.cli import completion, console, inputs, options, shards
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lift3d_cli.scene.paths import CameraPath
 
 _PREVIEW = (240, 12)  # longest side in pixels, frames
+_WORTH_LOGGING_S = 10
 
 
 def render(
@@ -55,6 +57,18 @@ def render(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what time, memory and disk it would take, and do nothing.")
     ] = False,
+    frames: Annotated[
+        str | None,
+        typer.Option(help="Only these poses, from 0: 7, 10-50, 10-50x2 for every second, several with commas."),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Only part I of N of the frames, as I/N from 1/N on; slurm takes both from the job array."),
+    ] = None,
+    print_commands: Annotated[
+        int | None,
+        typer.Option(min=1, help="Print this many commands, one a line, that share the work, and do nothing else."),
+    ] = None,
     device: options.Device = RenderConfig.device,
     dtype: options.Dtype = RenderConfig.dtype,
     memory: options.Memory = RenderConfig.memory,
@@ -76,22 +90,25 @@ def render(
     """
     given = locals()
     from lift3d_cli.cache.session import forget_render, models_to_render, remember
-    from lift3d_cli.scene.paths import preview_of, read_poses, read_poses_stdin
 
     with suppress(CacheError):  # a damaged session file matters only where the scene is looked up in it
-        if not dry_run:
+        if not (dry_run or print_commands):
             forget_render()  # if this render fails, a decode after it must not use the previous one
     options.check_dtype(dtype)
-    path = read_poses_stdin(sys.stdin.read()) if poses == "-" else read_poses(Path(poses))
-    path = preview_of(path, *_PREVIEW) if preview else path
+    path = _read_path(poses, preview)
+    wanted = _wanted(len(path), frames, shard)
     depth, mesh = inputs.recalled_depth(scene, depth, mesh)
     scene, cache = inputs.recalled_scene(scene, cache)
     loaded = inputs.open_scene(scene, depth, mesh)
     store = inputs.open_cache(loaded, cache)
-    loaded = inputs.check_scene(loaded, store, check)
     encoded = [encoder.name for encoder in store.encoders()]
     # Noted ones that are gone are an error with a hint, rather than a render without what was asked for.
     models = models or list(inputs.or_nothing(models_to_render, scene) or encoded[-1:]) or ["none"]
+    if print_commands:
+        found = {"scene": scene, "cache": cache, "depth": depth, "mesh": mesh, "models": models}
+        console.text("\n".join(shards.commands(render, given | found, print_commands)))
+        return
+    loaded = inputs.check_scene(loaded, store, check)
     config = options.config_of(RenderConfig, given | {"models": models})
     _say_models(models, encoded)
     from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
@@ -102,37 +119,63 @@ def render(
     workspace = Workspace(loaded, store, keep=PHOTOS_PER_VIEW * views)
     inputs.warn_of_depth(workspace)
     if dry_run:
-        _dry_run(workspace, path, name, config, output, json)
+        _dry_run(workspace, path, name, config, output, json, wanted)
         return
-    folder = run(workspace, path, name, config, output, console.progress, console.warn, _say_forecast)
+    folder = run(workspace, path, name, config, output, console.progress, console.warn, _say_forecast, wanted)
     console.warn(remember(scene, cache, folder, depth=depth, mesh=mesh, models=models))
-    _show(folder, models, confidence, json)
-    console.say("next: lift3d decode --task color, or --task TASK of a model")
+    _show(folder, models, confidence, json, wanted)
 
 
-def _show(folder: Path, models: list[str], confidence: bool, json: bool) -> None:
-    """Judge a finished render, and print its folder."""
+def _read_path(poses: str, preview: bool) -> CameraPath:
+    from lift3d_cli.scene.paths import preview_of, read_poses, read_poses_stdin
+
+    path = read_poses_stdin(sys.stdin.read()) if poses == "-" else read_poses(Path(poses))
+    return preview_of(path, *_PREVIEW) if preview else path
+
+
+def _wanted(count: int, frames: str | None, shard: str | None) -> list[int]:
+    """Return which frames this process renders."""
+    from lift3d_cli.pipeline.frame_choice import named_frames, part_of_frames
+
+    wanted = list(range(count)) if frames is None else named_frames(frames, count)
+    return wanted if shard is None else part_of_frames(wanted, shard, os.environ)
+
+
+def _show(folder: Path, models: list[str], confidence: bool, json: bool, frames: list[int]) -> None:
+    """Judge the frames that were rendered, and print the render's folder."""
     from lift3d_cli.cache.renders import Render
     from lift3d_cli.pipeline.trust import judge, write_confidence
 
     done = Render.open(folder)
     if confidence:
-        write_confidence(done, console.progress)
-    trust = judge(done)
+        write_confidence(done, console.progress, frames)
+    trust = judge(done, frames)
     for warning in trust.warnings:
         console.warn(warning)
+    missing = len(done.missing()) if len(frames) < done.num_frames else 0
     if json:
-        console.as_json({"path": str(folder), "frames": done.num_frames, "models": models, **asdict(trust)})
+        counts = {"frames": done.num_frames, "missing": missing}
+        console.as_json({"path": str(folder), **counts, "models": models, **asdict(trust)})
     else:
         console.result(folder)
+    if missing:
+        console.say(f"{missing} of {done.num_frames} frames of the path are not rendered yet")
+    else:
+        console.say("next: lift3d decode --task color, or --task TASK of a model")
 
 
 def _dry_run(
-    workspace: Workspace, path: CameraPath, name: str, config: RenderConfig, output: Path | None, json: bool
+    workspace: Workspace,
+    path: CameraPath,
+    name: str,
+    config: RenderConfig,
+    output: Path | None,
+    json: bool,
+    frames: list[int],
 ) -> None:
     from lift3d_cli.pipeline.render import forecast, prepare
 
-    job = prepare(workspace, path, name, config, output, console.progress, console.warn)
+    job = prepare(workspace, path, name, config, output, console.progress, console.warn, frames)
     found = forecast(workspace, job, config)
     facts = {"seconds": found.total_seconds, "disk_bytes": found.disk_bytes, "models": list(config.models)}
     if json:
@@ -142,8 +185,10 @@ def _dry_run(
 
 
 def _say_forecast(found: Forecast) -> None:
+    """Say what a render will take; in a log only where somebody would wonder."""
     if found.frames > 1:
-        console.say(_forecast_text(found))
+        say = console.note if found.total_seconds > _WORTH_LOGGING_S else console.say
+        say(_forecast_text(found))
 
 
 def _forecast_text(found: Forecast) -> str:

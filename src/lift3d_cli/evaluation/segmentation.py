@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +35,11 @@ _THING = "#ffffff"
 
 
 def measure_segmentation(
-    scene: Scene, config: EvalConfig, progress: Progress = no_progress, photos: HeldOutPhotos | None = None
+    scene: Scene,
+    config: EvalConfig,
+    progress: Progress = no_progress,
+    photos: HeldOutPhotos | None = None,
+    show: Callable[[int, str, Tensor, Tensor], object] = lambda *_: None,
 ) -> dict[str, dict[str, float]]:
     """Segment left-out photos, lifted and in 2D.
 
@@ -44,6 +48,7 @@ def measure_segmentation(
         config: settings; its `text`, `strokes` or `clusters` define the classes, `masks` the truth.
         progress: see `Progress`.
         photos: see `Bench`.
+        show: takes a photo's index, a method, the class of each pixel [H, W] that it finds, and the true one.
 
     Returns:
         By method (`lifted-3`, ...): `iou`, `accuracy`, `map`, means over the photos: of the object if there are masks,
@@ -72,6 +77,7 @@ def measure_segmentation(
             truth = scores.pop("2d-on-photo").argmax(0)
             classes = truth[counts].unique().tolist()
         for way, values in scores.items():
+            show(i, way, values.argmax(0), truth)
             rows.setdefault(way, []).append(segmentation_scores(values, truth, counts, classes))
     return {way: {key: _mean([row[key] for row in measured]) for key in measured[0]} for way, measured in rows.items()}
 

@@ -63,6 +63,7 @@ class RenderJob:
         features: by model name, where features are read from.
         content: see `render_content`.
         root: folder of the render.
+        frames: which poses to render.
     """
 
     lifter: SceneLifter
@@ -71,6 +72,7 @@ class RenderJob:
     features: Mapping[str, CachedFeatures]
     content: Mapping[str, object]
     root: Path
+    frames: Sequence[int]
 
     def read(self, index: int, names: Iterable[str]) -> Plan:
         """Plan a pose with the features of some models, and read what it needs."""
@@ -88,6 +90,7 @@ def prepare(
     output: Path | None = None,
     progress: Progress = no_progress,
     warn: Callable[[str], object] = lambda text: None,
+    frames: Sequence[int] | None = None,
 ) -> RenderJob:
     """Choose photos and features for the poses of a path; see `render`."""
     lifter = _lifter(workspace, config)
@@ -97,7 +100,8 @@ def prepare(
     features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in encoders}
     content = _content(workspace, path, choices, config.views, lifter)
     root = output or render_dir(workspace.cache.root, name, content)
-    return RenderJob(lifter, path, choices, features, content, root)
+    # All choices, whichever frames are rendered: so all processes that share a path work on one render.
+    return RenderJob(lifter, path, choices, features, content, root, range(len(path)) if frames is None else frames)
 
 
 def render(
@@ -109,6 +113,7 @@ def render(
     progress: Progress = no_progress,
     warn: Callable[[str], object] = lambda text: None,
     tell: Callable[[Forecast], object] = lambda forecast: None,
+    frames: Sequence[int] | None = None,
 ) -> Path:
     """Render the poses of a path that are not rendered yet; return the render's folder.
 
@@ -118,18 +123,18 @@ def render(
         name: name of the render, for people.
         config: settings.
         output: folder to use instead of one in the cache.
-        progress: see `Progress`.
-        warn: takes a line about features that are taken instead of others.
+        progress, warn: see `Progress`; takes a line about features that are taken instead of others.
         tell: takes what the rest will take, after the first frame.
+        frames: which poses to render; None for all.
 
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
-    job = prepare(workspace, path, name, config, output, progress, warn)
+    job = prepare(workspace, path, name, config, output, progress, warn, frames)
     colors = Render.begin(job.root, job.content, workspace.scene.root.resolve(), path.fps, path.names)
     lifted = {name: colors.begin_features(source.encoder, config.dtype) for name, source in job.features.items()}
     todo_colors, missing = set(colors.missing()), {name: set(r.missing()) for name, r in lifted.items()}
-    todo = sorted(todo_colors.union(*missing.values()))
+    todo = sorted(todo_colors.union(*missing.values()).intersection(job.frames))
     job.lifter.find_surfaces([job.choices[index] for index in todo], progress)
 
     def read(index: int) -> Plan:
@@ -143,8 +148,7 @@ def render(
                 _write_colors(colors, index, view, later)
                 found, grids = view.frame.features, view.grids
             else:
-                image = torch.from_numpy(read_png(colors.color_path(index))).permute(2, 0, 1) / 255
-                found, grids = job.lifter.lift_features(plan, image)
+                found, grids = job.lifter.lift_features(plan, _read_colors(colors, index))
             for name, data in found.items():
                 lifted[name].write_frame(index, data.cpu(), grids[name], later=later)
             if index == todo[0]:
@@ -154,12 +158,12 @@ def render(
 
 def forecast(workspace: Workspace, job: RenderJob, config: RenderConfig) -> Forecast:
     """Estimate what a render takes, without writing anything; frames that are there already are not counted."""
-    todo = range(len(job.path))
+    todo = job.frames
     if is_render(job.root):
         colors = Render.open(job.root)
         there = {r.model: r for r in colors.feature_renders()}
         lacking = [set(there[name].missing()) if name in there else set(todo) for name in job.features]
-        todo = sorted(set(colors.missing()).union(*lacking))
+        todo = sorted(set(colors.missing()).union(*lacking).intersection(todo))
     lifter, surfaces = job.lifter, []
     if lifter.surfaces:
         used = sorted({i for index in todo for i in job.choices[index].sources})
@@ -207,6 +211,10 @@ def _write_colors(colors: Render, index: int, view: LiftedView, later: Later) ->
     later(lambda: write_atomic(colors.color_path(index), encode_png(image)))
     coverage, confidence = _as_bytes(frame.coverage), _as_bytes(frame.confidence)
     colors.write_maps(index, FrameMaps(frame.depth, coverage, confidence, view.choice.sources), later)
+
+
+def _read_colors(colors: Render, index: int) -> torch.Tensor:  # [3, H, W]
+    return torch.from_numpy(read_png(colors.color_path(index))).permute(2, 0, 1) / 255
 
 
 def _as_bytes(share: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lift3d_cli.cache.renders import Render
@@ -30,16 +31,17 @@ class Trust:
     warnings: list[str]
 
 
-def judge(render: Render) -> Trust:
-    """Compute the mean coverage and confidence of all frames of a finished render, with warnings."""
+def judge(render: Render, frames: Sequence[int] | None = None) -> Trust:
+    """Compute the mean coverage and confidence of frames that are finished, by default all, with warnings."""
     coverage, confidence, doubtful, num_sources = [], [], [], []
-    for index in range(render.num_frames):
+    frames = range(render.num_frames) if frames is None else frames
+    for index in frames:
         maps = render.read_maps(index)
         coverage.append(float(maps.coverage.numpy().mean()) / 255)
         confidence.append(float(maps.confidence.numpy().mean()) / 255)
         doubtful.append(float((maps.confidence.numpy() < 255 * DOUBTFUL).mean()))
         num_sources.append(len(maps.sources))
-    warnings, names, total = [], render.names, len(coverage)
+    warnings, names, total = [], [render.names[index] for index in frames], len(coverage)
     unseen = [i for i, share in enumerate(coverage) if share < LEAST_COVERAGE]
     if unseen:
         worst = min(unseen, key=coverage.__getitem__)
@@ -61,13 +63,14 @@ def judge(render: Render) -> Trust:
     return Trust(coverage, confidence, warnings)
 
 
-def write_confidence(render: Render, progress: Progress = no_progress) -> None:
-    """Write the confidence of each frame as a grey PNG, if it is missing or damaged.
+def write_confidence(render: Render, progress: Progress = no_progress, frames: Sequence[int] | None = None) -> None:
+    """Write the confidence of frames, by default all, as grey PNGs where these are missing or damaged.
 
     Raises:
         ResourceError, CacheError: if the disk is full or the folder cannot be written.
     """
-    todo = [i for i in range(render.num_frames) if not is_whole_png(render.confidence_path(i))]
+    frames = range(render.num_frames) if frames is None else frames
+    todo = [i for i in frames if not is_whole_png(render.confidence_path(i))]
     with BackgroundWriter() as later:
         for index in progress(todo, "confidence", len(todo)):
             later(_write, render, index)

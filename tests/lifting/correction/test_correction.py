@@ -12,7 +12,7 @@ from rendering import RANGE
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.lifting.blending.protocol import BlendingWeights
-from lift3d_cli.lifting.correction.corrector import NUM_DESCRIPTORS, InconsistencyCorrector, cell_cues
+from lift3d_cli.lifting.correction.corrector import NUM_DESCRIPTORS, InconsistencyCorrector, _kalman_update, cell_cues
 from lift3d_cli.lifting.correction.evidence import TAPS, Blend, Cells, SourceCells, sketch_maps
 from lift3d_cli.lifting.proposal.protocol import DepthDistribution
 from lift3d_cli.lifting.renderer import Renderer
@@ -107,6 +107,17 @@ def test_features_that_follow_what_the_photo_shows_are_corrected_towards_the_tru
     blend = blend_of(corrector, maps)
     before, after = ((x - truth).square().mean() for x in (blend.features, corrector.correct(blend)))
     assert after < 0.3 * before
+
+
+def test_weights_explain_the_innovation_but_for_what_is_left_over():
+    generator = torch.Generator().manual_seed(0)
+    differences, innovation = torch.randn(5, 9, 4, generator=generator), torch.randn(5, 4, generator=generator)
+    variance, noise = torch.rand(5, 9, generator=generator), torch.rand(5, 4, generator=generator) + 0.1
+    weights, left_over = _kalman_update(differences, innovation, variance, noise)
+    covariance = torch.einsum("rnd,rn,rne->rde", differences, variance, differences) + torch.diag_embed(noise)
+    want = torch.einsum("rn,rnd,rd->rn", variance, differences, torch.linalg.solve(covariance, innovation))
+    torch.testing.assert_close(weights, want)
+    torch.testing.assert_close(left_over, innovation - torch.einsum("rn,rnd->rd", weights, differences))
 
 
 def test_every_parameter_learns():

@@ -146,39 +146,49 @@ class InconsistencyCorrector(nn.Module):
         """Return the weights k_j of step 1, for features (1 - sum k) G + sum_j k_j G_j, and trust * e' of step 2."""
         innovation = evidence.target - evidence.blended  # [R, D]
         rays = _ray_inputs(evidence, innovation)
-        cells = _cell_inputs(evidence)
         log_noise, trust = self.ray_head(rays).unbind(-1)  # [R]
-        log_variance = self.cell_head(torch.cat([cells, rays[:, None].expand(*cells.shape[:3], -1)], -1))[..., 0]
+        log_variance = self._log_variance(_cell_inputs(evidence, innovation), rays)
         # A priori, near cells of photos with large weights in Stage II vary most.
-        prior = torch.exp(-evidence.cells.distance) * ((evidence.share + 0.03) * evidence.seen)[..., None]
-        prior = prior / prior.sum((0, 2)).clamp(min=1e-9)[:, None]
-        difference = evidence.descriptors - evidence.blended[:, None]  # [V, R, T, D]
-        weights = _kalman_gain(
-            difference,
+        prior = ((evidence.share + 0.03) * evidence.seen).T[..., None] * torch.exp(-evidence.cells.distance).transpose(
+            0, 1
+        )
+        prior = prior / prior.sum((1, 2), keepdim=True).clamp(min=1e-9)
+        weights, left_over = _kalman_update(
+            evidence.differences.flatten(1, 2),
             innovation,
-            prior * torch.exp(log_variance.clamp(-6, 6)),
+            (prior * torch.exp(log_variance.clamp(-6, 6))).flatten(1),
             torch.exp(self.log_noise + log_noise.clamp(-6, 6)[:, None]),
         )
-        left_over = innovation - torch.einsum("vrt,vrtd->rd", weights, difference)
-        return weights, torch.sigmoid(trust)[:, None] * left_over
+        return weights.view_as(prior).transpose(0, 1), torch.sigmoid(trust)[:, None] * left_over
+
+    def _log_variance(self, cells: Tensor, rays: Tensor) -> Tensor:  # [R, V, T, inputs], [R, inputs] to [R, V, T]
+        """Apply the head of cells; what its first layer makes of a ray's inputs is the same in all of its cells."""
+        first, nonlinear, last = self.cell_head
+        of_cell, of_ray = first.weight.split((cells.shape[-1], rays.shape[-1]), 1)
+        hidden = F.linear(cells, of_cell) + F.linear(rays, of_ray, first.bias)[:, None, None]
+        return last(nonlinear(hidden))[..., 0]
 
 
-def _kalman_gain(
-    difference: Tensor,  # [V, R, T, D]
+def _kalman_update(
+    differences: Tensor,  # [R, N, D]
     innovation: Tensor,  # [R, D]
-    variance: Tensor,  # [V, R, T]
+    variance: Tensor,  # [R, N]
     noise: Tensor,  # [R, D]
-) -> Tensor:  # [V, R, T]
-    """Return the weights of the differences that explain the innovation: P D' (D P D' + R)^-1 e."""
-    flat = difference.permute(1, 0, 2, 3).flatten(1, 2)  # [R, V T, D]
-    weighted = flat * variance.permute(1, 0, 2).flatten(1)[..., None]
-    covariance = weighted.transpose(1, 2) @ flat + torch.diag_embed(noise)
+) -> tuple[Tensor, Tensor]:  # [R, N], [R, D]
+    """Return the weights k of the differences that explain the innovation e, and what they leave of it.
+
+    With the differences as the rows of D, k = P D (D' P D + R)^-1 e. As D' P D + R times the solution is e, what is
+    left, e - D' k, is R times the solution.
+    """
+    weighted = differences * variance[..., None]
+    covariance = weighted.transpose(1, 2) @ differences
+    covariance.diagonal(dim1=1, dim2=2).add_(noise)
     solved = torch.cholesky_solve(innovation[..., None], torch.linalg.cholesky(covariance))
-    return (weighted @ solved)[..., 0].reshape(len(flat), len(difference), -1).permute(1, 0, 2)
+    return (weighted @ solved)[..., 0], noise * solved[..., 0]
 
 
 def _ray_inputs(evidence: Evidence, innovation: Tensor) -> Tensor:  # [R, _NUM_RAY_INPUTS]
-    disagreement = (evidence.disagreement * evidence.share[..., None]).sum(0).mean(-1)
+    disagreement = (evidence.disagreement.mean(2) * evidence.share.T).sum(1)
     rays = [
         torch.full_like(evidence.spread, math.log2(evidence.stride) / 4),
         torch.log(innovation.square().mean(-1) + 1e-4) + 6,
@@ -190,16 +200,19 @@ def _ray_inputs(evidence: Evidence, innovation: Tensor) -> Tensor:  # [R, _NUM_R
     return torch.stack(rays, -1)
 
 
-def _cell_inputs(evidence: Evidence) -> Tensor:  # [V, R, T, _NUM_CELL_INPUTS]
-    from_target = (evidence.descriptors - evidence.target[:, None]).square().mean(-1)
-    from_blend = (evidence.descriptors - evidence.blended[:, None]).square().mean(-1)
-    apart = evidence.disagreement
+def _cell_inputs(evidence: Evidence, innovation: Tensor) -> Tensor:  # [R, V, T, _NUM_CELL_INPUTS]
+    from_blend = evidence.differences.square().mean(-1)
+    # (d - e)^2 = d^2 - 2 d e + e^2; rounding can make it negative.
+    along = (evidence.differences * innovation[:, None, None]).mean(-1)
+    from_target = (from_blend - 2 * along + innovation.square().mean(-1)[:, None, None]).clamp(min=0)
+    per_view = torch.log(evidence.share + 0.01) / 2 + 1, evidence.angle.clamp(max=2) * 3
+    share, angle = (x.T[..., None].expand_as(from_blend) for x in per_view)
     cells = [
-        torch.log(evidence.share + 0.01)[..., None].expand_as(apart) / 2 + 1,
-        evidence.cells.distance,
+        share,
+        evidence.cells.distance.transpose(0, 1),
         torch.log(from_target + 1e-4) + 6,
         torch.log(from_blend + 1e-4) + 6,
-        torch.log(apart + 1e-3) + 3,
-        (evidence.angle.clamp(max=2) * 3)[..., None].expand_as(apart),
+        torch.log(evidence.disagreement + 1e-3) + 3,
+        angle,
     ]
-    return torch.stack(cells, -1) * evidence.seen[..., None, None]
+    return torch.stack(cells, -1) * evidence.seen.T[..., None, None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from threading import Lock
 
 import torch
@@ -75,11 +74,10 @@ class Evidence:
 
     Args:
         cells: indices and distances of the cells.
-        descriptors: [V, R, T, D] descriptors of the cells.
+        differences: [R, V, T, D] of the cells' descriptors from those blended by Stage II's weights.
+        disagreement: [R, V, T] mean squared difference of the sketches of the cells' features from the blended ones.
         blended: [R, D] the source descriptors blended by Stage II's weights.
         target: [R, D] descriptors of the rendered target.
-        sketches: [V, R, T, 16] sketches of the cells' features.
-        blended_sketch: [R, 16] the sketches blended by Stage II's weights.
         share: [V, R] each view's share of Stage II's weights; 0 where it does not see the point.
         angle: [V, R] radians, between the lines of sight from the target and from the view.
         seen: [V, R] bool.
@@ -88,21 +86,15 @@ class Evidence:
     """
 
     cells: Cells
-    descriptors: Tensor
+    differences: Tensor
+    disagreement: Tensor
     blended: Tensor
     target: Tensor
-    sketches: Tensor
-    blended_sketch: Tensor
     share: Tensor
     angle: Tensor
     seen: Tensor
     spread: Tensor
     stride: float
-
-    @cached_property
-    def disagreement(self) -> Tensor:
-        """[V, R, T]: mean squared difference between the sketches of each cell and of the blend."""
-        return (self.sketches - self.blended_sketch[:, None]).square().mean(-1)
 
 
 class SourceCells:
@@ -192,16 +184,19 @@ class Blend:
         point = self.lines.project(self.rays, 1 / inverse)[0]
         seen = (weights.omega > 0).any(2) & torch.isfinite(point).all(-1)[..., 0]
         around = Cells.around(on_maps(point, cells.grids)[:, :, 0], *cells.size)
-        descriptors, sketches = cells.table[around.rows].split(cells.parts, -1)
-        blended = cells.gather(on_maps(weights.uv, cells.grids), weights.omega)
-        blended_descriptor, blended_sketch = blended.split(cells.parts, -1)
+        blended = cells.gather(on_maps(weights.uv, cells.grids), weights.omega).split(cells.parts, 1)
+        rows = around.rows.transpose(0, 1)
+        # By far the most data of a correction, which is passed over as few times as can be.
+        differences, apart = (
+            part.index_select(0, rows.flatten()).view(*rows.shape, -1).sub_(mean[:, None, None])
+            for part, mean in zip(cells.table.split(cells.parts, 1), blended, strict=True)
+        )
         return Evidence(
             around,
-            descriptors,
-            blended_descriptor,
+            differences,
+            apart.square().mean(-1),
+            blended[0],
             self.target,
-            sketches,
-            blended_sketch,
             share=weights.omega.sum(2),
             angle=ray_angles(self.lines, self.rays, 1 / inverse)[..., 0],
             seen=seen,
