@@ -167,7 +167,9 @@ class _FolderIndex:
 
     @cached_property
     def _files(self) -> dict[str, Path]:
-        return {_folded(e.name): self.folder / e.name for e in self._entries if e.is_file() and e.name[0] != "."}
+        # A link to itself makes `DirEntry.is_file` fail.
+        found = (e.name for e in self._entries if e.is_file(follow_symlinks=False) or os.path.isfile(e.path))
+        return {_folded(name): self.folder / name for name in found if name[0] != "."}
 
     @cached_property
     def stems(self) -> set[str]:
