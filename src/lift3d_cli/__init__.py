@@ -5,8 +5,10 @@ The public names are loaded on first use, so that `import lift3d_cli` does not i
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+# Nothing is imported here: an interrupt while that goes on would come before what handles it.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -30,4 +32,6 @@ __all__ = ["__version__", *_PUBLIC]
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from plane_world import look_at
 
 from lift3d_cli.errors import SceneError
-from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.geometry.cameras import Camera, seen_points
 
 K = np.array([[80.0, 0, 31.5], [0, 75.0, 25.0], [0, 0, 1]])
 
@@ -114,3 +114,28 @@ def test_camera_keeps_its_own_copy_of_its_numbers():
     camera = Camera(K, w2c, 64, 48)
     w2c[0, 3] = 9
     assert camera.position.tolist() == [0, 0, 0]
+
+
+def test_many_cameras_are_those_made_one_by_one():
+    cameras = [look_at((x, 0.1, -4.0 + x)) for x in (-1.0, 0.0, 2.0)]
+    K, w2c = np.stack([c.K for c in cameras]), np.stack([c.w2c for c in cameras])
+    sizes = np.array([(c.width, c.height) for c in cameras])
+    for camera, made in zip(cameras, Camera.many(K, w2c, sizes), strict=True):
+        assert (made.K.tobytes(), made.w2c.tobytes()) == (camera.K.tobytes(), camera.w2c.tobytes())
+        assert (type(made.width), made.width, made.height) == (int, camera.width, camera.height)
+    for spoil in ("K", "w2c", "sizes"):
+        spoilt = {"K": K.copy(), "w2c": w2c.copy(), "sizes": sizes.copy()}
+        spoilt[spoil][1] *= -1
+        with pytest.raises(SceneError, match=r"^camera "):
+            Camera.many(**spoilt)
+
+
+def test_seen_points_are_those_that_project_into_the_image():
+    points = np.random.default_rng(0).uniform(-5, 5, (5000, 3))
+    cameras = [look_at((x, 0.1, -4.0 + x)) for x in (-1.0, 0.0, 2.0, 3.0, 3.5)]
+    for camera, (indices, depths) in zip(cameras, seen_points(cameras, points), strict=True):
+        uv, z = camera.project(points)
+        with np.errstate(invalid="ignore"):
+            inside = (z > 0) & (uv >= 0).all(1) & (uv <= (camera.width, camera.height)).all(1)
+        assert (np.flatnonzero(inside) == indices).all()
+        assert z[inside].tobytes() == depths.tobytes(), "depth ranges would differ by a bit"

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scene_files import blob_texture, look_at, plane_photo, write_photo
 
-from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.scene.bounds import depth_range, surface_points
+from lift3d_cli.geometry.cameras import Camera, seen_points
+from lift3d_cli.scene import bounds
+from lift3d_cli.scene.bounds import depth_range, sourced_depth_range, surface_points
 from lift3d_cli.scene.scene import Scene, View
 from lift3d_cli.scene.triangulation import epipolar_distance, triangulate_views
 
@@ -180,3 +181,16 @@ def test_range_is_always_finite_and_in_order(views, points):
         camera((1e-9, 0, 0.0), (1, 0, 0)),
     ]:
         assert is_sane(*depth_range(cam, points, views))
+
+
+@pytest.mark.parametrize("count", [2, 19, 20, 21, 100, 101, 201, 1000, 4321])
+def test_outermost_depths_are_numpys_percentiles_to_the_bit(count):
+    depths = np.random.default_rng(count).lognormal(size=count)
+    assert bounds._outermost(depths) == tuple(np.percentile(depths, bounds._PERCENTILES))
+
+
+def test_depths_that_are_known_change_nothing():
+    points = np.random.default_rng(0).uniform((-3, -3, -0.4), (3, 3, 0.4), (3000, 3))
+    cameras = [camera((x, 0.0, -4)) for x in (-1, 0.5, 4, 40)]
+    for cam, (_, depths) in zip(cameras, seen_points(cameras, points), strict=True):
+        assert sourced_depth_range(cam, points, [], depths) == sourced_depth_range(cam, points, [])

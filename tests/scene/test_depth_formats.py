@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+
 import numpy as np
 import pytest
 from scene_files import write_photo
 from written_depth import VALUES, write_depth
 
 from lift3d_cli.errors import SceneError
+from lift3d_cli.scene import depth_formats
 from lift3d_cli.scene.depth_formats import DEPTH_SUFFIXES, read_stored_depth
 
 
@@ -93,3 +98,39 @@ def test_what_is_no_depth_is_refused_with_the_reason(tmp_path, write, says):
     path = next(iter(tmp_path.iterdir()), tmp_path / "a.npy")
     with pytest.raises(SceneError, match=says):
         read_stored_depth(path)
+
+
+@pytest.mark.parametrize("place", [350, 360, 500])
+def test_damaged_exr_prints_nothing_by_itself(tmp_path, capfd, place):
+    pytest.importorskip("OpenEXR")
+    path = write_depth(tmp_path / "a.exr")
+    data = bytearray(path.read_bytes())
+    data[place : place + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    with contextlib.suppress(SceneError):
+        read_stored_depth(path)
+    assert capfd.readouterr() == ("", "")
+    sys.stderr.write("still there\n")
+    assert capfd.readouterr().err == "still there\n"
+
+
+@pytest.mark.parametrize("suffix", DEPTH_SUFFIXES)
+def test_pipe_is_not_waited_for(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"a{suffix}")
+    with pytest.raises(SceneError, match="is not there"):
+        read_stored_depth(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize("suffix", DEPTH_SUFFIXES)
+def test_file_without_end_is_not_read(tmp_path, suffix):
+    path = write_depth(tmp_path / f"a{suffix}")
+    os.truncate(path, 2**40)  # takes no place on the disk
+    with pytest.raises(SceneError, match="it is too large"):
+        read_stored_depth(path)
+
+
+def test_archive_that_unpacks_to_more_than_it_may(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", depth=np.zeros((1000, 1000)))
+    monkeypatch.setattr(depth_formats, "_MAX_BYTES", 10**6)
+    with pytest.raises(SceneError, match="it is too large when it is unpacked"):
+        read_stored_depth(tmp_path / "a.npz")

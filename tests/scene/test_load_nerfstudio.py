@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -76,6 +77,17 @@ def test_intrinsics_scale_to_the_size_of_the_photo(tmp_path):
 def test_photo_of_another_shape_gives_a_warning(tmp_path):
     scene = load_scene(write_transforms(tmp_path, [frame("a.png")], **{**SHARED, "w": 12, "h": 12}))
     assert "1 photos have another shape than their camera; they are taken as stretched" in scene.warnings[0]
+
+
+def test_absent_photos_do_not_cost_a_look_at_the_disk_each(tmp_path, monkeypatch):
+    frames = [frame("images/a.png"), *(frame(f"images/none_{i}.png") for i in range(500))]
+    write_transforms(tmp_path, frames, photos=False, camera_angle_x=0.6)
+    write_photo(tmp_path / "images" / "a.png")
+    looks = []
+    monkeypatch.setattr("os.path.isfile", lambda path, real=os.path.isfile: looks.append(path) or real(path))
+    monkeypatch.setattr("os.listdir", lambda path, real=os.listdir: looks.append(path) or real(path))
+    assert len(load_scene(tmp_path).views) == 1
+    assert len(looks) < 50
 
 
 def test_absent_photos_give_one_warning_with_their_number(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -245,3 +246,37 @@ def test_names_that_could_not_be_read_back_are_not_written(tmp_path):
         with pytest.raises(SceneError, match=r"path\.json: pose 1: "):
             paths.write_path(tmp_path / "path.json", cameras, names=names)
     assert paths.read_poses(paths.write_path(tmp_path / "p.json", cameras, names=("a: b", "ü/c"))).names[0] == "a: b"
+
+
+def test_poses_read_together_are_those_read_one_by_one():
+    rng = np.random.default_rng(0)
+    for document, key, name in ((ours(), "poses", "c2w"), (NERF, "camera_path", "camera_to_world")):
+        poses = []
+        for _ in range(50):
+            c2w = random_camera(rng).c2w
+            c2w[:3, :3] *= rng.uniform(0.5, 2)
+            poses.append({**document[key][0], name: c2w.tolist()})
+        flat = [{**pose, name: np.ravel(pose[name]).tolist()} for pose in poses]
+        short = [{**pose, name: pose[name][:3]} for pose in poses]
+        alone = [paths.parse_poses(json.dumps({**document, key: [pose]}), "x").cameras[0] for pose in poses]
+        for some in (poses, flat, short, poses[:25] + flat[25:]):
+            read = paths.parse_poses(json.dumps({**document, key: some}), "x").cameras
+            assert [c.w2c.tobytes() + c.K.tobytes() for c in read] == [c.w2c.tobytes() + c.K.tobytes() for c in alone]
+
+
+@pytest.mark.parametrize("value", [True, "1", None, 10**400, [1.0], float("nan")])
+def test_matrix_of_other_things_than_numbers_is_refused_among_good_ones(value):
+    bad = [[value, 0, 0, 0], *IDENTITY[1:]]
+    with pytest.raises(SceneError, match=r'^x: pose 1: "c2w" '):
+        paths.parse_poses(json.dumps(ours(c2w=bad)), "x")
+
+
+def test_time_grows_with_the_number_of_poses_only():
+    def seconds(count: int) -> float:
+        text = json.dumps({**ours(), "poses": [without(POSE, "name")] * count})
+        begun = time.process_time()
+        assert len(set(paths.parse_poses(text, "x").names)) == count
+        return time.process_time() - begun
+
+    seconds(100)
+    assert seconds(8000) < 10 * seconds(2000) + 0.1, "naming them was quadratic"

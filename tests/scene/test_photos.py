@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import struct
+import tracemalloc
+import zlib
+from pathlib import Path
+
 import cv2
 import imageio.v3 as iio
 import numpy as np
@@ -10,9 +16,10 @@ from PIL import Image
 from scene_files import frame, lens_camera, look_at, plane_photo, smooth_texture, write_photo, write_transforms
 
 from lift3d_cli.errors import SceneError
+from lift3d_cli.scene import photos
 from lift3d_cli.scene.distortion import undistortion_map
 from lift3d_cli.scene.load import load_scene
-from lift3d_cli.scene.photos import read_photo, resize_photo
+from lift3d_cli.scene.photos import photo_size, read_photo, resize_photo
 from lift3d_cli.scene.scene import Distortion, Photo, View
 
 
@@ -197,3 +204,36 @@ def test_resizing_to_the_same_size_changes_nothing_and_to_nothing_is_refused():
     assert resize_photo(photo, 12, 8) is photo
     with pytest.raises(SceneError, match="0x8"):
         resize_photo(photo, 0, 8)
+
+
+@pytest.mark.parametrize(
+    "head", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 12 8\n%%EndComments\n", b"P5 12 8 255\n" + bytes(96)]
+)
+def test_other_formats_are_not_opened_whatever_they_are_called(tmp_path, head):
+    """PIL would run Ghostscript for the first."""
+    (tmp_path / "a.png").write_bytes(head)
+    with pytest.raises(SceneError, match=r"a\.png: "):
+        photo_size(tmp_path / "a.png")
+
+
+def test_pictures_are_opened_by_the_formats_that_are_promised_only():
+    source = Path(photos.__file__).parents[1]
+    calls = [call for path in source.rglob("*.py") for call in re.findall(r"Image\.open\(.*", path.read_text())]
+    assert calls
+    assert [call for call in calls if "formats=" not in call] == []
+
+
+def test_photo_of_too_many_pixels_is_refused_before_they_are_decoded(tmp_path):
+    """13,000 by 13,000 grey pixels, all black: 20 kB, and gigabytes when they are encoded."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    size = struct.pack(">IIBBBBB", 13000, 13000, 8, 0, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(SceneError, match="is 13000x13000 pixels, too large"):
+        photo_size(tmp_path / "a.png")
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()

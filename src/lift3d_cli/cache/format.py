@@ -39,15 +39,17 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def key_of(kind: str, ingredients: Mapping[str, object]) -> str:
+def key_of(kind: str, ingredients: Mapping[str, object] | str) -> str:
     """Return the identity of an artefact: sha256, as hex, of everything it was made from.
 
     Args:
         kind: such as "render"; artefacts of two kinds never have the same key.
-        ingredients: JSON values.
+        ingredients: JSON values, or their text by `canonical_json`, which takes a second where there are many.
     """
-    document = {"schema": SCHEMA, "kind": kind, "ingredients": ingredients}
-    return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+    text = ingredients if isinstance(ingredients, str) else canonical_json(ingredients)
+    # The canonical text of all three together.
+    document = f'{{"ingredients":{text},"kind":{canonical_json(kind)},"schema":{SCHEMA}}}'
+    return hashlib.sha256(document.encode()).hexdigest()
 
 
 def photo_key(
@@ -217,8 +219,8 @@ def parse_document(text: str, kind: str) -> dict[str, Any]:
     return document
 
 
-def parse_manifest(text: str, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return `content` and `facts` of a manifest whose key is that of its content.
+def parse_manifest(text: str, kind: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Return `content`, `facts` and key of a manifest whose key is that of its content.
 
     Raises:
         ValueError: if it is none of this kind.
@@ -227,9 +229,10 @@ def parse_manifest(text: str, kind: str) -> tuple[dict[str, Any], dict[str, Any]
     content, facts = document.get("content"), document.get("facts")
     if not isinstance(content, dict) or not isinstance(facts, dict):
         raise ValueError("not a manifest of lift3d")
-    if key_of(kind, content) != document.get("key"):
+    key = key_of(kind, content)
+    if key != document.get("key"):
         raise ValueError("damaged: its key is not that of its content")
-    return content, facts
+    return content, facts, key
 
 
 def file_metadata(kind: str, keys: Mapping[str, object], **facts: object) -> dict[str, str]:

@@ -50,14 +50,14 @@ class FrameFolder:
         key: `render_key(content)`.
     """
 
-    def __init__(self, root: Path, content: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    def __init__(self, root: Path, content: Mapping[str, Any], facts: Mapping[str, Any], key: str) -> None:
         frames = content.get("frames")
         if type(frames) is not int or not 0 < frames <= _MAX_FRAMES or str(content.get("dtype")) not in DTYPES:
             raise ValueError("damaged: it lacks the number of frames or their dtype")
         self.root = root
         self.content = content
         self.facts = facts
-        self.key = render_key(content)
+        self.key = key
 
     @classmethod
     def create(cls: type[F], root: Path, content: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> F:
@@ -72,7 +72,8 @@ class FrameFolder:
             CacheError: if the folder has another render or foreign files, or cannot be written.
         """
         # Through JSON, so that the content of a new render equals that of a resumed one, with lists for tuples.
-        frames = cls(root, json.loads(canonical_json(content)), json.loads(canonical_json(facts or {})))
+        text = canonical_json(content)
+        frames = cls(root, json.loads(text), json.loads(canonical_json(facts or {})), key_of("render", text))
         manifest = root / MANIFEST
         remove_leftovers(root)
         there = cls._found(root)

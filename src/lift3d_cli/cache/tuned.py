@@ -73,10 +73,10 @@ class Tuning:
 
     def _read(self) -> Mapping[str, Any] | None:
         try:
-            content, stored = read_document(self.root / _MANIFEST, _parse, _HINT)
+            _, stored, key = read_document(self.root / _MANIFEST, _parse, _HINT)
         except CacheError:  # damaged counts as missing
             return None
-        is_whole = _key(content) == _key(self.content) and stored.get("weights") == self._weights_sha256()
+        is_whole = key == _key(self.content) and stored.get("weights") == self._weights_sha256()
         return stored if is_whole else None
 
     def _weights_sha256(self) -> str | None:
@@ -97,5 +97,5 @@ def _key(content: Mapping[str, Any]) -> str:
     return key_of("tuned", content)
 
 
-def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any], str]:
     return parse_manifest(text, "tuned")

@@ -37,6 +37,13 @@ _FLAGS = {"-q": "quiet", "--quiet": "quiet", "--debug": "debug"}
 class ErrorBoundary(TyperGroup):
     """Turns an exception of a command into one line on standard error and the error's exit code."""
 
+    def make_context(self, *args: object, **kwargs: object) -> typer.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except Exception as error:
+            _escape_usage_error(error)
+            raise
+
     def invoke(self, ctx: typer.Context) -> object:
         try:
             return super().invoke(ctx)
@@ -53,8 +60,7 @@ class ErrorBoundary(TyperGroup):
                 raise _bug(error) from error
             raise _exit(resource) from error
         except Exception as error:
-            # typer's own usage errors, which it handles itself; until 0.25 they were those of the package click.
-            if type(error).__module__.split(".")[0] in ("typer", "click"):
+            if _escape_usage_error(error):
                 raise
             raise _bug(error) from error
 
@@ -94,6 +100,19 @@ def interruption(command: str | None) -> str:
     if command in _RESUMABLE:
         return "interrupted: what was done is kept, the same command goes on from there"
     return "interrupted: files that were finished stay, the same command writes them again"
+
+
+def _escape_usage_error(error: Exception) -> bool:
+    """Tell if an error is one of typer's own, which it prints itself; what the user typed must not steer the terminal.
+
+    Until typer 0.25 they were those of the package click.
+    """
+    if type(error).__module__.split(".")[0] not in ("typer", "click"):
+        return False
+    if hasattr(error, "format_message"):
+        text = console.escaped(" ".join(error.format_message().split()))
+        error.format_message = lambda: text
+    return True
 
 
 def _bug(error: BaseException) -> typer.Exit:

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.geometry.cameras import Camera, seen_points
 
 # A source view that sees a point this many radians from the target's direction is worth 1/e of the best one.
-_ANGLE_SCALE = 0.35
+ANGLE_SCALE = 0.35
 # A photo that adds less than this, per point, to at least this many others is left out. With all 8, fountain_p11 has
 # 24.3 dB, with 0.03 it has 25.2 (0.05: 25.4); castle_p19 loses 0.4 (0.05: 1.4), kitchen 0.1.
-_MIN_GAIN, _ENOUGH_VIEWS = 0.03, 3
+MIN_GAIN, ENOUGH_VIEWS = 0.03, 3
 # Points per target for measuring overlap; more change no choice.
-_MAX_POINTS = 512
+MAX_POINTS = 512
 # Unsharp masking: share of the difference between a photo and its blur that is added. At height 320, over four scenes,
 # 0.3 and 0.6 both gain 0.09 dB, and 0.005 and 0.008 SSIM.
 SHARPENING = 0.5
@@ -155,7 +155,7 @@ def select_sources(
         if up_to_date[best] < len(chosen):
             gain[best] = (np.sqrt(total + worth[best]) - np.sqrt(total)).sum() + spare[best]
             up_to_date[best] = len(chosen)
-        elif len(chosen) >= _ENOUGH_VIEWS and gain[best] < _MIN_GAIN * worth.shape[1]:
+        elif len(chosen) >= ENOUGH_VIEWS and gain[best] < MIN_GAIN * worth.shape[1]:
             break
         else:
             chosen.append(best)
@@ -164,15 +164,17 @@ def select_sources(
     return chosen
 
 
+def spread(seen: np.ndarray) -> np.ndarray | None:
+    """Thin out the points in a target's image, given by their indices; None if they are too few to measure overlap."""
+    return seen[:: -(-len(seen) // MAX_POINTS)] if len(seen) >= 50 else None
+
+
 def _target_points(target: Camera, depth_range: tuple[float, float], points: np.ndarray | None) -> np.ndarray:
     """Return world points that the target sees: surface points, else a grid of its pixels at a few depths."""
     if points is not None and len(points):
-        uv, z = target.project(points)
-        with np.errstate(invalid="ignore"):
-            inside = (z > 0) & (uv >= 0).all(1) & (uv <= (target.width, target.height)).all(1)
-        seen = np.flatnonzero(inside)
-        if len(seen) >= 50:
-            return points[seen[:: -(-len(seen) // _MAX_POINTS)]]
+        chosen = spread(next(seen_points([target], points))[0])
+        if chosen is not None:
+            return points[chosen]
     near, far = depth_range
     u, v, t = np.meshgrid((np.arange(8) + 0.5) / 8, (np.arange(8) + 0.5) / 8, [0.2, 0.4, 0.6])
     rays = np.linalg.inv(target.K) @ np.stack([u.ravel() * target.width, v.ravel() * target.height, np.ones(u.size)])
@@ -219,7 +221,7 @@ def _worth(target: Camera, sources: _Cameras, points: np.ndarray) -> np.ndarray:
     # Pixels per world length, compared; a source view with finer pixels than the target is worth no more for it.
     per_pixel = np.maximum(target.w2c[2, :3] @ from_target, _TINY) / target.K[0, 0]
     fineness = sources.K[:, :1, 0] * per_pixel / np.maximum(z, _TINY)
-    return inside * np.exp(-angle / _ANGLE_SCALE) * np.minimum(fineness, 1)
+    return inside * np.exp(-angle / ANGLE_SCALE) * np.minimum(fineness, 1)
 
 
 def _closeness(target: Camera, sources: _Cameras, depth_range: tuple[float, float]) -> np.ndarray:  # [V]

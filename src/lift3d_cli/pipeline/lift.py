@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.geometry.cameras import Camera, seen_points
 from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.lifting.correction.corrector import Corrector
+from lift3d_cli.lifting.many_sources import SourceChooser
 from lift3d_cli.lifting.renderer import RenderedFrame, Renderer
 from lift3d_cli.lifting.source_features import SourceFeatures
-from lift3d_cli.lifting.sources import SourceViews, select_sources
+from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.machine.background import touched
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import FeatureMap
@@ -23,11 +24,13 @@ from lift3d_cli.pipeline.lift_features import AtPixels, FeatureSource, Reread, i
 from lift3d_cli.pipeline.memory import plan_memory
 from lift3d_cli.pipeline.surfaces import PhotoSurfaces, source_camera
 from lift3d_cli.pipeline.workspace import Recent, Workspace
-from lift3d_cli.scene.bounds import depth_range
+from lift3d_cli.scene.bounds import sourced_depth_range
 
 PHOTOS_PER_VIEW = 4
 """Resized photos to keep in memory per source photo of a target, with the next target read ahead: those of two targets,
 each photo at the target's size and, for the descriptors, at the encoder's."""
+# More choose no faster, and a bar should move.
+_TARGETS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -118,11 +121,21 @@ class SceneLifter:
 
     def choose(self, target: Camera) -> Choice:
         """Choose the source photos and depth range of a target; fast, as no photo is read."""
+        return next(self.choose_each([target]))
+
+    def choose_each(self, targets: Sequence[Camera]) -> Iterator[Choice]:
+        """Choose for each target, see `choose`; thousands together take a fraction of the time."""
         views = [self._workspace.scene.views[i] for i in self._candidates]
-        near_far = depth_range(target, self._points, views)
-        cameras = [view.camera for view in views]
-        chosen = select_sources(target, cameras, self._num_views, near_far, self._points)
-        return Choice(near_far, [self._candidates[i] for i in chosen])
+        chooser = SourceChooser([view.camera for view in views], self._num_views, self._points, len(targets))
+        for i in range(0, len(targets), _TARGETS_AT_ONCE):
+            some = targets[i : i + _TARGETS_AT_ONCE]
+            seen = list(seen_points(some, self._points))
+            ranges = [
+                sourced_depth_range(target, self._points, views, depths)[0]
+                for target, (_, depths) in zip(some, seen, strict=True)
+            ]
+            for near_far, chosen in zip(ranges, chooser.choose(some, ranges, seen), strict=True):
+                yield Choice(near_far, [self._candidates[i] for i in chosen])
 
     def plan(
         self,

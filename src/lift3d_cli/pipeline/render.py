@@ -94,7 +94,7 @@ def prepare(
 ) -> RenderJob:
     """Choose photos and features for the poses of a path; see `render`."""
     lifter = _lifter(workspace, config)
-    choices = [lifter.choose(camera) for camera in progress(path.cameras, "choose photos", len(path))]
+    choices = list(progress(lifter.choose_each(path.cameras), "choose photos", len(path)))
     used = sorted({i for choice in choices for i in choice.sources})
     encoders = choose_encoders(workspace, used, config.models, warn)
     features = {e.name: CachedFeatures(workspace, e, 2 * config.views) for e in encoders}

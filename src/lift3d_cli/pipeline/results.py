@@ -18,6 +18,7 @@ from lift3d_cli.errors import ResourceError, UsageError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.atomic import Later, at_once, write_output
 from lift3d_cli.machine.png import encode_png, to_uint8
+from lift3d_cli.machine.reading import read_file
 from lift3d_cli.models.base import Segmentation
 from lift3d_cli.models.builtin.color_space import linear_from_srgb
 from lift3d_cli.pipeline.class_pictures import index_png, labels_and_colors, overlay
@@ -178,8 +179,8 @@ def begin_folder(
 def recorded_run(root: Path) -> Run | None:
     """Return the run whose results a folder holds; None if that is not recorded."""
     try:
-        return Run(**json.loads((root / CAMERAS).read_text(encoding="utf-8"))["lift3d"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Run(**json.loads(read_file(root / CAMERAS, 2**30))["lift3d"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -24,6 +24,8 @@ _MODEL_NUMBERS = (
     "DIVISION", "SIMPLE_FISHEYE", "FISHEYE", "EUCM", "EQUIRECTANGULAR",
 )  # fmt: skip
 
+# Ten thousand photos of ten thousand keypoints have a quarter of this.
+_MAX_BYTES = 2**33
 _SAVE_AS_TEXT = "hint: undistort the photos with `colmap image_undistorter`, or `colmap model_converter` to text"
 
 
@@ -142,7 +144,10 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.data = read_file(path, 2**36)
+        try:
+            self.data = read_file(path, _MAX_BYTES)
+        except OSError as e:
+            raise SceneError(f"{path}: cannot be read ({e.strerror or e})") from e
         self.offset = 0
 
     def take(self, layout: str) -> tuple:
@@ -213,7 +218,7 @@ def _is_image(words: list[str]) -> bool:
 def _text_rows(path: Path, keep_empty: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Yield each line's number and words, without comments."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_file(path, _MAX_BYTES).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise SceneError(f"{path}: cannot be read ({e})") from e
     for number, text in enumerate(lines, start=1):

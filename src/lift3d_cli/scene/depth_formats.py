@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,10 @@ _NOTHING_HIT = 1e9
 # The largest 16-bit value: sensors store it where they measured nothing, and nothing else reaches it.
 _SATURATED_UINT16 = 65535
 _ARRAY_NAMES = ("depth", "depths", "z", "arr_0")
+# As many pixels as a photo may have, of the largest numbers, and a few channels more.
+_MAX_BYTES = 2**32
+# Standard error is the whole process's.
+_stderr_lock = threading.Lock()
 
 
 def read_stored_depth(path: Path) -> tuple[np.ndarray, bool]:
@@ -33,6 +39,10 @@ def read_stored_depth(path: Path) -> tuple[np.ndarray, bool]:
     """
     read = _READERS[depth_suffix(path)]
     try:
+        if not path.is_file():  # opening a pipe of this name would block
+            raise FileNotFoundError
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError("it is too large")
         stored = np.asarray(read(path))
     except ResourceError:
         raise
@@ -75,6 +85,8 @@ def _read_npz(path: Path) -> np.ndarray:
         names = [name for name in _ARRAY_NAMES if name in file.files] or file.files
         if len(names) > 1 and names[0] not in _ARRAY_NAMES:
             raise ValueError(f"it has {', '.join(names[:5])}, none of them named depth")
+        if any(entry.file_size > _MAX_BYTES for entry in file.zip.infolist()):
+            raise ValueError("it is too large when it is unpacked")
         return file[names[0]]
 
 
@@ -120,11 +132,23 @@ def _read_exr(path: Path) -> np.ndarray:
         import OpenEXR
     except ImportError as e:
         raise ResourceError(f"{path}: OpenEXR is not installed. hint: pip install 'lift3d-cli[depth]'") from e
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it raises
+    with contextlib.redirect_stdout(io.StringIO()), _silent_stderr():  # it prints what it raises, also from C
         channels = {name: c.pixels for name, c in OpenEXR.File(str(path), separate_channels=True).channels().items()}
     return channels[_depth_channel(channels)]
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drop what a C library writes to standard error."""
+    with _stderr_lock, contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # there is no standard error
+            kept = os.dup(2)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, 2)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, nowhere)
+            os.dup2(nowhere, 2)
+        yield
 
 
 def _depth_channel(channels: Mapping[str, np.ndarray]) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -121,34 +123,67 @@ def matrix(item: dict[str, Any], key: str, where: str) -> np.ndarray:
     return values
 
 
+def matrices(items: Sequence[dict[str, Any]], key: str, wheres: Sequence[str]) -> np.ndarray:
+    """Read a matrix of each item as [N, 4, 4], see `matrix`; at once if all are written as they usually are."""
+    usual = _stacked([item.get(key) for item in items])
+    if usual is not None:
+        return usual
+    return np.stack([matrix(item, key, where) for item, where in zip(items, wheres, strict=True)])
+
+
+def _stacked(values: list[Any]) -> np.ndarray | None:
+    """Stack lists of 4 x 4 or 16 finite numbers as [N, 4, 4]; None if one is anything else, which may be an error."""
+    try:
+        stacked = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if stacked.shape[1:] not in ((4, 4), (16,)):
+        return None
+    flat = chain.from_iterable(values)
+    # Booleans and texts of digits are converted too, and are no numbers.
+    if not set(map(type, chain.from_iterable(flat) if stacked.ndim == 3 else flat)) <= {int, float}:
+        return None
+    stacked = stacked.reshape(-1, 4, 4)
+    is_usual = np.isfinite(stacked).all() and np.abs(stacked[:, 3] - [0, 0, 0, 1]).max() <= 1e-6
+    return stacked if is_usual else None
+
+
 def w2c_from_c2w(c2w: np.ndarray, where: str, opengl: bool = False) -> np.ndarray:
-    """Invert a pose [3 or 4, 4] to a rigid w2c [4, 4] with OpenCV axes; a uniform scale of its axes is removed.
+    """Invert a pose [3 or 4, 4], see `w2cs_from_c2ws`."""
+    return w2cs_from_c2ws(c2w[None], [where], opengl)[0]
+
+
+def w2cs_from_c2ws(c2w: np.ndarray, wheres: Sequence[str], opengl: bool = False) -> np.ndarray:
+    """Invert poses to rigid w2c [N, 4, 4] with OpenCV axes; a uniform scale of their axes is removed.
 
     Args:
-        c2w: camera to world.
-        where: what an error calls it.
+        c2w: [N, 3 or 4, 4] camera to world.
+        wheres: what an error calls them.
         opengl: True for OpenGL axes (+Y up, looking along -Z), False for OpenCV's.
 
     Raises:
-        SceneError: if the pose is not finite, or not a scaled rotation and a translation.
+        SceneError: if a pose is not finite, or not a scaled rotation and a translation.
     """
-    if not np.isfinite(c2w).all():
-        raise SceneError(f"{where}: the pose has a NaN or infinite number")
-    axes = c2w[:3, :3] @ OPENCV_FROM_OPENGL if opengl else c2w[:3, :3]
+    finite = np.isfinite(c2w).all((1, 2))
+    if not finite.all():
+        raise SceneError(f"{wheres[int(finite.argmin())]}: the pose has a NaN or infinite number")
+    axes = c2w[:, :3, :3] @ OPENCV_FROM_OPENGL if opengl else c2w[:, :3, :3]
     with np.errstate(all="ignore"):  # huge numbers overflow, and are then rejected as not rigid
         det = np.linalg.det(axes)
-        unscaled = axes @ axes.T / np.cbrt(det) ** 2
-    if not (det > 0 and np.abs(unscaled - np.eye(3)).max() <= _RIGID_TOLERANCE):
+        unscaled = axes @ axes.swapaxes(1, 2) / np.cbrt(det)[:, None, None] ** 2
+        rigid = (det > 0) & (np.abs(unscaled - np.eye(3)).max((1, 2)) <= _RIGID_TOLERANCE)
+    if not rigid.all():
+        first = int(rigid.argmin())
         raise SceneError(
-            f"{where}: the pose is not a rotation and a translation (its 3x3 part is singular, mirrored or sheared, "
-            f"determinant {det:.3g}). hint: export the poses again"
+            f"{wheres[first]}: the pose is not a rotation and a translation (its 3x3 part is singular, mirrored or "
+            f"sheared, determinant {det[first]:.3g}). hint: export the poses again"
         )
     # The nearest rotation (Procrustes) removes the scale and the rounding of printed digits.
     u, _, vt = np.linalg.svd(axes)
-    rotation = u @ vt
-    w2c = np.eye(4)
-    w2c[:3, :3] = rotation.T
-    w2c[:3, 3] = -rotation.T @ c2w[:3, 3]
+    inverse = (u @ vt).swapaxes(1, 2)
+    w2c = np.tile(np.eye(4), (len(c2w), 1, 1))
+    w2c[:, :3, :3] = inverse
+    w2c[:, :3, 3:] = -inverse @ c2w[:, :3, 3:]
     return w2c
 
 

@@ -14,6 +14,8 @@ from lift3d_cli.scene.photo_files import list_photos, photo_folders
 from lift3d_cli.scene.scene import Scene
 
 POSES_FILE = "poses_bounds.npy"
+# 136 bytes a photo.
+_MAX_BYTES = 2**30
 
 
 def load_llff(root: Path) -> Scene:
@@ -46,6 +48,8 @@ def load_llff(root: Path) -> Scene:
 
 def _read_table(path: Path) -> np.ndarray:  # [V, 17]: 3x5 [R | t | height, width, focal] and near, far
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError("it is too large")
         table = np.load(path, allow_pickle=False)
     except Exception as e:  # numpy parses the header as Python source and passes on any error of that
         raise SceneError(f"{path}: cannot be read as a numpy array ({e})") from e

@@ -46,7 +46,10 @@ def load_scene(path: str | Path) -> Scene:
     Raises:
         SceneError: if there is no scene, or all are broken.
     """
-    return with_depth_beside(_load_photos(Path(path)))
+    try:
+        return with_depth_beside(_load_photos(Path(path)))
+    except OSError as e:  # of a folder that may not be listed, or a disk that fails: any reader may meet it anywhere
+        raise SceneError(f"{e.filename or path}: cannot be read ({e.strerror or e})") from e
 
 
 def _load_photos(path: Path) -> Scene:

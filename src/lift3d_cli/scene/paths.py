@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,12 +107,14 @@ def read_poses(file: Path, default_size: tuple[int, int] | None = None) -> Camer
         SceneError: names the file, the pose and what is wrong with it.
     """
     try:
-        if os.path.getsize(file) > _MAX_BYTES:
-            raise SceneError(f"{file}: larger than {_MAX_BYTES // 1024**2} MiB, this is no camera path")
-        text = Path(file).read_bytes()
+        # A pipe, as of `--poses <(...)`, and a device tell no size.
+        with open(file, "rb") as stream:
+            text = stream.read(_MAX_BYTES + 1)
     except OSError as e:
         hint = ". hint: lift3d path SCENE orbit" if isinstance(e, FileNotFoundError) else ""
         raise SceneError(f"{file}: cannot be read ({e.strerror or e}){hint}") from e
+    if len(text) > _MAX_BYTES:
+        raise SceneError(f"{file}: larger than {_MAX_BYTES // 1024**2} MiB, this is no camera path")
     return parse_poses(text, str(file), default_size)
 
 

@@ -77,7 +77,8 @@ class PhotoFinder:
         self._bases = tuple(dict.fromkeys((*folders, root, *photo_folders(root))))
         self._indexes: dict[Path, _FolderIndex] = {}
         self._named: dict[tuple[Path, str], list[Path]] = {}
-        self._folder_lists: dict[tuple[Path, tuple[str, ...]], list[Path]] = {}
+        self._places: dict[tuple[str, ...], _Places] = {}
+        self._listings: dict[str, list[tuple[str, set[str] | None]]] = {}
         self._exact_photos = {name: self._exact(name) for name in listed}
         self._taken = {photo for photo in self._exact_photos.values() if photo is not None}
 
@@ -86,17 +87,23 @@ class PhotoFinder:
         exact = self._exact_photos[listed_path] if listed_path in self._exact_photos else self._exact(listed_path)
         if exact is not None:
             return exact
-        parts = [part for part in _slashed(listed_path).split("/") if part not in ("", ".")]
-        if len(parts) > _MAX_PARTS:
+        *parents, name = [part for part in _slashed(listed_path).split("/") if part not in ("", ".")] or [""]
+        if len(parents) >= _MAX_PARTS:
             return None
-        tails = [parts] + [[p for p in parts[start:] if p != ".."] for start in range(1, len(parts))]
-        for tail in filter(None, tails):
-            for base in self._bases:
-                for folder in self._folder_list(base, tuple(tail[:-1])):
-                    photo = self._index(folder).photo(tail[-1])
-                    if photo is not None and photo not in self._taken:
-                        return photo
-        return None
+        places = self._places_of(tuple(parents))
+        wanted = _folded(name)
+        if places.stems.isdisjoint((wanted, os.path.splitext(wanted)[0])):
+            return None
+        photos = (index.photo(wanted) for index in places.indexes)
+        return next((photo for photo in photos if photo is not None and photo not in self._taken), None)
+
+    def _places_of(self, parents: tuple[str, ...]) -> _Places:
+        """Return where photos may be that are listed in a folder; found once, as a file may list 100,000 in it."""
+        if parents not in self._places:
+            tails = [parents, *([p for p in parents[start:] if p != ".."] for start in range(1, len(parents) + 1))]
+            folders = (f for tail in tails for base in self._bases for f in self._folders(base, tail))
+            self._places[parents] = _Places([self._index(folder) for folder in dict.fromkeys(folders)])
+        return self._places[parents]
 
     def near_miss(self, listed_path: str) -> str:
         """Say where a path was looked for, and which photos are there instead."""
@@ -110,14 +117,15 @@ class PhotoFinder:
         return f"looked in {', '.join(said)}" if said else f"looked in {self.root} and images/ there, without a photo"
 
     def _exact(self, listed_path: str) -> Path | None:
-        # Strings: a file may list 100,000 photos that are absent.
-        photos = (os.path.join(base, _slashed(listed_path)) for base in self._bases)
-        return next((Path(photo) for photo in photos if os.path.isfile(photo)), None)
-
-    def _folder_list(self, base: Path, parts: tuple[str, ...]) -> list[Path]:
-        if (base, parts) not in self._folder_lists:
-            self._folder_lists[base, parts] = list(self._folders(base, parts))
-        return self._folder_lists[base, parts]
+        # Strings, and each folder read once: a file may list 100,000 photos that are absent.
+        parent, slash, name = _slashed(listed_path).rpartition("/")
+        if parent not in self._listings:
+            folders = [os.path.join(base, parent + slash) for base in self._bases]
+            self._listings[parent] = [(folder, _listing(folder)) for folder in folders]
+        for folder, names in self._listings[parent]:
+            if (names is None or name in names) and os.path.isfile(folder + name):
+                return Path(folder + name)
+        return None
 
     def _folders(self, base: Path, parts: Sequence[str]) -> Iterator[Path]:
         """Yield the folders that a path may mean, with the reduced ones that stand for `images`."""
@@ -136,6 +144,14 @@ class PhotoFinder:
         return self._indexes.setdefault(folder, _FolderIndex(folder))
 
 
+class _Places:
+    """Folders that a photo is looked for in, the first first, and the folded names of all files there."""
+
+    def __init__(self, indexes: Sequence[_FolderIndex]) -> None:
+        self.indexes = indexes
+        self.stems: set[str] = set().union(*(index.stems for index in indexes))
+
+
 class _FolderIndex:
     """The names in one folder, read once."""
 
@@ -151,23 +167,33 @@ class _FolderIndex:
 
     @cached_property
     def _files(self) -> dict[str, Path]:
-        return {_folded(e.name): self.folder / e.name for e in self._entries if e.is_file() and e.name[0] != "."}
+        # A link to itself makes `DirEntry.is_file` fail.
+        found = (e.name for e in self._entries if e.is_file(follow_symlinks=False) or os.path.isfile(e.path))
+        return {_folded(name): self.folder / name for name in found if name[0] != "."}
 
     @cached_property
-    def _stems(self) -> set[str]:
+    def stems(self) -> set[str]:
+        """The folded names of the files, with and without their endings."""
         return {os.path.splitext(name)[0] for name in self._files} | self._files.keys()
 
-    def photo(self, name: str) -> Path | None:
-        """Find a photo by its name, or by that with another ending."""
-        wanted = _folded(name)
-        if wanted not in self._stems and os.path.splitext(wanted)[0] not in self._stems:
-            return None
+    def photo(self, wanted: str) -> Path | None:
+        """Find a photo by its folded name, or by that with another ending."""
         if wanted in self._files and PurePosixPath(wanted).suffix in (*PHOTO_SUFFIXES, *UNREAD_SUFFIXES):
             return self._files[wanted]
         stem, suffix = os.path.splitext(wanted)
         stems = (wanted, stem) if suffix in (*PHOTO_SUFFIXES, *UNREAD_SUFFIXES) else (wanted,)
         names = (each + ending for each in stems for ending in PHOTO_SUFFIXES)
         return next((self._files[each] for each in names if each in self._files), None)
+
+
+def _listing(folder: str) -> set[str] | None:
+    """Return the names in a folder; None if they cannot be listed, though a file there may be opened."""
+    try:
+        return set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except (OSError, ValueError):
+        return None
 
 
 def _slashed(path: str) -> str:

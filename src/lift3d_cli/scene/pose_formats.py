@@ -14,7 +14,7 @@ import numpy as np
 
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.scene.fields import angle, matrix, needed_number, number, short, w2c_from_c2w
+from lift3d_cli.scene.fields import angle, matrices, needed_number, number, short, w2cs_from_c2ws
 from lift3d_cli.scene.lens import Intrinsics, pinhole_from_keys
 
 Parsed = tuple[tuple[Camera, ...], tuple[str, ...], float]
@@ -29,15 +29,14 @@ def read_lift3d(data: dict[str, Any], version: int, default_fps: float) -> Parse
     """Read our own format: OpenCV axes, everything given per pose."""
     if data.get("version") != version:
         raise SceneError(f"has version {data.get('version')!r}, this lift3d reads {version}. hint: upgrade lift3d")
-    cameras, names = [], []
-    for index, pose in enumerate(_items(data, "poses")):
+    lenses, names, poses = [], [], _items(data, "poses")
+    for index, pose in enumerate(poses):
         where = f"pose {index}"
         size = (_side(pose, "w", where), _side(pose, "h", where))
-        lens = Intrinsics(*(needed_number(pose, key, where) for key in ("fx", "fy", "cx", "cy")), *size)
-        cameras.append(_camera(lens, matrix(pose, "c2w", where), where))
+        lenses.append(Intrinsics(*(needed_number(pose, key, where) for key in ("fx", "fy", "cx", "cy")), *size))
         names.append(_stated_name(pose, index, where))
     _check_unique(names)
-    return tuple(cameras), tuple(names), _fps(data, default_fps)
+    return _cameras(lenses, poses, "c2w"), tuple(names), _fps(data, default_fps)
 
 
 def read_nerfstudio_path(data: dict[str, Any], default_size: Size | None, default_fps: float) -> Parsed:
@@ -51,15 +50,15 @@ def read_nerfstudio_path(data: dict[str, Any], default_size: Size | None, defaul
         width, height = _side(data, "render_width", "the file"), _side(data, "render_height", "the file")
     else:
         width, height = default_size
-    cameras = []
-    for index, pose in enumerate(_items(data, "camera_path")):
+    lenses, poses = [], _items(data, "camera_path")
+    for index, pose in enumerate(poses):
         where = f"pose {index}"
         needed_number(pose, "fov", where)
         # `aspect` is the viewer's window; nerfstudio too renders render_width x render_height with square pixels.
         focal = height / 2 / math.tan(angle(pose, "fov", where, degrees=True) / 2)
-        lens = Intrinsics(focal, focal, width / 2, height / 2, width, height)
-        cameras.append(_camera(lens, matrix(pose, "camera_to_world", where), where, opengl=True))
-    return tuple(cameras), _numbered(len(cameras)), _fps(data, default_fps)
+        lenses.append(Intrinsics(focal, focal, width / 2, height / 2, width, height))
+    cameras = _cameras(lenses, poses, "camera_to_world", opengl=True)
+    return cameras, _numbered(len(cameras)), _fps(data, default_fps)
 
 
 def read_transforms(data: dict[str, Any], default_size: Size | None, default_fps: float) -> Parsed:
@@ -67,8 +66,8 @@ def read_transforms(data: dict[str, Any], default_size: Size | None, default_fps
 
     Distortion is ignored: a novel view is a pinhole image.
     """
-    cameras, names = [], []
-    for index, frame in enumerate(_items(data, "frames")):
+    lenses, names, frames = [], [], _items(data, "frames")
+    for index, frame in enumerate(frames):
         where = f"pose {index}"
         merged = {**data, **frame}
         if "w" in merged or "h" in merged:
@@ -77,12 +76,11 @@ def read_transforms(data: dict[str, Any], default_size: Size | None, default_fps
             size = default_size
         else:
             raise SceneError(f'{where}: has no image size. hint: add "w" and "h" to the file')
-        lens = pinhole_from_keys(merged, size, where)
-        cameras.append(_camera(lens, matrix(frame, "transform_matrix", where), where, opengl=True))
+        lenses.append(pinhole_from_keys(merged, size, where))
         names.append(_frame_name(frame))
     if None in names or len({name.casefold() for name in names}) < len(names):
         names = list(_numbered(len(names)))
-    return tuple(cameras), tuple(names), _fps(data, default_fps)
+    return _cameras(lenses, frames, "transform_matrix", opengl=True), tuple(names), _fps(data, default_fps)
 
 
 def _items(data: dict[str, Any], key: str) -> list[dict[str, Any]]:
@@ -108,16 +106,23 @@ def _side(item: dict[str, Any], key: str, where: str) -> int:
     return int(value)
 
 
-def _camera(lens: Intrinsics, c2w: np.ndarray, where: str, opengl: bool = False) -> Camera:
-    lens.check(where)
-    width, height = int(lens.width), int(lens.height)
-    return Camera(lens.matrix(width, height), w2c_from_c2w(c2w, where, opengl), width, height)
+def _cameras(
+    lenses: Sequence[Intrinsics], poses: Sequence[dict[str, Any]], key: str, opengl: bool = False
+) -> tuple[Camera, ...]:
+    """Make the cameras of lenses, and of the camera-to-world matrices that the poses have under `key`."""
+    wheres = [f"pose {index}" for index in range(len(poses))]
+    for lens, where in zip(lenses, wheres, strict=True):
+        lens.check(where)
+    w2c = w2cs_from_c2ws(matrices(poses, key, wheres), wheres, opengl)
+    K = np.tile(np.eye(3), (len(lenses), 1, 1))
+    K[:, [0, 1, 0, 1], [0, 1, 2, 2]] = [(lens.fx, lens.fy, lens.cx, lens.cy) for lens in lenses]
+    return Camera.many(K, w2c, np.array([(int(lens.width), int(lens.height)) for lens in lenses]))
 
 
 def _stated_name(pose: dict[str, Any], index: int, where: str) -> str:
     """Return the pose's name, or its number. A name becomes a file name, so it must not lead out of the folder."""
     if "name" not in pose:
-        return _numbered(index + 1)[-1]
+        return _number(index)
     name = pose["name"]
     if not isinstance(name, str) or not _is_safe_name(name):
         raise SceneError(
@@ -163,7 +168,11 @@ def _check_unique(names: Sequence[str]) -> None:
 
 
 def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(f"{index:04d}" for index in range(count))
+    return tuple(map(_number, range(count)))
+
+
+def _number(index: int) -> str:
+    return f"{index:04d}"
 
 
 def _fps(data: dict[str, Any], default: float) -> float:

@@ -47,7 +47,7 @@ def sheet(folder: str, file: str) -> None:
     for scene in sorted(path for path in Path(folder).iterdir() if path.is_dir()) or [Path(folder)]:
         pictures = sorted(scene.rglob("*.png"))
         if pictures:
-            with Image.open(pictures[-1]) as picture:
+            with Image.open(pictures[-1], formats=["PNG"]) as picture:
                 width = round(picture.width * _ROW_HEIGHT / picture.height)
                 rows.append(np.asarray(picture.convert("RGB").resize((width, _ROW_HEIGHT))))
     widest = max(row.shape[1] for row in rows)
