@@ -76,7 +76,9 @@ def test_features_of_other_weights_are_named_and_not_taken(done, shared_model):
 def test_dry_run_says_what_it_takes_and_does_nothing(done):
     before = {p: p.stat().st_mtime_ns for p in Path(".").rglob("*") if p.is_file()}
     assert done.ok("render", *FAST, "--dry-run") == ["nothing to render: all frames are there"]
-    found = json.loads("\n".join(done.ok("render", *FAST, "--views", "3", "--dry-run", "--json")))
+    asked = ("--views", "3", "--memory", "512GiB", "--dry-run", "--json")
+    found = json.loads("\n".join(done.ok("render", *FAST, *asked)))
+    assert found["memory_bytes"] < 2**36, "what is needed, not what is allowed"
     assert found["frames"] == 2
     assert found["seconds"] == pytest.approx(2 * found["seconds_per_frame"])
     assert found["seconds"] > 0

@@ -178,7 +178,9 @@ def forecast(workspace: Workspace, job: RenderJob, config: RenderConfig) -> Fore
     target, choice = job.path.cameras[index], job.choices[index]
     seconds = measured_seconds(target, lambda camera: lifter.lift(lifter.plan(camera, choice, job.features)))
     plan = lifter.plan(target, choice, job.features)
-    return Forecast(len(todo), seconds, lifter.renderer.memory_bytes, frame_bytes(plan, config.dtype), len(surfaces))
+    # Beyond what the cut-outs took there is what a whole frame holds at once.
+    memory = peak_memory() + lifter.renderer.memory_bytes - plan.memory_bytes
+    return Forecast(len(todo), seconds, memory, frame_bytes(plan, config.dtype), len(surfaces))
 
 
 def _lifter(workspace: Workspace, config: RenderConfig) -> SceneLifter:
