@@ -73,6 +73,11 @@ def plan_memory(
     return int(_SHARE_OF_TEMPORARIES * (spare - budget + _LEAST_TEMPORARY_BYTES)), at_once
 
 
+def held_bytes(memory_bytes: int, temporary_bytes: int) -> int:
+    """Return what of its budget a pose holds at once, from the bytes that `plan_memory` left for temporaries."""
+    return int(memory_bytes - temporary_bytes / _SHARE_OF_TEMPORARIES)
+
+
 class _ModelBytes:
     """Memory of one model's maps and results, in bytes.
 

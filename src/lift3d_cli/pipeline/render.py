@@ -23,6 +23,7 @@ from lift3d_cli.pipeline.encode import encoded_size, model_of
 from lift3d_cli.pipeline.encoders import choose_encoders
 from lift3d_cli.pipeline.forecast import Forecast, frame_bytes, measured_seconds, peak_memory
 from lift3d_cli.pipeline.lift import Choice, LiftedView, Plan, SceneLifter
+from lift3d_cli.pipeline.memory import held_bytes
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.tuned import find_tuned
 from lift3d_cli.pipeline.workspace import Recent, Workspace
@@ -179,7 +180,7 @@ def forecast(workspace: Workspace, job: RenderJob, config: RenderConfig) -> Fore
     seconds = measured_seconds(target, lambda camera: lifter.lift(lifter.plan(camera, choice, job.features)))
     plan = lifter.plan(target, choice, job.features)
     # Beyond what the cut-outs took there is what a whole frame holds at once.
-    memory = peak_memory() + lifter.renderer.memory_bytes - plan.memory_bytes
+    memory = peak_memory() + held_bytes(lifter.renderer.memory_bytes, plan.memory_bytes)
     return Forecast(len(todo), seconds, memory, frame_bytes(plan, config.dtype), len(surfaces))
 
 
