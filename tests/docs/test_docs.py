@@ -77,7 +77,8 @@ def test_constants_in_the_documents_are_those_of_the_code():
 
     stated = {
         "how-it-works.md": (
-            f"{learned._MAX_VOXELS} voxels across",
+            f"{learned.LearnedProposal.max_voxels} voxels across",
+            f"{learned.SURFACE_VOXELS} voxels across",
             f"from {learned._FEWEST_PLANES} to `--planes`",
             f"moves by {learned.LearnedProposal.voxels_per_plane} voxels",
             f"to {corrector.NUM_DESCRIPTORS} numbers",

@@ -17,10 +17,8 @@ from lift3d_cli.lifting.proposal.sweep import Frustum, VoxelViews, disparity, pl
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal, angle_weighted_mean
 from lift3d_cli.lifting.sources import NO_VIEW, SourceViews
 
-# Voxels along the longer side of the sweep, at most: as many as in training; the cost grows with the square. With 240,
-# scenes with far-apart photos get worse (castle_p19 20.6 dB instead of 21.8, kitchen 18.1 instead of 18.6), close ones
-# better (flower 26.5 instead of 26.3).
-_MAX_VOXELS = 160
+SURFACE_VOXELS = 240
+"""`LearnedProposal.max_voxels` for the photos' own surfaces, which are found once and not for each frame."""
 # The fewest planes that the network was trained on; and a multiple of its coarsest voxels.
 _FEWEST_PLANES, _PLANES_AT_ONCE = 32, 8
 # Peak memory of the sweep and the network per voxel, by precision: measured, 72 and 47 floats, and a margin.
@@ -62,6 +60,7 @@ class LearnedProposal:
         identity: identifies the weights, for example their sha256.
         num_planes: D, the most planes, see `planes`.
         voxels_per_plane: disparity between neighbouring planes.
+        max_voxels: along the longer side of the sweep, at most; the cost grows with the third power.
         precision: "fp32" or "bf16", for `settings` and `volume_bytes`; the network knows its own.
         prior: the training-free proposal.
     """
@@ -70,6 +69,7 @@ class LearnedProposal:
     identity: str
     num_planes: int = 128
     voxels_per_plane: float = 1.25
+    max_voxels: int = 160
     precision: str = "fp32"
     prior: PlaneSweepProposal = field(default_factory=PlaneSweepProposal)
 
@@ -161,7 +161,7 @@ class LearnedProposal:
         return _VOXEL_BYTES[self.precision] * voxels
 
     def _step(self, target: Camera) -> int:
-        return max(self.prior.step, math.ceil(max(target.width, target.height) / _MAX_VOXELS))
+        return max(self.prior.step, math.ceil(max(target.width, target.height) / self.max_voxels))
 
     def settings(self) -> Mapping[str, object]:
         """See `Proposal`."""
@@ -170,6 +170,7 @@ class LearnedProposal:
             "weights": self.identity,
             "num_planes": self.num_planes,
             "voxels_per_plane": self.voxels_per_plane,
+            "max_voxels": self.max_voxels,
             "precision": self.precision,
         }
 
