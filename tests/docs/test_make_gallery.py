@@ -19,6 +19,7 @@ def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_strip_of_a_scene_has_its_colour_and_each_model(wall_scene, tmp_path):
     out = tmp_path / "strip.png"
     done = make(tmp_path, str(wall_scene), "--model", "rgb", "--size", "48", "--views", "2", "--output", str(out))

@@ -86,6 +86,17 @@ def test_what_is_missing_is_said_and_not_shown(folder):
     assert "They are not decoded yet." in bare
 
 
+def test_page_of_colour_alone_speaks_of_no_encoding(folder):
+    lift3d("path", "scene", "views", "--every", "3", "--output", "few.json")
+    fast = ("--views", "2", "--planes", "8", "--samples", "2")
+    render = lift3d("render", "scene", "--poses", "few.json", "--model", "none", *fast)
+    html = (folder / lift3d("report", render, "--output", "few.html")).read_text(encoding="utf-8")
+    assert "without a model" in html
+    assert "encoded" not in html
+    assert "Colour and features" not in html
+    assert "not decoded yet" not in html
+
+
 def test_report_names_its_file_and_its_size(folder):
     said = json.loads(CliRunner().invoke(app, ["report", "--no-compare-2d", "--json"]).stdout)
     file = Path(said["report"])

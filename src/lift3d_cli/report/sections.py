@@ -60,6 +60,8 @@ def lead(shown: Shown) -> str:
     """Describe the render in a sentence."""
     run = shown.run
     photos, frames = run.workspace.num_photos, len(run.cameras)
+    if not run.lifted:
+        return f"{frames} new viewpoints were rendered from {photos} photos: their colour and depth, without a model."
     done = (
         f"{photos} photos were encoded once by a 2D vision model; its features were rendered at {frames} new viewpoints"
     )
@@ -78,15 +80,16 @@ def story(shown: Shown, size: Size) -> str:
         f'<img alt="{escape(names[i])}" src="{jpeg(run.workspace.photo(i).image, side // 2)}">'
         for i in sorted(frame.sources[:4])
     )
-    models = ", ".join(run.lifted) or "no model"
+    encoded = f", each encoded once ({escape(', '.join(run.lifted))})" if run.lifted else ""
+    rendered = "Colour and features" if run.lifted else "Colour and depth"
     steps = [
         f'<div class="photos">{photos}</div>',
         f'<img alt="" src="{jpeg(frame.image, side)}">',
         *(f'<img alt="" src="{jpeg(images[middle], side)}">' for images in list(shown.decoded.values())[:1]),
     ]
     texts = [
-        ("1. Photos", f"{run.workspace.num_photos} with known cameras, each encoded once ({escape(models)})."),
-        ("2. A new viewpoint", f"Colour and features, rendered from {len(frame.sources)} photos."),
+        ("1. Photos", f"{run.workspace.num_photos} with known cameras{encoded}."),
+        ("2. A new viewpoint", f"{rendered}, rendered from {len(frame.sources)} photos."),
         ("3. Decoded", f"{escape(next(iter(shown.decoded), ''))}: features to picture, by the model’s own decoder."),
     ]
     captions = [f"<figcaption><b>{title}</b>{text}</figcaption>" for title, text in texts]
