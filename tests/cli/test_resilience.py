@@ -209,6 +209,21 @@ def test_interrupt_while_starting_is_no_traceback(delay):
     assert "Traceback" not in stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a current folder cannot be removed there")
+def test_removed_current_folder_is_said_in_a_line(tmp_path, wall_scene):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    for words in (("info", str(wall_scene)), ("path", str(wall_scene), "orbit"), ("decode",)):
+        argv = [sys.executable, "-m", "lift3d_cli", *words]
+        code = "import os, sys; os.chdir(sys.argv[1]); os.rmdir(sys.argv[1]); os.execv(sys.argv[2], sys.argv[2:])"
+        gone.mkdir(exist_ok=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(gone), *argv], capture_output=True, text=True, check=False
+        )
+        assert done.stderr.count("\n") <= 1, done.stderr
+        assert done.returncode in (0, 6), done.stderr
+
+
 def test_interruption_says_what_is_true(monkeypatch):
     monkeypatch.setattr(atomic._state, "has_written", False)
     assert interruption("render") == "interrupted: nothing was written yet"

@@ -6,6 +6,7 @@ Nothing here or in the command files imports torch, numpy or rich at the top: `l
 from __future__ import annotations
 
 import errno
+import os
 from typing import Annotated
 
 import typer
@@ -129,13 +130,15 @@ def _exit(error: Lift3dError) -> typer.Exit:
 
 
 def _as_resource_error(error: BaseException) -> ResourceError | None:
-    """Convert errors of memory or disk space in a library; None for anything else."""
+    """Convert errors of memory, disk space or a folder that was removed; None for anything else."""
     text = str(error)
     # torch.OutOfMemoryError, by name so that torch is not imported for it; on CPU it is a RuntimeError with this text.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return ResourceError("out of memory. hint: smaller --memory, --views or --max-size")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceError(f"{error.filename or 'disk'}: no space left. hint: free some, or --cache DIR elsewhere")
+    if isinstance(error, FileNotFoundError) and not os.path.exists(os.curdir):
+        return ResourceError("the current folder is no longer there. hint: cd to one that is")
     return None
 
 
