@@ -137,8 +137,11 @@ def _as_resource_error(error: BaseException) -> ResourceError | None:
         return ResourceError("out of memory. hint: smaller --memory, --views or --max-size")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceError(f"{error.filename or 'disk'}: no space left. hint: free some, or --cache DIR elsewhere")
-    if isinstance(error, FileNotFoundError) and not os.path.exists(os.curdir):
-        return ResourceError("the current folder is no longer there. hint: cd to one that is")
+    if isinstance(error, FileNotFoundError):
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return ResourceError("the current folder is no longer there. hint: cd to one that is")
     return None
 
 

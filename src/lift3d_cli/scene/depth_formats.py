@@ -13,7 +13,6 @@ import numpy as np
 
 from lift3d_cli.errors import ResourceError, SceneError
 from lift3d_cli.machine.reading import read_file
-from lift3d_cli.scene.photos import check_pixels
 
 # Blender stores 1e10 where a ray hits nothing; no unit of length makes a surface as far as this.
 _NOTHING_HIT = 1e9
@@ -22,6 +21,8 @@ _SATURATED_UINT16 = 65535
 _ARRAY_NAMES = ("depth", "depths", "z", "arr_0")
 # As many pixels as a photo may have, of the largest numbers, and a few channels more.
 _MAX_BYTES = 2**32
+# A surface has 480 cells across: more pixels of depth would only cost time.
+_MAX_PIXELS = 50_000_000
 # Standard error is the whole process's.
 _stderr_lock = threading.Lock()
 
@@ -44,6 +45,7 @@ def read_stored_depth(path: Path) -> tuple[np.ndarray, bool]:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("it is too large")
         stored = np.asarray(read(path))
+        _check_pixels(stored.size)
     except ResourceError:
         raise
     except FileNotFoundError as e:
@@ -76,6 +78,11 @@ def depth_suffix(path: Path) -> str:
     return next((suffix for suffix in DEPTH_SUFFIXES if name.endswith(suffix)), "")
 
 
+def _check_pixels(number: int) -> None:
+    if number > _MAX_PIXELS:
+        raise ValueError(f"it has {number} pixels, the limit is {_MAX_PIXELS // 10**6} million")
+
+
 def _read_npy(path: Path) -> np.ndarray:
     return np.load(path, allow_pickle=False)
 
@@ -95,7 +102,7 @@ def _read_image(path: Path) -> np.ndarray:
     from PIL import Image
 
     with Image.open(path, formats=("PNG", "TIFF")) as image:
-        check_pixels(image, path)
+        _check_pixels(image.width * image.height)
         image.load()  # a truncated file fails here and not silently half-way down
         if image.mode not in ("F", "I", "L") and not image.mode.startswith("I;16"):
             raise ValueError(f"its pixels are {image.mode}, not one number each")

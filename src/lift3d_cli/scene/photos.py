@@ -186,7 +186,7 @@ def open_picture(path: Path) -> Iterator:
             raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
         # No others: PIL would run Ghostscript for an EPS file, whatever it is called.
         with Image.open(path, formats=_FORMATS) as image:
-            check_pixels(image, path)
+            _check_pixels(image, path)
             yield image
     except (SceneError, MemoryError):
         raise
@@ -194,7 +194,7 @@ def open_picture(path: Path) -> Iterator:
         raise _unreadable(path, e) from e
 
 
-def check_pixels(image, path: Path) -> None:
+def _check_pixels(image, path: Path) -> None:
     """Refuse a picture with more pixels than fit into memory, before they are decoded.
 
     Raises:
