@@ -17,8 +17,9 @@ from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.machine.device import parse_bytes, resolve_device, resolve_memory
 from lift3d_cli.models.base import FeatureMap
 from lift3d_cli.models.registry import find_model
+from lift3d_cli.pipeline import lift as lift_module
 from lift3d_cli.pipeline import workspace as photos_module
-from lift3d_cli.pipeline.lift import SceneLifter
+from lift3d_cli.pipeline.lift import Choice, SceneLifter
 from lift3d_cli.pipeline.lift_features import target_grid
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.pipeline.workspace import Recent, Workspace, shrunk_size
@@ -113,6 +114,17 @@ def test_features_of_the_chosen_photos_only_are_read(photos, model):
     source = EncodedPhotos(photos, model)
     lifter.lift(lifter.plan(target, choice, {"patches": source}))
     assert source.asked == list(choice.sources)
+
+
+def test_photos_that_contradict_are_not_rendered_from(photos, monkeypatch):
+    lifter = SceneLifter(photos, photos.points(), RENDERER, 4, CPU)
+    target = photos.camera(0)
+    choice = lifter.choose(target)
+    assert len(choice.sources) == 4
+    fewer = lifter.lift(lifter.plan(target, Choice(choice.depth_range, choice.sources[:3]))).frame
+    monkeypatch.setattr(lift_module, "contradicting", lambda sources: [3])
+    without = lifter.lift(lifter.plan(target, choice)).frame
+    assert torch.equal(without.image, fewer.image)
 
 
 def test_candidates_bound_the_choice(photos):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lift3d_cli.geometry.cameras import Camera, seen_points
 from lift3d_cli.geometry.grids import FeatureGrid
+from lift3d_cli.lifting.contradiction import contradicting
 from lift3d_cli.lifting.correction.corrector import Corrector
 from lift3d_cli.lifting.many_sources import SourceChooser
 from lift3d_cli.lifting.renderer import RenderedFrame, Renderer
@@ -232,7 +233,9 @@ class SceneLifter:
         valid = [torch.from_numpy(photo.valid) for photo in photos]
         features = [self._photo_features(i, image) for i, image in zip(chosen, images, strict=True)]
         surfaces = [self.surfaces and self.surfaces.at_size(i, c) for i, c in zip(chosen, cameras, strict=True)]
-        return SourceViews.stack(cameras, images, valid, self._device, features, surfaces)
+        sources = SourceViews.stack(cameras, images, valid, self._device, features, surfaces)
+        sources.valid[contradicting(sources)] = 0
+        return sources
 
     @torch.inference_mode()
     def _photo_features(self, index: int, image: Tensor) -> Tensor | None:  # [F, h, w]
