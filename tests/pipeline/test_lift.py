@@ -123,8 +123,9 @@ def test_photos_that_contradict_are_not_rendered_from(photos, monkeypatch):
     assert len(choice.sources) == 4
     fewer = lifter.lift(lifter.plan(target, Choice(choice.depth_range, choice.sources[:3]))).frame
     monkeypatch.setattr(lift_module, "contradicting", lambda sources: [3])
-    without = lifter.lift(lifter.plan(target, choice)).frame
-    assert torch.equal(without.image, fewer.image)
+    without = lifter.lift(lifter.plan(target, choice))
+    assert torch.equal(without.frame.image, fewer.image)
+    assert without.choice.sources == choice.sources[:3]
 
 
 def test_candidates_bound_the_choice(photos):

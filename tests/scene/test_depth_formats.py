@@ -134,3 +134,11 @@ def test_archive_that_unpacks_to_more_than_it_may(tmp_path, monkeypatch):
     monkeypatch.setattr(depth_formats, "_MAX_BYTES", 10**6)
     with pytest.raises(SceneError, match="it is too large when it is unpacked"):
         read_stored_depth(tmp_path / "a.npz")
+
+
+def test_depth_of_too_many_pixels_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(depth_formats, "_MAX_PIXELS", 11)
+    np.save(tmp_path / "d.npy", np.ones((3, 4), np.float32))
+    with pytest.raises(SceneError, match="12 numbers, too many for a depth map") as error:
+        depth_formats.read_stored_depth(tmp_path / "d.npy")
+    assert str(error.value).count("hint:") == 1

@@ -1,7 +1,7 @@
 """Source views that contradict the others: their poses have drifted, or what they show has moved since.
 
 Blended with the others, one such view spoils the whole picture. On `dorm_room`, a walk that comes back to where it
-began, the photos of the second pass cost a view of the first one 8 dB.
+began, the photos of the second pass cost a view of the first one 10 dB.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from torch.nn import functional as F
 
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import inside, pixel_centers, sample_map
-from lift3d_cli.lifting.sources import SourceViews, box
+from lift3d_cli.lifting.sources import ENOUGH_VIEWS, SourceViews, contrast
 from lift3d_cli.lifting.surfaces import SURFACE_STRIDE
 
-# The views that the others are compared with, which see most of the target from the most similar directions.
-_BEST_VIEWS = 3
 # A view contradicts from this many times their own deviation, which counts as no less than this. Measured: photos of
 # the same pass 0.10 to 0.18, of a wide baseline 0.15 to 0.28, of a pass with drifted poses 0.28 to 0.37 beside 0.10.
 _TIMES, _LEAST_DEVIATION = 2.0, 0.12
@@ -37,30 +35,28 @@ def contradicting(sources: SourceViews) -> list[int]:
         Their indices, all from 3 on.
     """
     num_views = len(sources.cameras)
-    if sources.surfaces is None or num_views <= _BEST_VIEWS:
+    if sources.surfaces is None or num_views <= ENOUGH_VIEWS:
         return []
-    contrast = _contrast(sources.images)
-    deviations = [_least_deviation(sources, contrast, view) for view in range(num_views)]
-    usual = sorted(deviations[:_BEST_VIEWS])[_BEST_VIEWS // 2]
+    compared = _small_contrast(sources.images)
+    deviations = [_least_deviation(sources, compared, view) for view in range(num_views)]
+    usual = sorted(deviations[:ENOUGH_VIEWS])[ENOUGH_VIEWS // 2]
     limit = _TIMES * max(usual, _LEAST_DEVIATION)
-    return [view for view in range(_BEST_VIEWS, num_views) if deviations[view] > limit]
+    return [view for view in range(ENOUGH_VIEWS, num_views) if deviations[view] > limit]
 
 
-def _contrast(images: Tensor) -> Tensor:  # [V, 3, H, W] to the same, smaller
-    """Return locally normalised colours, free of exposure and shading, at the size that is compared."""
+def _small_contrast(images: Tensor) -> Tensor:  # [V, 3, H, W] to the same, smaller
+    """Return the contrast at the size that is compared."""
     factor = min(1.0, _SIZE / max(images.shape[-2:]))
     if factor < 1:
         size = [max(1, round(n * factor)) for n in images.shape[-2:]]
         images = F.interpolate(images, size=size, mode="area")
-    mean = box(images)
-    variance = (box(images**2) - mean**2).clamp(min=0).mean(-3, keepdim=True)
-    return (images - mean) / (variance + 1e-3).sqrt()
+    return contrast(images)
 
 
-def _least_deviation(sources: SourceViews, contrast: Tensor, view: int) -> float:
+def _least_deviation(sources: SourceViews, compared: Tensor, view: int) -> float:
     """Compare a view with the first three that are others; 0 where too few points are in any of them."""
     camera, surfaces = sources.cameras[view], sources.surfaces
-    others = [i for i in range(_BEST_VIEWS) if i != view]
+    others = [i for i in range(ENOUGH_VIEWS) if i != view]
     columns, rows = (-(-n * _POINTS_ACROSS // max(camera.width, camera.height)) for n in (camera.width, camera.height))
     spacing = torch.tensor([camera.width / columns, camera.height / rows], device=surfaces.device)
     points = pixel_centers(columns, rows, surfaces.device)[None] * spacing  # [1, R, 2]
@@ -71,9 +67,9 @@ def _least_deviation(sources: SourceViews, contrast: Tensor, view: int) -> float
     there = sample_map(surfaces[others], uv / SURFACE_STRIDE, "nearest")
     offset = (1 / z - there[:, 0]).abs() / torch.hypot(there[:, 1], exactness)
     is_on = (sure > _SURE) & (there[:, 2] > _SURE) & (z > 0) & (offset < _ON)
-    factor = contrast.shape[-1] / sources.images.shape[-1], contrast.shape[-2] / sources.images.shape[-2]
+    factor = compared.shape[-1] / sources.images.shape[-1], compared.shape[-2] / sources.images.shape[-2]
     scale = torch.tensor(factor, device=uv.device)
-    apart = (sample_map(contrast[others], uv * scale) - sample_map(contrast[view, None], points * scale)).abs().mean(1)
+    apart = (sample_map(compared[others], uv * scale) - sample_map(compared[view, None], points * scale)).abs().mean(1)
     found = []
     for i, other in enumerate(others):
         size = sources.cameras[other].width, sources.cameras[other].height

@@ -95,6 +95,14 @@ def box(maps: Tensor) -> Tensor:  # [*B, C, H, W]
     return F.avg_pool2d(F.pad(flat, (2,) * 4, mode="replicate"), 5, stride=1).reshape(maps.shape)
 
 
+def contrast(images: Tensor) -> Tensor:  # [*B, 3, H, W] to the same
+    """Return locally normalised colours, free of exposure and shading."""
+    mean = box(images)
+    variance = (box(images**2) - mean**2).clamp(min=0).mean(-3, keepdim=True)
+    # 1e-3 is (8 levels of 255)^2: below it a patch is noise, which must not be amplified to contrast.
+    return (images - mean) / (variance + 1e-3).sqrt()
+
+
 def pad_maps(maps: Sequence[Tensor], mode: str = "replicate") -> Tensor:
     """Stack maps [C, h_i, w_i] of different sizes as [V, C, h, w], padded at right and bottom, in float32 at least.
 

@@ -204,7 +204,8 @@ class SceneLifter:
         """Render colour and features at a target."""
         renderer, sources, features = self._prepare(plan)
         frame = renderer.render(plan.target, sources, plan.choice.depth_range, features)
-        return LiftedView(frame, {name: f.target for name, f in features.items()}, plan.choice)
+        used = [i for i, mask in zip(plan.choice.sources, sources.valid, strict=True) if mask.any()]
+        return LiftedView(frame, {name: f.target for name, f in features.items()}, replace(plan.choice, sources=used))
 
     def lift_features(self, plan: Plan, image: Tensor) -> tuple[dict[str, Tensor], dict[str, FeatureGrid]]:
         """Render only the features; `image` [3, H, W] has the colours, which are most of the work of `lift`.

@@ -19,10 +19,10 @@ _NOTHING_HIT = 1e9
 # The largest 16-bit value: sensors store it where they measured nothing, and nothing else reaches it.
 _SATURATED_UINT16 = 65535
 _ARRAY_NAMES = ("depth", "depths", "z", "arr_0")
-# As many pixels as a photo may have, of the largest numbers, and a few channels more.
-_MAX_BYTES = 2**32
 # A surface has 480 cells across: more pixels of depth would only cost time.
 _MAX_PIXELS = 50_000_000
+# Of so many pixels, the largest numbers, and several channels of them.
+_MAX_BYTES = 2**32
 # Standard error is the whole process's.
 _stderr_lock = threading.Lock()
 
@@ -45,8 +45,8 @@ def read_stored_depth(path: Path) -> tuple[np.ndarray, bool]:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("it is too large")
         stored = np.asarray(read(path))
-        _check_pixels(stored.size)
-    except ResourceError:
+        _check_pixels(stored.size, path)
+    except (ResourceError, SceneError):
         raise
     except FileNotFoundError as e:
         raise SceneError(f"{path}: is not there. hint: add it, or leave this photo's depth out") from e
@@ -78,9 +78,12 @@ def depth_suffix(path: Path) -> str:
     return next((suffix for suffix in DEPTH_SUFFIXES if name.endswith(suffix)), "")
 
 
-def _check_pixels(number: int) -> None:
+def _check_pixels(number: int, path: Path) -> None:
     if number > _MAX_PIXELS:
-        raise ValueError(f"it has {number} pixels, the limit is {_MAX_PIXELS // 10**6} million")
+        raise SceneError(
+            f"{path}: has {number} numbers, too many for a depth map (the limit is {_MAX_PIXELS // 10**6} million). "
+            "hint: save it smaller; 1000 across are plenty"
+        )
 
 
 def _read_npy(path: Path) -> np.ndarray:
@@ -102,7 +105,7 @@ def _read_image(path: Path) -> np.ndarray:
     from PIL import Image
 
     with Image.open(path, formats=("PNG", "TIFF")) as image:
-        _check_pixels(image.width * image.height)
+        _check_pixels(image.width * image.height, path)
         image.load()  # a truncated file fails here and not silently half-way down
         if image.mode not in ("F", "I", "L") and not image.mode.startswith("I;16"):
             raise ValueError(f"its pixels are {image.mode}, not one number each")

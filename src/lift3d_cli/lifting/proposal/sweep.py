@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines, ray_angles
 from lift3d_cli.geometry.grids import inside, pixel_centers, sample_map
-from lift3d_cli.lifting.sources import SourceViews, box
+from lift3d_cli.lifting.sources import SourceViews, contrast
 from lift3d_cli.lifting.surfaces import SurfaceEvidence, surface_evidence
 from lift3d_cli.machine.parallel import mapped, num_workers
 
@@ -142,10 +142,7 @@ def sweep_size(target: Camera, step: int) -> tuple[int, int]:
 def _sweep_maps(sources: SourceViews, step: int) -> Tensor:  # [*B, V, 7, h, w]
     """Return colour, locally normalised colour and validity, at the sweep's resolution."""
     images, valid = (_shrink(x, step) for x in (sources.images, sources.valid))
-    mean = box(images)
-    variance = (box(images**2) - mean**2).clamp(min=0).mean(-3, keepdim=True)
-    # 1e-3 is (8 levels of 255)^2: below it a patch is noise, which must not be amplified to contrast.
-    return torch.cat([images, (images - mean) / (variance + 1e-3).sqrt(), valid], -3)
+    return torch.cat([images, contrast(images), valid], -3)
 
 
 def _voxel_views(
