@@ -84,12 +84,13 @@ def test_a_schedule_in_minutes_is_over_when_they_are(tmp_path, monkeypatch):
 @pytest.mark.parametrize("stop_after", [1.5, 2.0])
 def test_a_run_that_was_stopped_and_resumed_follows_the_same_schedule(tmp_path, monkeypatch, stop_after):
     clock, whole, both = Clock(monkeypatch), Line(), Line()
-    list(loop.train(settings(tmp_path / "whole", minutes=3), whole))
+    schedule = {"minutes": 3, "evaluate_every": 100}
+    list(loop.train(settings(tmp_path / "whole", **schedule), whole))
     want, clock.rates = clock.rates, []
-    list(loop.train(settings(tmp_path / "cut", minutes=3, stop_after=stop_after), Line()))
+    list(loop.train(settings(tmp_path / "cut", **schedule, stop_after=stop_after), Line()))
     assert len(clock.rates) == 60 * stop_after
     clock.now += 1000  # what lies between the two does not count
-    list(loop.train(settings(tmp_path / "cut", minutes=3, stop_after=3 - stop_after, resume=True), both))
+    list(loop.train(settings(tmp_path / "cut", **schedule, stop_after=3 - stop_after, resume=True), both))
     assert clock.rates == pytest.approx(want)
     assert torch.allclose(weights_of(both), weights_of(whole))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import random
@@ -33,8 +34,12 @@ CPU = torch.device("cpu")
 TINY = CropSize((16, 12), (24, 16))
 
 
+# Kept, as making their scenes takes longer than what is tested of them.
+scenes = functools.cache(functools.partial(ProceduralScenes, stock=4))
+
+
 def draw(number: int, size: CropSize = CPU_CROP, seed: int = 3) -> Draw:
-    return ProceduralScenes(seed, size=size, stock=4).draw(random.Random(number))
+    return scenes(seed, size=size).draw(random.Random(number))
 
 
 def example_of(draws: list[Draw], size: CropSize = CPU_CROP, num_views: int = 0) -> Example:
@@ -142,10 +147,9 @@ def test_the_batched_path_of_a_gpu_lowers_the_loss_on_a_cpu(tmp_path, monkeypatc
 
 
 def test_batches_agree_in_shape_and_are_the_same_for_the_same_numbers():
-    scenes = ProceduralScenes(3, size=TINY, stock=4)
     firsts = []
     for _ in range(2):
-        batches = Batches(lambda number: scenes.draw(random.Random(number)), 3, TINY, CPU, workers=2)
+        batches = Batches(lambda number: draw(number, TINY), 3, TINY, CPU, workers=2)
         firsts.append([batches.next() for _ in range(3)])
         batches.close()
     for one, other in zip(*firsts, strict=True):

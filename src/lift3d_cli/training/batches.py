@@ -47,16 +47,28 @@ class Batches:
         self._pool = ThreadPoolExecutor(workers, "lift3d-draw")
         self._assembler = ThreadPoolExecutor(1, "lift3d-batch")
         self._ahead: deque[Future[Draw]] = deque()
+        # On the stream that learns, a batch would be put together only once the step before it is over. What it holds
+        # is kept until two later ones are taken: by then, all that was computed from it is.
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._taken: deque[Example] = deque(maxlen=3)
         self._buckets: dict[tuple[int, ...], list[Draw]] = defaultdict(list)
         self._next = self._assembler.submit(self._assemble)
 
     def next(self) -> Example:
         """Return the next batch."""
         example = self._next.result()
+        self._taken.append(example)
         self._next = self._assembler.submit(self._assemble)
         return example
 
     def _assemble(self) -> Example:
+        with torch.cuda.stream(self._stream):  # does nothing where there is none
+            example = self._gather()
+        if self._stream is not None:
+            self._stream.synchronize()
+        return example
+
+    def _gather(self) -> Example:
         while True:
             while len(self._ahead) < 8 * self._crops:
                 self._ahead.append(self._pool.submit(self._draw, next(self._numbers)))

@@ -115,9 +115,11 @@ class RealScenes:
         every = [(k, i) for k, workspace in enumerate(self._workspaces) for i in range(workspace.num_photos)]
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(lambda place: self.stored(*place, 1.0), every))
-        for which, surfaces in enumerate(self._surfaces or ()):
-            for i in split_targets(self._workspaces[which].num_photos)[1]:
-                self._preloaded[which, i] = surfaces.get(i).to(self._device)
+            list(pool.map(self._preload_surfaces, range(len(self._surfaces or ()))))
+
+    def _preload_surfaces(self, which: int) -> None:
+        for i in split_targets(self._workspaces[which].num_photos)[1]:
+            self._preloaded[which, i] = self._surfaces[which].get(i).to(self._device)
 
     def stored(self, which: int, index: int, scale: float) -> StoredPhoto:
         """Return a photo of a scene at one of the scales; it is read once."""
