@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from lift3d_cli.lifting.renderer import RenderedFrame, Renderer
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.machine.background import touched
+from lift3d_cli.machine.parallel import mapped
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.base import FeatureMap
 from lift3d_cli.pipeline.encode import to_image
@@ -128,15 +130,22 @@ class SceneLifter:
         """Choose for each target, see `choose`; thousands together take a fraction of the time."""
         views = [self._workspace.scene.views[i] for i in self._candidates]
         chooser = SourceChooser([view.camera for view in views], self._num_views, self._points, len(targets))
-        for i in range(0, len(targets), _TARGETS_AT_ONCE):
-            some = targets[i : i + _TARGETS_AT_ONCE]
+
+        def of_group(some: Sequence[Camera]) -> list[Choice]:
             seen = list(seen_points(some, self._points))
             ranges = [
                 sourced_depth_range(target, self._points, views, depths)[0]
                 for target, (_, depths) in zip(some, seen, strict=True)
             ]
-            for near_far, chosen in zip(ranges, chooser.choose(some, ranges, seen), strict=True):
-                yield Choice(near_far, [self._candidates[i] for i in chosen])
+            chosen = chooser.choose(some, ranges, seen)
+            return [
+                Choice(near_far, [self._candidates[i] for i in of_target])
+                for near_far, of_target in zip(ranges, chosen, strict=True)
+            ]
+
+        groups = [targets[i : i + _TARGETS_AT_ONCE] for i in range(0, len(targets), _TARGETS_AT_ONCE)]
+        found = mapped(of_group, groups, torch.device("cpu")) if len(groups) > 1 else map(of_group, groups)
+        return itertools.chain.from_iterable(found)
 
     def plan(
         self,
