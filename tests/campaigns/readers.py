@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -27,6 +28,7 @@ from lift3d_cli.cache.tuned import Tuning, finished_tunings  # noqa: E402
 from lift3d_cli.cache.verify import verify  # noqa: E402
 from lift3d_cli.cli.info import _scene_facts as scene_facts  # noqa: E402
 from lift3d_cli.config import RenderConfig  # noqa: E402
+from lift3d_cli.geometry.cameras import Camera  # noqa: E402
 from lift3d_cli.geometry.grids import FeatureGrid  # noqa: E402
 from lift3d_cli.machine.png import encode_png, read_png  # noqa: E402
 from lift3d_cli.models.base import ModelSpec  # noqa: E402
@@ -36,6 +38,7 @@ from lift3d_cli.pipeline.renderers import make_renderer  # noqa: E402
 from lift3d_cli.scene.bounds import depth_range  # noqa: E402
 from lift3d_cli.scene.depth_formats import read_stored_depth  # noqa: E402
 from lift3d_cli.scene.load import load_scene  # noqa: E402
+from lift3d_cli.scene.mesh import draw_depth  # noqa: E402
 from lift3d_cli.scene.paths import read_poses  # noqa: E402
 from lift3d_cli.scene.photos import read_photo  # noqa: E402
 from lift3d_cli.weights import find_weights  # noqa: E402
@@ -63,7 +66,7 @@ class Reader:
 def readers(folder: Path) -> dict[str, Reader]:
     """Write a good file for each reader into a folder of its own."""
     found: dict[str, Reader] = {}
-    for make in (_photos, _scenes, _depths, _paths, _cache, _models):
+    for make in (_photos, _scenes, _depths, _meshes, _paths, _cache, _models):
         made = make(folder / make.__name__.strip("_"))
         found |= made
     return found
@@ -128,6 +131,22 @@ def _depths(folder: Path) -> dict[str, Reader]:
     for suffix in (".npy", ".npz", ".exr", ".tiff", ".pfm", ".png", ".geometric.bin"):
         path = written_depth.write_depth(folder / f"a{suffix}")
         found[f"depth{suffix.replace('.', '-')}"] = Reader(path, lambda path=path: read_stored_depth(path))
+    return found
+
+
+def _meshes(folder: Path) -> dict[str, Reader]:
+    if not (find_spec("embreex") and find_spec("trimesh")):
+        return {}
+    found = {}
+    folder.mkdir(parents=True)
+    camera = Camera(np.array([[12.0, 0, 6], [0, 12, 4], [0, 0, 1]]), W2CS[1], *SIZE)
+    for name in ("a.obj", "a.ply", "binary.ply"):
+        path = written_depth.write_square(folder / name)
+        if name == "binary.ply":
+            import trimesh
+
+            path.write_bytes(trimesh.load(path, process=False).export(file_type="ply"))
+        found[f"mesh-{name.replace('.', '-')}"] = Reader(path, lambda path=path: draw_depth(path, camera))
     return found
 
 

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scene_files import look_at
+from written_depth import write_square
 
 from lift3d_cli.errors import ResourceError, SceneError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.scene.mesh import draw_depth
 
 OFFSET = np.array([5e5, -2e5, 100.0])
-
-
-def write_square(path: Path, offset=(0.0, 0.0, 0.0)) -> Path:
-    """A square of side 2 at z = 0, as two triangles, or as one polygon in OBJ."""
-    corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]) + offset
-    if path.suffix == ".obj":
-        rows = ["mtllib missing.mtl", *("v " + " ".join(map(repr, map(float, c))) for c in corners), "f 1 2 3 4"]
-    else:
-        rows = ["ply", "format ascii 1.0", "element vertex 4", *(f"property double {axis}" for axis in "xyz")]
-        rows += ["element face 2", "property list uchar int vertex_indices", "end_header"]
-        rows += [*(" ".join(map(repr, map(float, c))) for c in corners), "3 0 1 2", "3 0 2 3"]
-    path.write_text("\n".join(rows) + "\n")
-    return path
 
 
 def camera(offset=(0.0, 0.0, 0.0), width=60, height=40) -> Camera:

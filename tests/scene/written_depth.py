@@ -43,3 +43,16 @@ def write_depth(path: Path, values: np.ndarray = VALUES) -> Path:
 def scene_with(root: Path, depth: str | None, photo="images/a.png", **more):
     write_transforms(root, [frame(photo, **({"depth_file_path": depth} if depth else {}), **more)], **SHARED)
     return load_scene(root)
+
+
+def write_square(path: Path, offset=(0.0, 0.0, 0.0)) -> Path:
+    """A square of side 2 at z = 0, as two triangles, or as one polygon in OBJ."""
+    corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]) + offset
+    if path.suffix == ".obj":
+        rows = ["mtllib missing.mtl", *("v " + " ".join(map(repr, map(float, c))) for c in corners), "f 1 2 3 4"]
+    else:
+        rows = ["ply", "format ascii 1.0", "element vertex 4", *(f"property double {axis}" for axis in "xyz")]
+        rows += ["element face 2", "property list uchar int vertex_indices", "end_header"]
+        rows += [*(" ".join(map(repr, map(float, c))) for c in corners), "3 0 1 2", "3 0 2 3"]
+    path.write_text("\n".join(rows) + "\n")
+    return path

@@ -55,7 +55,10 @@ def _embree_scene(path: Path, changed_ns: int):
     except Exception as e:  # whatever a damaged file makes it stumble over
         reason = (str(e).splitlines() or [type(e).__name__])[0][:120]
         raise SceneError(f"{path}: cannot be read as a mesh ({reason}). hint: PLY or OBJ with triangles") from e
-    corners = corners[np.isfinite(corners).all(axis=(1, 2))]
+    if corners.shape[1:] != (3, 3):  # faces of no triangles, or corners of two coordinates
+        corners = np.empty((0, 3, 3))
+    # Beyond half of what float64 holds, the difference of two corners would be infinite.
+    corners = corners[(np.abs(corners) < np.finfo(np.float64).max / 4).all(axis=(1, 2))]
     if not len(corners):
         raise SceneError(f"{path}: has no triangles. hint: a point cloud hides nothing; make a mesh of it")
     centre = corners.reshape(-1, 3).mean(axis=0)
