@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lift3d_cli.errors import ResourceError, SceneError
-from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.geometry.cameras import MAX_DISTANCE, Camera
 
 MESH_SUFFIXES = (".ply", ".obj")
 """Endings of meshes."""
@@ -57,8 +57,7 @@ def _embree_scene(path: Path, changed_ns: int):
         raise SceneError(f"{path}: cannot be read as a mesh ({reason}). hint: PLY or OBJ with triangles") from e
     if corners.shape[1:] != (3, 3):  # faces of no triangles, or corners of two coordinates
         corners = np.empty((0, 3, 3))
-    # Beyond half of what float64 holds, the difference of two corners would be infinite.
-    corners = corners[(np.abs(corners) < np.finfo(np.float64).max / 4).all(axis=(1, 2))]
+    corners = corners[(np.abs(corners) < MAX_DISTANCE).all(axis=(1, 2))]
     if not len(corners):
         raise SceneError(f"{path}: has no triangles. hint: a point cloud hides nothing; make a mesh of it")
     centre = corners.reshape(-1, 3).mean(axis=0)
