@@ -47,7 +47,7 @@ class RenderConfig:
     models: tuple[str, ...] = ()
     views: int = 8
     planes: int = 128
-    samples: int = 8
+    samples: int = 6
     device: str = "auto"
     dtype: str = "fp16"
     memory: str = "auto"

@@ -22,13 +22,16 @@ def moved(camera: Camera, by: tuple[float, float, float]) -> Camera:
     return Camera(camera.K, w2c, camera.width, camera.height)
 
 
-def views(drift: float = 0.0, planes: tuple = plane_world.WALL_AND_CARD, count: int = 6) -> SourceViews:
-    """Photos of a rig with exact surfaces; the poses of the last two are wrong by `drift` units."""
+def views(
+    drift: float = 0.0, planes: tuple = plane_world.WALL_AND_CARD, count: int = 6, last: float | None = None
+) -> SourceViews:
+    """Photos of a rig with exact surfaces; the last two poses are wrong by `drift` units, or the last by `last`."""
     cameras = plane_world.rig(count)
     made = plane_world.source_views(cameras, planes)
     depths = [torch.from_numpy(plane_world.photograph(c, planes)[1]).float() for c in cameras]
     surfaces = torch.stack([surface_at_size(known_surface(z), z.shape[1], z.shape[0]) for z in depths])
-    said = [moved(c, (drift, drift, 0)) if i >= count - 2 else c for i, c in enumerate(cameras)]
+    drifts = [0.0] * (count - 2) + [drift, drift if last is None else last]
+    said = [moved(c, (by, by, 0)) for c, by in zip(cameras, drifts, strict=True)]
     return replace(made, cameras=said, surfaces=surfaces)
 
 
@@ -39,6 +42,12 @@ def test_right_poses_contradict_nothing(planes):
 
 def test_drifted_poses_are_found():
     assert contradicting(views(drift=0.25)) == [4, 5]
+
+
+def test_less_is_asked_of_others_where_one_contradicts():
+    assert contradicting(views(last=0.05)) == []
+    assert contradicting(views(drift=0.25, last=0.05)) == [4, 5]
+    assert contradicting(views(drift=0.25, last=0.02)) == [4]
 
 
 def test_exposure_is_no_contradiction():

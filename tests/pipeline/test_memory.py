@@ -93,7 +93,7 @@ def test_peak_stays_below_the_bound_and_the_frame_is_the_same(scene, model):
     folders = [Path(__file__).parent, Path(__file__).parents[1], Path(lift3d_cli.__file__).parents[1]]
     path = os.pathsep.join(map(str, folders))
     added = json.loads(subprocess.check_output(argv, text=True, env={**os.environ, "PYTHONPATH": path}))
-    # In one chunk, 128 x 96 rays with 8 samples in 8 views each take 500 MiB.
+    # In one chunk, 128 x 96 rays with 6 samples in 8 views each take 400 MiB.
     assert added <= MEMORY_MIB
     small, large = (scene / f"{model}-{POSE.width}-{memory}" for memory in (f"{MEMORY_MIB}MiB", "4GiB"))
     assert len(Render.open(small).read_maps(0).sources) == 8

@@ -62,7 +62,7 @@ class Renderer:
 
     proposal: Proposal = field(default_factory=PlaneSweepProposal)
     blending: Blending = field(default_factory=AngleAgreementBlending)
-    num_samples: int = 8
+    num_samples: int = 6
     memory_bytes: int = 2 * 1024**3
     corrector: Corrector | None = None
     surface_proposal: Proposal | None = None

@@ -12,7 +12,7 @@ from lift3d_cli.lifting.blending.learned import LearnedBlending
 from lift3d_cli.lifting.correction.corrector import InconsistencyCorrector
 from lift3d_cli.lifting.correction.prediction import FeaturePrediction
 from lift3d_cli.lifting.network import Lift3DNetwork
-from lift3d_cli.lifting.proposal.learned import SURFACE_VOXELS, LearnedProposal
+from lift3d_cli.lifting.proposal.learned import SURFACE_VOXELS, SURFACE_VOXELS_PER_PLANE, LearnedProposal
 from lift3d_cli.lifting.proposal.network import NUM_LATENTS
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal, UniformProposal
 from lift3d_cli.lifting.renderer import Renderer
@@ -53,7 +53,13 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
     proposal = LearnedProposal(network.regularizer, identity, config.planes, precision=precision)
     blending = LearnedBlending(network.pyramid, network.blending, identity, precision)
     # The same whatever the settings of a render, so that each photo's surface is found once.
-    surface_proposal = LearnedProposal(network.regularizer, identity, max_voxels=SURFACE_VOXELS, precision=precision)
+    surface_proposal = LearnedProposal(
+        network.regularizer,
+        identity,
+        voxels_per_plane=SURFACE_VOXELS_PER_PLANE,
+        max_voxels=SURFACE_VOXELS,
+        precision=precision,
+    )
     corrector, samples = network.corrector, config.samples
     if variant == "single-stage":
         own = load_weights(SINGLE_STAGE_WEIGHTS)

@@ -23,8 +23,8 @@ from lift3d_cli.lifting.proposal.sweep import Frustum
 from lift3d_cli.lifting.sources import SourceViews, pad_maps
 from lift3d_cli.lifting.surfaces import NUM_SURFACE_CHANNELS, SURFACE_STRIDE, surface_at_size
 
-# Target pixels per voxel. Pictures of 320 lines are rendered with 3, smaller ones with 2, larger ones with more.
-_STEPS = (2, 3, 3, 4)
+# Target pixels per voxel. Pictures of 320 lines are rendered with 3, smaller ones with 2, those of 756 with 7.
+_STEPS = (2, 3, 3, 3, 4, 6)
 # Classes of the numbers of planes and of sources, so that the examples of one batch have equal shapes.
 PLANE_CLASSES, VIEW_CLASSES = (32, 40, 56, 72, 96, 128), (4, 6, 8, 10)
 

@@ -30,6 +30,8 @@ from lift3d_cli.training.training_surfaces import split_targets
 
 # Of photos, of which each example takes one: near and far, coarse and fine.
 _SCALES = (1.0, 0.75, 0.5)
+# Numbers of sources that people render from; half of the examples have one of these, the others any.
+_USUAL_NUMBERS = (8, 8, 10)
 # Of the examples whose sources have surfaces, the share that is not told.
 _WITHOUT_SURFACES = 0.1
 
@@ -180,10 +182,11 @@ def draw_views(
     """
     left_out = rng.choice(targets or range(len(views)))
     pool = [i for i in others or range(len(views)) if i != left_out]
-    if rng.random() < 0.5:
+    if rng.random() < 0.35:
         share = rng.uniform(0.4, 1)
         pool = [i for i in pool if rng.random() < share] or pool
-    return left_out, *choose_sources(views, left_out, rng.randint(3, 10), points, pool)
+    number = rng.randint(3, 10) if rng.random() < 0.5 else rng.choice(_USUAL_NUMBERS)
+    return left_out, *choose_sources(views, left_out, number, points, pool)
 
 
 def choose_sources(
