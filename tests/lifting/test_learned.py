@@ -140,9 +140,9 @@ def test_disparity_is_how_far_a_point_moves_in_the_photo_in_the_middle():
     assert disparity(at(0), [at(90.0)], (1.0, 4.0)) == 0
 
 
-@pytest.mark.parametrize(("baseline", "planes"), [(0.0, 32), (1.5, 40), (3.0, 72), (6.0, 128)])
+@pytest.mark.parametrize(("baseline", "planes"), [(0.0, 32), (1.5, 48), (3.0, 96), (6.0, 128)])
 def test_as_many_planes_as_the_disparity_needs(baseline, planes):
-    # Voxels of 2 x 2 pixels: a baseline of 1 is a disparity of 80 * 0.75 / 2 = 30 voxels, and 24 planes of 1.25 each.
+    # Voxels of 2 x 2 pixels: a baseline of 1 is a disparity of 80 * 0.75 / 2 = 30 voxels, and 30 planes.
     wide, other = at(0, 300), at(baseline, 300)
     proposal = LearnedProposal(Lift3DNetwork().regularizer, "test")
     assert proposal.planes(wide, [other], (1.0, 4.0)) == planes
