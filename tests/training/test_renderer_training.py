@@ -71,7 +71,7 @@ def test_a_procedural_example_depends_on_seed_number_and_count_alone(example):
 
 def in_one_batch() -> list[Draw]:
     """Some draws that agree in their step, made to agree in their number of planes."""
-    return [replace(draw(number, TINY), step=2, num_planes=32, is_mirrored=number == 10) for number in range(8, 12)]
+    return [replace(draw(number, TINY), step=2, num_planes=32, is_mirrored=number == 5) for number in (4, 5, 9, 10)]
 
 
 def test_crops_side_by_side_are_rendered_as_each_alone():
