@@ -72,7 +72,7 @@ def test_a_procedural_example_depends_on_seed_number_and_count_alone(example):
 def in_one_batch() -> list[Draw]:
     """Some draws that agree in their step, made to agree in their number of planes.
 
-    In these, hardly a sample lies on the very border of a photo, where the last bit of a position decides if it is seen.
+    In these, hardly a sample lies on the border of a photo, where the last bit of a position decides if it is seen.
     """
     return [replace(draw(number, TINY), step=2, num_planes=32, is_mirrored=number == 5) for number in (4, 5, 9, 10)]
 
