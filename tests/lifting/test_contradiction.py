@@ -11,6 +11,7 @@ import torch
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting.contradiction import contradicting
+from lift3d_cli.lifting.covisible import covisible_points
 from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.lifting.surfaces import known_surface, surface_at_size
 
@@ -35,35 +36,40 @@ def views(
     return replace(made, cameras=said, surfaces=surfaces)
 
 
+def found(sources: SourceViews) -> list[int]:
+    """The views that contradict."""
+    return contradicting(sources, covisible_points(sources))
+
+
 @pytest.mark.parametrize("planes", [plane_world.WALL, plane_world.WALL_AND_CARD])
 def test_right_poses_contradict_nothing(planes):
-    assert contradicting(views(planes=planes)) == []
+    assert found(views(planes=planes)) == []
 
 
 def test_drifted_poses_are_found():
-    assert contradicting(views(drift=0.25)) == [4, 5]
+    assert found(views(drift=0.25)) == [4, 5]
 
 
 def test_less_is_asked_of_others_where_one_contradicts():
-    assert contradicting(views(last=0.05)) == []
-    assert contradicting(views(drift=0.25, last=0.05)) == [4, 5]
-    assert contradicting(views(drift=0.25, last=0.02)) == [4]
+    assert found(views(last=0.05)) == []
+    assert found(views(drift=0.25, last=0.05)) == [4, 5]
+    assert found(views(drift=0.25, last=0.02)) == [4]
 
 
 def test_exposure_is_no_contradiction():
     sources = views()
     factor = torch.tensor([1, 1, 1, 0.7, 0.8, 0.6])[:, None, None, None]
-    assert contradicting(replace(sources, images=sources.images * factor)) == []
+    assert found(replace(sources, images=sources.images * factor)) == []
 
 
 def test_without_surfaces_or_with_three_photos_nothing_is_said():
-    assert contradicting(replace(views(drift=0.25), surfaces=None)) == []
-    assert contradicting(views(drift=0.25, count=3)) == []
+    assert found(replace(views(drift=0.25), surfaces=None)) == []
+    assert found(views(drift=0.25, count=3)) == []
 
 
 def test_best_three_are_kept_whatever_they_show():
     sources = views(drift=0.25)
     order = [5, 4, 0, 1, 2, 3]
     parts = {name: getattr(sources, name)[order] for name in ("images", "valid", "surfaces")}
-    found = contradicting(replace(sources, cameras=[sources.cameras[i] for i in order], **parts))
-    assert not set(found) & {0, 1, 2}
+    named = found(replace(sources, cameras=[sources.cameras[i] for i in order], **parts))
+    assert not set(named) & {0, 1, 2}

@@ -122,7 +122,7 @@ def test_photos_that_contradict_are_not_rendered_from(photos, monkeypatch):
     choice = lifter.choose(target)
     assert len(choice.sources) == 4
     fewer = lifter.lift(lifter.plan(target, Choice(choice.depth_range, choice.sources[:3]))).frame
-    monkeypatch.setattr(lift_module, "contradicting", lambda sources: [3])
+    monkeypatch.setattr(lift_module, "contradicting", lambda sources, pairs: [3])
     without = lifter.lift(lifter.plan(target, choice))
     assert torch.equal(without.frame.image, fewer.image)
     assert without.choice.sources == choice.sources[:3]

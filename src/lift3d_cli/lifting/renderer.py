@@ -20,6 +20,7 @@ from lift3d_cli.lifting.blending.training_free import AngleAgreementBlending
 from lift3d_cli.lifting.chunks import ProposedSurface, RayChunks, WeightedRays
 from lift3d_cli.lifting.confidence import confidence
 from lift3d_cli.lifting.correction.corrector import BYTES_PER_RAY, Corrector
+from lift3d_cli.lifting.exposure import NUM_TONES
 from lift3d_cli.lifting.gather import gather_colors, gather_features
 from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.proposal.sampling import sample_depths
@@ -109,7 +110,7 @@ class Renderer:
     def settings(self) -> dict[str, object]:
         """Return JSON values that differ between renderers with different results."""
         parts = {"proposal": dict(self.proposal.settings()), "blending": dict(self.blending.settings())}
-        return {**parts, "num_samples": self.num_samples, "sharpening": SHARPENING}
+        return {**parts, "num_samples": self.num_samples, "sharpening": SHARPENING, "tones": NUM_TONES}
 
     def _propose(self, target: Camera, sources: SourceViews, depth_range: tuple[float, float]) -> ProposedSurface:
         """Run Stage I, and compute what Stage II needs of whole photos and of the whole surface."""

@@ -46,6 +46,7 @@ class SourceViews:
         features: [*B, V, F, h, w] photo features of a learned Stage II, see `Blending.photo_features`, or None.
         depth_buffers: [*B, V, 2, h, w] the target's surface as they see it, see `blending.visibility`, or None.
         surfaces: [*B, V, 3, h, w] what each photo sees, see `lifting.surfaces`, or None.
+        exposures: [V, 3, K] what was taken from the photos to bring them to one, see `lifting.exposure`, or None.
     """
 
     cameras: Sequence[Camera]
@@ -54,6 +55,7 @@ class SourceViews:
     features: Tensor | None = None
     depth_buffers: Tensor | None = None
     surfaces: Tensor | None = None
+    exposures: Tensor | None = None
 
     @cached_property
     def texture(self) -> Tensor:

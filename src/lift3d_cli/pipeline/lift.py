@@ -14,6 +14,8 @@ from lift3d_cli.geometry.cameras import Camera, seen_points
 from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.lifting.contradiction import contradicting
 from lift3d_cli.lifting.correction.corrector import Corrector
+from lift3d_cli.lifting.covisible import covisible_points
+from lift3d_cli.lifting.exposure import harmonized
 from lift3d_cli.lifting.many_sources import SourceChooser
 from lift3d_cli.lifting.renderer import RenderedFrame, Renderer
 from lift3d_cli.lifting.source_features import SourceFeatures
@@ -244,8 +246,9 @@ class SceneLifter:
         features = [self._photo_features(i, image) for i, image in zip(chosen, images, strict=True)]
         surfaces = [self.surfaces and self.surfaces.at_size(i, c) for i, c in zip(chosen, cameras, strict=True)]
         sources = SourceViews.stack(cameras, images, valid, self._device, features, surfaces)
-        sources.valid[contradicting(sources)] = 0
-        return sources
+        pairs = covisible_points(sources)
+        sources.valid[contradicting(sources, pairs)] = 0
+        return harmonized(sources, pairs)
 
     @torch.inference_mode()
     def _photo_features(self, index: int, image: Tensor) -> Tensor | None:  # [F, h, w]
