@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.lifting.covisible import covisible_points
-from lift3d_cli.lifting.exposure import exposed, harmonized
+from lift3d_cli.lifting.exposure import NUM_TONES, exposed, harmonized, likely_exposure
 from lift3d_cli.lifting.renderer import RenderedFrame, Renderer
 from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.lifting.surfaces import known_surface, surface_at_size
@@ -142,3 +142,28 @@ def test_black_and_white_pictures_have_no_exposure(alike):
     for value in (0.0, 1.0):
         flat = replace(alike, images=torch.full_like(alike.images, value))
         assert torch.allclose(found(flat).images, flat.images, atol=1e-3)
+
+
+def exposed_by(values: Tensor, brightness: Tensor) -> SourceViews:
+    """Views of even pictures, of which is known how they are exposed and how bright they are."""
+    images = brightness.sigmoid()[:, None, None, None].expand(-1, 3, 8, 8)
+    exposures = values[:, None, None].expand(-1, 3, NUM_TONES)
+    return SourceViews((), images, torch.ones_like(images[:, :1]), exposures=exposures)
+
+
+PART = torch.tensor([0.4, 0.3, 0.2, 0.1])
+BRIGHTNESS = torch.tensor([-0.5, -0.2, 0.1, 0.4])
+
+
+def test_darker_place_gets_more_light_where_the_photos_do():
+    sources = exposed_by(-0.6 * BRIGHTNESS, BRIGHTNESS)
+    for brightness in (-0.9, 0.0, 0.6):
+        dark = torch.full((3, 8, 8), torch.tensor(brightness).sigmoid().item())
+        assert torch.allclose(likely_exposure(dark, sources, PART), torch.tensor(-0.6 * brightness), atol=0.05)
+
+
+@pytest.mark.parametrize("values", [(0.3, 0.3, 0.3, 0.3), (0.1, -0.1, -0.1, 0.1), (-0.5, -0.2, 0.1, 0.4)])
+def test_exposure_is_the_mean_by_parts_where_photos_show_no_such_thing(values):
+    sources = exposed_by(torch.tensor(values), BRIGHTNESS)
+    found = likely_exposure(torch.full((3, 8, 8), 0.2), sources, PART)
+    assert torch.allclose(found, (PART * torch.tensor(values)).sum(), atol=1e-4)

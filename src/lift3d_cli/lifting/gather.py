@@ -13,7 +13,7 @@ from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.lifting.chunks import RayChunks, WeightedRays
 from lift3d_cli.lifting.confidence import mean_square
 from lift3d_cli.lifting.correction.evidence import Blend, SourceCells, on_maps, sketch_maps
-from lift3d_cli.lifting.exposure import exposed
+from lift3d_cli.lifting.exposure import exposed, likely_exposure
 from lift3d_cli.lifting.fill import fill_unseen
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SourceViews, pad_maps
@@ -25,7 +25,7 @@ class GatheredColors:
     """Rendered colours and statistics of the rays through the pixels; colours are filled where no source view sees.
 
     Args:
-        color: [3, H, W], from sharpened photos, with the mean exposure of the photos by their part in the picture.
+        color: [3, H, W], from sharpened photos, with the exposure that a camera would likely have given.
         plain: [3, H, W], from the photos as they are, of the common exposure.
         square: [H, W], `mean_square` of the photos, blended.
         depth: [H, W] z-depth, the weighted mean in 1/z of the ray's samples.
@@ -57,7 +57,7 @@ def gather_colors(pixels: RayChunks, sources: SourceViews) -> GatheredColors:
     color, plain, square = fill_unseen(colors, coverage).split((3, 3, 1))
     if sources.exposures is not None:
         part = parts.sum((1, 2)) / parts.sum().clamp(min=1)
-        color = exposed(color.clamp(0, 1), (part[:, None, None] * sources.exposures).sum(0))
+        color = exposed(color.clamp(0, 1), likely_exposure(plain, sources, part))
     return GatheredColors(color, plain, square[0], depth, coverage, spread)
 
 
