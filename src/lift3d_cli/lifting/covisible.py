@@ -36,18 +36,20 @@ class Covisible:
 
 
 @torch.no_grad()
-def covisible_points(sources: SourceViews) -> Mapping[tuple[int, int], Covisible]:
+def covisible_points(sources: SourceViews, most: int | None = None) -> Mapping[tuple[int, int], Covisible]:
     """Find, by (view, other view), the points of a view's surface that the other one sees, where they are enough.
 
     Args:
-        sources: V views of one target; without surfaces, no pair has any.
+        sources: V views; without surfaces, no pair has any.
+        most: of each view, the most other views to keep, those that see most of it; None for all.
     """
     found: dict[tuple[int, int], Covisible] = {}
     views = range(len(sources.cameras) if sources.surfaces is not None else 0)
     for view in views:
         others = [i for i in views if i != view]
         if others:
-            found |= {(view, other): points for other, points in _seen_by(sources, view, others)}
+            seen = sorted(_seen_by(sources, view, others), key=lambda pair: -len(pair[1].uv))
+            found |= {(view, other): points for other, points in seen[:most]}
     return found
 
 

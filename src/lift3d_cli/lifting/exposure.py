@@ -53,7 +53,16 @@ def harmonized(sources: SourceViews, pairs: Mapping[tuple[int, int], Covisible])
         return sources
     exposures = _solve(_tones_of(sources, pairs), torch.tensor(list(pairs)), len(sources.cameras))
     exposures = exposures.to(sources.images)
-    return replace(sources, images=_through(sources.images, _common_curves(exposures)), exposures=exposures)
+    return replace(sources, images=unexposed(sources.images, exposures), exposures=exposures)
+
+
+def unexposed(images: Tensor, exposures: Tensor) -> Tensor:
+    """Bring photos [V, 3, H, W] whose exposures [V, 3, K] are known to the common one."""
+    own = _tone(torch.linspace(0, 1, _CURVE).to(exposures))
+    common = own.expand(*exposures.shape[:2], -1)
+    for _ in range(_ITERATIONS):  # towards common + exposure(common) = own
+        common = own - _at(exposures, common)
+    return _through(images, _color(common))
 
 
 def exposed(image: Tensor, exposure: Tensor) -> Tensor:
@@ -94,6 +103,17 @@ def _brightness(image: Tensor, valid: Tensor) -> Tensor:
     return (_tone(image.clamp(0, 1)).mean(0) * valid).sum() / valid.sum().clamp(min=1)
 
 
+def shifted(images: Tensor, tones: Tensor) -> Tensor:
+    """Move the tones of pictures [B, 3, H, W] by [B, 3]."""
+    return _color(_tone(images) + tones[..., None, None])
+
+
+def tone_difference(images: Tensor, others: Tensor, counts: Tensor) -> Tensor:  # [B, 3]
+    """Find the median by which tones of pictures [B, 3, H, W] are above those of others, where [B, H, W] is True."""
+    difference = _tone(images.clamp(0, 1)) - _tone(others.clamp(0, 1))
+    return _median(difference.flatten(-2), counts[:, None].expand_as(difference).flatten(-2))[..., 0]
+
+
 def _tone(color: Tensor) -> Tensor:
     """Return the log-odds of colours in [0, 1]."""
     return ((color + _LEAST) / (1 + _LEAST - color)).log()
@@ -113,15 +133,6 @@ def _hats(tones: Tensor) -> Tensor:  # [...] to [..., K]
 def _at(exposures: Tensor, tones: Tensor) -> Tensor:
     """Return the values [..., N] of exposures [..., K] at tones [..., N] of the common exposure."""
     return (_hats(tones) * exposures[..., None, :]).sum(-1)
-
-
-def _common_curves(exposures: Tensor) -> Tensor:  # [V, 3, K] to [V, 3, _CURVE]
-    """Return the common exposure's colours for the colours of each photo."""
-    own = _tone(torch.linspace(0, 1, _CURVE).to(exposures))
-    common = own.expand(*exposures.shape[:2], -1)
-    for _ in range(_ITERATIONS):  # towards common + exposure(common) = own
-        common = own - _at(exposures, common)
-    return _color(common)
 
 
 def _through(images: Tensor, curves: Tensor) -> Tensor:

@@ -177,7 +177,10 @@ def stored_photos(scene: dict[str, Tensor]) -> list[StoredPhoto]:
     ]
     everywhere = torch.ones(height, width, dtype=torch.bool)
     parts = zip(cameras, images, scene["depth"], strict=True)
-    return [StoredPhoto(camera, image, everywhere, z, (float(z.min()), float(z.max()))) for camera, image, z in parts]
+    return [
+        StoredPhoto(camera, image, everywhere, z, (float(z.min()), float(z.max())), is_leveled=True)
+        for camera, image, z in parts
+    ]
 
 
 def draw_procedural(photos: Sequence[StoredPhoto], size: CropSize, rng: random.Random) -> Draw:

@@ -6,6 +6,7 @@ import functools
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from lift3d_cli.config import RenderConfig, TrainConfig
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.grids import pixel_centers, sample_map
 from lift3d_cli.lifting.blending.learned import LearnedBlending
+from lift3d_cli.lifting.exposure import shifted, tone_difference
 from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal.learned import LearnedProposal, Sweep
 from lift3d_cli.lifting.proposal.network import NUM_LATENTS
@@ -211,6 +213,8 @@ def render_crops(network: Lift3DNetwork, example: Example, single_stage: bool = 
 def loss_of(image: Tensor, swept: Sweep | None, example: Example) -> Tensor:
     """Return the loss of a rendered window against the photo, averaged over the examples.
 
+    A real photo is first given the exposure of what was rendered, which has that of the photos it was rendered from.
+
     For each example: the logarithm of the sum of the colour's root mean square error, half of the mean absolute error
         of its gradients and, with Stage I, the error of the sweep's own colour. The logarithm, as in PSNR, weighs
         examples by relative improvement, so that hard ones do not dominate. Added to it is the depth's cross-entropy
@@ -218,7 +222,11 @@ def loss_of(image: Tensor, swept: Sweep | None, example: Example) -> Tensor:
     """
     left, top, width, height = example.window
     part = (..., slice(top, top + height), slice(left, left + width))
-    truth, counts = example.image[part], example.counts[part]
+    counts = example.counts[part]
+    if example.depth is None:  # a real photo, whose exposure is its own
+        apart = tone_difference(image.detach(), example.image[part], counts)
+        example = replace(example, image=shifted(example.image, apart))
+    truth = example.image[part]
     error = _rms(image, truth, counts)
     for axis in (-2, -1):
         edge = (image.diff(dim=axis) - truth.diff(dim=axis)).abs().mean(1)

@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
+from lift3d_cli.lifting.covisible import covisible_points
+from lift3d_cli.lifting.exposure import harmonized
 from lift3d_cli.lifting.proposal.learned import LearnedProposal
 from lift3d_cli.lifting.proposal.sweep import Frustum
 from lift3d_cli.lifting.sources import SourceViews, pad_maps
@@ -61,6 +63,7 @@ class StoredPhoto:
         depth: [h, w] z-depth if the exact depth is known, or None.
         depth_range: smallest and largest depth, or None.
         surface: as Stage I finds it, see `lifting.surfaces`, or None.
+        is_leveled: of the same exposure as the other photos of its scene.
     """
 
     camera: Camera
@@ -69,6 +72,7 @@ class StoredPhoto:
     depth: Tensor | None = None
     depth_range: tuple[float, float] | None = None
     surface: Tensor | None = None
+    is_leveled: bool = False
 
     def to(self, device: torch.device | str) -> StoredPhoto:
         """Return a copy on another device."""
@@ -147,6 +151,8 @@ def assemble(
     images, valid = _source_photos(draws, num_views, device)
     surfaces = _source_surfaces(draws, images, device)
     gain = torch.tensor([draw.gain for draw in draws], device=device)[:, :, None, None] / 255
+    for i, draw in enumerate(draws):
+        _level(images[i], valid[i], surfaces[i], draw)
     images = (images * gain[:, None]).clamp_(0, 1)
     targets = [(draw.target(), draw.corner) for draw in draws]
     truth = torch.stack([_cut(t.image, corner, width, height) for t, corner in targets]).to(device)
@@ -199,6 +205,15 @@ def _source_surfaces(draws: Sequence[Draw], images: Tensor, device: torch.device
             surface = surface_at_size(make().to(device), camera.width, camera.height)
             stacked[i, k, :, : surface.shape[-2], : surface.shape[-1]] = surface
     return stacked
+
+
+def _level(images: Tensor, valid: Tensor, surfaces: Tensor, draw: Draw) -> None:
+    """Bring a draw's photos, levels [V, 3, H, W], to one exposure in place, as they are when a target is rendered."""
+    photos = [make() for make in draw.sources]
+    if draw.surfaces and not all(photo.is_leveled for photo in photos):
+        own = slice(len(photos))
+        sources = SourceViews([p.camera for p in photos], images[own] / 255, valid[own], surfaces=surfaces[own])
+        images[own] = 255 * harmonized(sources, covisible_points(sources)).images
 
 
 def _with_views(lines: EpipolarLines, num_views: int) -> EpipolarLines:

@@ -17,8 +17,11 @@ from lift3d_cli.cache.location import cache_dir
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.lifting.covisible import covisible_points
+from lift3d_cli.lifting.exposure import harmonized, unexposed
 from lift3d_cli.lifting.proposal.protocol import Proposal
-from lift3d_cli.lifting.sources import select_sources
+from lift3d_cli.lifting.sources import SourceViews, select_sources
+from lift3d_cli.lifting.surfaces import surface_at_size
 from lift3d_cli.pipeline.surfaces import PhotoSurfaces
 from lift3d_cli.pipeline.workspace import Workspace
 from lift3d_cli.scene.bounds import depth_range
@@ -32,6 +35,8 @@ from lift3d_cli.training.training_surfaces import split_targets
 _SCALES = (1.0, 0.75, 0.5)
 # Numbers of sources that people render from; half of the examples have one of these, the others any.
 _USUAL_NUMBERS = (8, 8, 10)
+# Of each photo, the most others that its exposure is compared with.
+_COMPARED = 12
 # Of the examples whose sources have surfaces, the share that is not told.
 _WITHOUT_SURFACES = 0.1
 
@@ -120,8 +125,18 @@ class RealScenes:
             list(pool.map(self._preload_surfaces, range(len(self._surfaces or ()))))
 
     def _preload_surfaces(self, which: int) -> None:
-        for i in split_targets(self._workspaces[which].num_photos)[1]:
+        """Find a scene's surfaces, and bring its photos to one exposure by them, which takes too long at each step."""
+        found, small = [], []
+        others = split_targets(self._workspaces[which].num_photos)[1]
+        for i in others:
             self._preloaded[which, i] = self._surfaces[which].get(i).to(self._device)
+            small.append(self.stored(which, i, min(_SCALES)))
+            found.append(surface_at_size(self._preloaded[which, i], small[-1].camera.width, small[-1].camera.height))
+        images, cameras = [photo.image / 255 for photo in small], [photo.camera for photo in small]
+        sources = SourceViews.stack(cameras, images, [p.valid for p in small], self._device, surfaces=found)
+        exposures = harmonized(sources, covisible_points(sources, _COMPARED)).exposures
+        for i, exposure in zip(others, () if exposures is None else exposures, strict=False):
+            self._stored[which, i] = {scale: _leveled(p, exposure) for scale, p in self._stored[which, i].items()}
 
     def stored(self, which: int, index: int, scale: float) -> StoredPhoto:
         """Return a photo of a scene at one of the scales; it is read once."""
@@ -141,6 +156,12 @@ class RealScenes:
         camera = view.camera
         factor = min(1.0, self._height / camera.height) * scale
         return camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
+
+
+def _leveled(photo: StoredPhoto, exposure: Tensor) -> StoredPhoto:
+    """Take an exposure [3, K] from a photo."""
+    image = 255 * unexposed(photo.image[None] / 255, exposure[None])[0]
+    return replace(photo, image=image.round().to(torch.uint8), is_leveled=True)
 
 
 def _loaded(scene: Path | Scene) -> Scene:
