@@ -73,3 +73,9 @@ def test_best_three_are_kept_whatever_they_show():
     parts = {name: getattr(sources, name)[order] for name in ("images", "valid", "surfaces")}
     named = found(replace(sources, cameras=[sources.cameras[i] for i in order], **parts))
     assert not set(named) & {0, 1, 2}
+
+
+def test_past_the_sixth_less_is_asked():
+    assert found(views(last=0.05)) == []
+    assert found(views(last=0.05, count=8)) == [7]
+    assert found(views(count=8)) == []

@@ -18,6 +18,9 @@ from lift3d_cli.lifting.sources import ENOUGH_VIEWS, SourceViews, contrast
 # the same pass 0.10 to 0.18, of a wide baseline 0.15 to 0.28, of a pass with drifted poses 0.22 to 0.37 beside 0.10.
 # Drifted views come in numbers, so that where one is found less is asked of the others: one left of four cost 8 dB.
 _TIMES, _TIMES_BESIDE_ANOTHER, _LEAST_DEVIATION = 2.0, 1.5, 0.12
+# Past the sixth view, one more only helps if it deviates no more than the first three: of 18 left-out photos of six
+# scenes, rendered from ten, three gain 0.5 to 1.1 dB, and none loses 0.1.
+_MANY_VIEWS, _TIMES_OF_MANY = 6, 1.0
 
 
 @torch.no_grad()
@@ -38,9 +41,9 @@ def contradicting(sources: SourceViews, pairs: Mapping[tuple[int, int], Covisibl
     compared = replace(compared, maps=contrast(compared.maps))
     deviations = [_least_deviation(compared, pairs, view) for view in range(num_views)]
     usual = max(_LEAST_DEVIATION, sorted(deviations[:ENOUGH_VIEWS])[ENOUGH_VIEWS // 2])
-    if max(deviations[ENOUGH_VIEWS:]) <= _TIMES * usual:
-        return []
-    return [view for view in range(ENOUGH_VIEWS, num_views) if deviations[view] > _TIMES_BESIDE_ANOTHER * usual]
+    times = _TIMES if max(deviations[ENOUGH_VIEWS:]) <= _TIMES * usual else _TIMES_BESIDE_ANOTHER
+    limits = [times if view < _MANY_VIEWS else _TIMES_OF_MANY for view in range(num_views)]
+    return [view for view in range(ENOUGH_VIEWS, num_views) if deviations[view] > limits[view] * usual]
 
 
 def _least_deviation(compared: ComparedMaps, pairs: Mapping[tuple[int, int], Covisible], view: int) -> float:
