@@ -167,3 +167,9 @@ def test_exposure_is_the_mean_by_parts_where_photos_show_no_such_thing(values):
     sources = exposed_by(torch.tensor(values), BRIGHTNESS)
     found = likely_exposure(torch.full((3, 8, 8), 0.2), sources, PART)
     assert torch.allclose(found, (PART * torch.tensor(values)).sum(), atol=1e-4)
+
+
+def test_two_photos_say_nothing_of_the_camera():
+    sources = exposed_by(torch.tensor([0.3, -0.3]), torch.tensor([-0.5, 0.5]))
+    found = likely_exposure(torch.full((3, 8, 8), 0.1), sources, torch.tensor([0.5, 0.5]))
+    assert torch.allclose(found, torch.zeros(3, NUM_TONES), atol=1e-4)

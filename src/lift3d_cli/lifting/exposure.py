@@ -27,6 +27,8 @@ _LEAST = 0.01
 _POINTS = 96
 # Deviation that the points' tones have anyway, of an exposure from the common one, and from one tone to the next.
 _NOISE, _PRIOR, _STEP = 0.1, 1.0, 0.3
+# The fewest photos that tell anything of how a camera exposes.
+_TELLING = 3
 # Sum of squared deviations of brightness that is no reason for another exposure.
 _EXPOSED_ANYWAY = 0.02
 # A pair of photos counts as much as this many points without error.
@@ -75,8 +77,8 @@ def likely_exposure(image: Tensor, sources: SourceViews, part: Tensor) -> Tensor
     """Guess the exposure that a camera would have given a picture: the mean of its photos', and more if it is darker.
 
     Cameras that expose by themselves give a darker place more light. By how much is the slope of the photos' exposures
-    over their brightness, times its correlation, so that photos which show no such thing say nothing. Of the left-out
-    photos of 23 scenes, the error is 0.077 in tones with the mean alone, and 0.066 so; the brightest is off by 0.2.
+    over their brightness, times its correlation, adjusted for their number: photos that show no such thing, or only
+    two, say nothing. Over 62 left-out photos of 19 scenes, the error is 0.087 in tones with the mean alone, 0.079 so.
 
     Args:
         image: [3, H, W] of the common exposure.
@@ -88,13 +90,17 @@ def likely_exposure(image: Tensor, sources: SourceViews, part: Tensor) -> Tensor
     """
     mean = (part[:, None, None] * sources.exposures).sum(0)
     is_used = sources.valid.flatten(1).any(1)
+    count = int(is_used.sum())
+    if count < _TELLING:
+        return mean
     brightness = torch.stack([_brightness(*view) for view in zip(sources.images, sources.valid[:, 0], strict=True)])
     brightness, exposure, part = brightness[is_used], sources.exposures.mean((1, 2))[is_used], part[is_used]
     across, along = exposure - exposure.mean(), brightness - brightness.mean()
     slope = (across * along).sum() / (along.square().sum() + _EXPOSED_ANYWAY)
-    correlation = torch.nn.functional.cosine_similarity(across, along, 0)
+    explained = torch.cosine_similarity(across, along, 0).square()
+    correlation = (1 - (1 - explained) * (count - 1) / (count - 2)).clamp(min=0).sqrt()
     darker = (part * brightness).sum() - _brightness(image, torch.ones_like(image[0]))
-    return mean - slope.clamp(-1, 0) * correlation.abs() * darker
+    return mean - slope.clamp(-1, 0) * correlation * darker
 
 
 def _brightness(image: Tensor, valid: Tensor) -> Tensor:
