@@ -63,7 +63,7 @@ class StoredPhoto:
         depth: [h, w] z-depth if the exact depth is known, or None.
         depth_range: smallest and largest depth, or None.
         surface: as Stage I finds it, see `lifting.surfaces`, or None.
-        is_leveled: of the same exposure as the other photos of its scene.
+        is_leveled: its exposure is to stay: that of its scene, or another one, to be learned from.
     """
 
     camera: Camera
