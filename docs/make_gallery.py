@@ -82,8 +82,8 @@ def strip(options: argparse.Namespace, folder: Path) -> list[tuple[Image.Image, 
 
 
 def middle(frames: Path) -> Image.Image:
-    """Open the middle one of a folder's pictures."""
-    found: Sequence[Path] = sorted(frames.glob("*.png"))
+    """Open the middle one of a folder's pictures, which may lie in folders as the photos do."""
+    found: Sequence[Path] = sorted(frames.rglob("*.png"))
     return Image.open(found[len(found) // 2]).convert("RGB")
 
 
