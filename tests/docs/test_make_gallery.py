@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from plane_world import read_image
+from plane_world import read_image, rig, write_scene
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -29,6 +29,15 @@ def test_strip_of_a_scene_has_its_colour_and_each_model(wall_scene, tmp_path):
     color, rgb = strip[:240, :320].astype(int), strip[:240, 328:].astype(int)
     assert abs(color - rgb).mean() < 10  # the model's result is the colour again
     assert color.std() > 10
+
+
+@pytest.mark.slow
+def test_poses_of_left_out_photos_are_shown_whose_frames_lie_in_folders(tmp_path):
+    scene, out = write_scene(tmp_path / "scene", rig(6)), tmp_path / "strip.png"
+    write_scene(scene / "held_out", rig(3))
+    done = make(tmp_path, str(scene), "--model", "rgb", "--size", "48", "--views", "2", "--output", str(out))
+    assert done.returncode == 0, done.stderr
+    assert read_image(out)[:240, :320].std() > 10
 
 
 @pytest.mark.slow
