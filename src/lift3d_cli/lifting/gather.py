@@ -26,7 +26,7 @@ class GatheredColors:
 
     Args:
         color: [3, H, W], from sharpened photos, with the exposure that a camera would likely have given.
-        plain: [3, H, W], from the photos as they are, of the common exposure.
+        plain: [3, H, W], from the photos unsharpened, of the common exposure.
         square: [H, W], `mean_square` of the photos, blended.
         depth: [H, W] z-depth, the weighted mean in 1/z of the ray's samples.
         coverage: [H, W] in [0, 1], see `BlendingWeights`.
