@@ -135,7 +135,7 @@ class RealScenes:
         images, cameras = [photo.image / 255 for photo in small], [photo.camera for photo in small]
         sources = SourceViews.stack(cameras, images, [p.valid for p in small], self._device, surfaces=found)
         exposures = harmonized(sources, covisible_points(sources, _COMPARED)).exposures
-        for i, exposure in zip(others, () if exposures is None else exposures, strict=False):
+        for i, exposure in zip(others, [None] * len(others) if exposures is None else exposures, strict=True):
             self._stored[which, i] = {scale: _leveled(p, exposure) for scale, p in self._stored[which, i].items()}
 
     def stored(self, which: int, index: int, scale: float) -> StoredPhoto:
@@ -158,8 +158,10 @@ class RealScenes:
         return camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
 
 
-def _leveled(photo: StoredPhoto, exposure: Tensor) -> StoredPhoto:
-    """Take an exposure [3, K] from a photo."""
+def _leveled(photo: StoredPhoto, exposure: Tensor | None) -> StoredPhoto:
+    """Take an exposure [3, K] from a photo; None where no photo tells it."""
+    if exposure is None:
+        return replace(photo, is_leveled=True)
     image = 255 * unexposed(photo.image[None] / 255, exposure[None])[0]
     return replace(photo, image=image.round().to(torch.uint8), is_leveled=True)
 
