@@ -6,6 +6,7 @@ implement.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -85,9 +86,9 @@ class Renderer:
             features: source features by model name.
         """
         features = features or {}
-        surface = self._propose(target, sources, depth_range)
+        surface = self.propose(target, sources, depth_range)
         grid = FeatureGrid(target.width, target.height, (1.0, 1.0))
-        pixels = self._sample_and_blend(surface, grid, features, has_colors=True)
+        pixels = self.sample_and_blend(surface, grid, features, has_colors=True)
         colors = gather_colors(pixels, surface.sources)
         image = colors.color.clamp(0, 1)
         spread = colors.spread / (1 / depth_range[0] - 1 / depth_range[1])
@@ -105,14 +106,14 @@ class Renderer:
         image: Tensor,
     ) -> dict[str, Tensor]:
         """Render only the features of a target whose colour `image` [3, H, W] is already known; see `render`."""
-        return self._gather_and_correct(self._propose(target, sources, depth_range), features, image)
+        return self._gather_and_correct(self.propose(target, sources, depth_range), features, image)
 
     def settings(self) -> dict[str, object]:
         """Return JSON values that differ between renderers with different results."""
         parts = {"proposal": dict(self.proposal.settings()), "blending": dict(self.blending.settings())}
         return {**parts, "num_samples": self.num_samples, "sharpening": SHARPENING, "tones": NUM_TONES}
 
-    def _propose(self, target: Camera, sources: SourceViews, depth_range: tuple[float, float]) -> ProposedSurface:
+    def propose(self, target: Camera, sources: SourceViews, depth_range: tuple[float, float]) -> ProposedSurface:
         """Run Stage I, and compute what Stage II needs of whole photos and of the whole surface."""
         if sources.features is None:
             sources = replace(sources, features=self.blending.photo_features(sources.images))
@@ -122,7 +123,13 @@ class Renderer:
         sources.texture  # noqa: B018, cached here, so that the threads do not each compute it
         return ProposedSurface(sources, lines, distribution)
 
-    def _sample_and_blend(
+    def weigh(self, surface: ProposedSurface, cells: Tensor, rays: Tensor) -> WeightedRays:
+        """Sample and blend the rays [R, 2] through cells [R] of a grid, see `WeightedRays`."""
+        t = sample_depths(surface.distribution, rays, self.num_samples)
+        weights = self.blending(surface.sources, surface.lines, rays, t, surface.distribution)
+        return WeightedRays(surface, cells, rays, t, weights)
+
+    def sample_and_blend(
         self,
         surface: ProposedSurface,
         grid: FeatureGrid,
@@ -130,12 +137,6 @@ class Renderer:
         has_colors: bool = False,
     ) -> RayChunks:
         """Set up Stage II for the rays through a grid's cells, for the features on that grid and maybe the colours."""
-
-        def weigh(cells: Tensor, rays: Tensor) -> WeightedRays:
-            t = sample_depths(surface.distribution, rays, self.num_samples)
-            weights = self.blending(surface.sources, surface.lines, rays, t, surface.distribution)
-            return WeightedRays(surface, cells, rays, t, weights)
-
         models = [model for model in features.values() if model.target == grid]
         images = surface.sources.images
         per_sample = self.blending.bytes_per_sample + 4 * 16  # the gather adds positions and weights of four taps
@@ -144,7 +145,7 @@ class Renderer:
         return RayChunks(
             grid,
             images.device,
-            weigh,
+            functools.partial(self.weigh, surface),
             self.memory_bytes,
             bytes_per_ray=len(images) * per_view,
             bytes_to_keep=len(images) * self.num_samples * 12,  # (u, v, omega)
@@ -166,7 +167,7 @@ class Renderer:
         # Models on one grid share the rays' weights, which do not depend on the model.
         for grid in {model.target: None for model in features.values()}:
             is_there = pixels is not None and pixels.grid == grid
-            rays = pixels if is_there else self._sample_and_blend(surface, grid, features)
+            rays = pixels if is_there else self.sample_and_blend(surface, grid, features)
             models = {name: model for name, model in features.items() if model.target == grid}
             rendered |= gather_features(rays, models, image)
         return {name: rendered[name] for name in features}

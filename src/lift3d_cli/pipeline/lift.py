@@ -236,10 +236,11 @@ class SceneLifter:
             corrector, origin = found.corrector, plan.origins[name]
             described = [self._describe(corrector, origin, i) for i in plan.choice.sources] if corrector else []
             features[name] = replace(found, descriptors=described)
-        views = self._source_views(plan.choice.sources, plan.cameras)
+        views = self.source_views(plan.choice.sources, plan.cameras)
         return replace(self.renderer, memory_bytes=plan.memory_bytes), views, features
 
-    def _source_views(self, chosen: Sequence[int], cameras: Sequence[Camera]) -> SourceViews:
+    def source_views(self, chosen: Sequence[int], cameras: Sequence[Camera]) -> SourceViews:
+        """Prepare photos, at the sizes of some cameras, to render a target from: all that does not depend on it."""
         photos = [self._workspace.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
         images = [to_image(photo) for photo in photos]
         valid = [torch.from_numpy(photo.valid) for photo in photos]

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lift3d_cli.cache.location import cache_dir
+from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import ModelError
 from lift3d_cli.lifting.blending.learned import LearnedBlending
@@ -23,10 +25,12 @@ from lift3d_cli.lifting.sources import pad_maps
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.ops.weighted_gather import WeightedGather
-from lift3d_cli.pipeline.workspace import ResizedWorkspace
+from lift3d_cli.pipeline.surfaces import PhotoSurfaces
+from lift3d_cli.pipeline.workspace import ResizedWorkspace, Workspace
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.training.corrector_data import CorrectionExample, CorrectionScenes
 from lift3d_cli.training.loop import TrainingTask
+from lift3d_cli.training.training_surfaces import split_targets, surface_proposal
 
 # Heights of the photos, and the strides trained at each: fine cells of large photos would take most of the time.
 _HEIGHTS = ((320, range(4, 1000)), (240, range(4, 1000)), (160, range(1, 9)))
@@ -107,7 +111,8 @@ class CorrectorTask(TrainingTask):
         self.network = network.eval().requires_grad_(False)
         self.corrector = network.corrector.requires_grad_(True)
         blending = LearnedBlending(network.pyramid, network.blending, "training")
-        renderer = Renderer(LearnedProposal(network.regularizer, "training"), blending)
+        proposal = LearnedProposal(network.regularizer, "training")
+        renderer = Renderer(proposal, blending, surface_proposal=surface_proposal(config, torch.device("cpu")))
         encoders = {m.spec.name: m for m in (find_model(name).load() for name in config.models)}
         self._stock = self._draw(renderer, encoders, config.scenes, config, progress)
         self._held_out = {
@@ -131,11 +136,13 @@ class CorrectorTask(TrainingTask):
     ) -> list[_Prepared]:
         """Draw examples of every scene at every height; deterministic for a seed."""
         stock: list[_Prepared] = []
+        surfaces = {} if renderer.surface_proposal is None else {f: _surfaces(f, renderer) for f in folders}
         jobs = [(folder, *sizes) for folder in folders for sizes in _HEIGHTS]
         for folder, height, strides in progress(jobs, "features to learn from", len(jobs)):
             chosen = {name: m for name, m in encoders.items() if m.spec.stride in strides}
             rng = random.Random(f"{config.seed}/{folder.name}/{height}")
-            scene = CorrectionScenes(ResizedWorkspace(load_scene(folder), height, keep=80), renderer, chosen)
+            workspace = ResizedWorkspace(load_scene(folder), height, keep=80)
+            scene = CorrectionScenes(workspace, renderer, chosen, surfaces.get(folder))
             for _ in range(config.examples):
                 stock += [_Prepared.of(example) for example in scene.draw(rng)]
         return stock
@@ -171,6 +178,13 @@ class CorrectorTask(TrainingTask):
         truth, seen = prepared.example.truth, prepared.example.weights.coverage > 0
         # 1e-9 guards crops of constant features.
         return ((features - truth) ** 2 * seen[:, None]).mean() / (truth.var(0, correction=0).mean() + 1e-9)
+
+
+def _surfaces(folder: Path, renderer: Renderer) -> PhotoSurfaces:
+    """Return the surfaces of a scene's photos without those that are only ever targets, kept in its cache."""
+    workspace = Workspace(load_scene(folder), SceneCache(cache_dir(folder).path))
+    others = split_targets(workspace.num_photos)[1]
+    return PhotoSurfaces(workspace, workspace.points(), renderer.surface_proposal, torch.device("cpu"), others)
 
 
 class PredictionTask(CorrectorTask):

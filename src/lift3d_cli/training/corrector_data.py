@@ -12,18 +12,20 @@ from torch import Tensor
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
-from lift3d_cli.geometry.grids import FeatureGrid, pixel_centers
+from lift3d_cli.geometry.grids import FeatureGrid
 from lift3d_cli.lifting.blending.protocol import BlendingWeights
 from lift3d_cli.lifting.correction.prediction import random_directions
+from lift3d_cli.lifting.gather import gather_colors
 from lift3d_cli.lifting.proposal.protocol import DepthDistribution
-from lift3d_cli.lifting.proposal.sampling import sample_depths
 from lift3d_cli.lifting.renderer import Renderer
-from lift3d_cli.lifting.sources import SourceViews, pad_maps
+from lift3d_cli.lifting.sources import pad_maps
 from lift3d_cli.models.base import FeatureMap, Model
-from lift3d_cli.ops.weighted_gather import WeightedGather
 from lift3d_cli.pipeline.encode import to_image
+from lift3d_cli.pipeline.lift import SceneLifter
+from lift3d_cli.pipeline.surfaces import PhotoSurfaces
 from lift3d_cli.pipeline.workspace import Recent, ResizedWorkspace
-from lift3d_cli.training.renderer_scenes import draw_views
+from lift3d_cli.training.renderer_scenes import MOST_VIEWS, draw_views
+from lift3d_cli.training.training_surfaces import split_targets
 
 # Size of a target crop in pixels, a multiple of strides up to 16; and the most cells across it that are trained on.
 _CROP_WIDTH, _CROP_HEIGHT = 160, 128
@@ -81,45 +83,60 @@ class CorrectionExample:
 
 
 class CorrectionScenes:
-    """Draws examples from one scene.
+    """Draws examples from one scene, rendered as frames are.
 
     Args:
         workspace: the scene, with photos in the size to train on.
         renderer: renderer without a corrector.
         encoders: encoders by name.
+        surfaces: of the photos that are rendered from, or None to do without.
     """
 
-    def __init__(self, workspace: ResizedWorkspace, renderer: Renderer, encoders: Mapping[str, Model]) -> None:
+    def __init__(
+        self,
+        workspace: ResizedWorkspace,
+        renderer: Renderer,
+        encoders: Mapping[str, Model],
+        surfaces: PhotoSurfaces | None = None,
+    ) -> None:
         self._workspace = workspace
-        self._renderer = renderer
+        self._renderer = renderer if surfaces else replace(renderer, surface_proposal=None)
         self._encoders = encoders
         self._points = workspace.points()
+        self._targets, self._others = split_targets(workspace.num_photos) if surfaces else ((), ())
+        self._lifter = SceneLifter(
+            workspace, self._points, self._renderer, MOST_VIEWS, torch.device("cpu"), surfaces=surfaces
+        )
         self._features: Recent[FeatureMap] = Recent(64 * len(encoders))
 
     @torch.no_grad()
     def draw(self, rng: random.Random) -> Iterator[CorrectionExample]:
         """Draw a random crop of a random photo, rendered from random others; yield an example per encoder."""
-        left_out, chosen, bounds = draw_views(self._workspace.scene.views, self._points, rng)
-        sources = self._sources(chosen)
+        views = self._workspace.scene.views
+        left_out, chosen, bounds = draw_views(views, self._points, rng, self._targets, self._others)
+        cameras = [self._workspace.camera(i) for i in chosen]
+        sources = self._lifter.source_views(chosen, cameras)
         camera = self._workspace.camera(left_out)
         left, top, width, height = _random_rectangle(camera, rng)
-        K = camera.K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
-        crop = _Crop(Camera(K, camera.w2c, width, height), sources, bounds, self._renderer)
         held = self._workspace.resized(left_out, camera.width, camera.height)
         part = (slice(top, top + height), slice(left, left + width))
         counts = torch.zeros(camera.height, camera.width, dtype=torch.bool)
         counts[part] = torch.from_numpy(held.valid & held.opaque)[part]
         if counts.float().sum() < 0.3 * width * height:
             return
+        K = camera.K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
+        surface = self._renderer.propose(Camera(K, camera.w2c, width, height), sources, bounds)
+        pixels = self._renderer.sample_and_blend(surface, FeatureGrid(width, height, (1.0, 1.0)), {}, has_colors=True)
         image = to_image(held)
-        image[(slice(None), *part)] = crop.color()
+        image[(slice(None), *part)] = gather_colors(pixels, surface.sources).color.clamp(0, 1)
         photos = [(255 * photo).round().to(torch.uint8) for photo in sources.images]
         for name, model in self._encoders.items():
             truth, features = self._encode(left_out, model), [self._encode(i, model) for i in chosen]
             cells = _choose_cells(truth.grid, counts, rng)
             if len(cells) < 8:
                 continue
-            t, weights = crop.weigh(truth.grid.cell_centers()[cells] - torch.tensor([float(left), float(top)]))
+            rays = truth.grid.cell_centers()[cells] - torch.tensor([float(left), float(top)])
+            weighted = self._renderer.weigh(surface, cells, rays)
             # Random projections take less memory, and leave the error's expectation unchanged.
             mixing = random_directions(model.spec.channels)
             yield CorrectionExample(
@@ -132,20 +149,11 @@ class CorrectionScenes:
                 photos=photos,
                 grids=[f.grid for f in features],
                 maps=pad_maps([torch.einsum("kc,chw->khw", mixing, f.data) for f in features]),
-                lines=EpipolarLines.between(camera, sources.cameras),
-                t=t,
-                weights=weights,
-                distribution=crop.outline(),
+                lines=EpipolarLines.between(camera, cameras),
+                t=weighted.t,
+                weights=weighted.weights,
+                distribution=_outline(surface.distribution),
             )
-
-    def _sources(self, chosen: Sequence[int]) -> SourceViews:
-        cameras = [self._workspace.camera(i) for i in chosen]
-        photos = [
-            self._workspace.resized(i, camera.width, camera.height) for i, camera in zip(chosen, cameras, strict=True)
-        ]
-        valid = [torch.from_numpy(photo.valid) for photo in photos]
-        sources = SourceViews.stack(cameras, [to_image(photo) for photo in photos], valid, "cpu")
-        return replace(sources, features=self._renderer.blending.photo_features(sources.images))
 
     def _encode(self, index: int, model: Model) -> FeatureMap:
         def make() -> FeatureMap:
@@ -155,32 +163,9 @@ class CorrectionScenes:
         return self._features.get((model.spec.name, index), make)
 
 
-class _Crop:
-    """A crop of a target view to render."""
-
-    def __init__(self, target: Camera, sources: SourceViews, bounds: tuple[float, float], renderer: Renderer) -> None:
-        self._target = target
-        self._renderer = renderer
-        self._lines = EpipolarLines.between(target, sources.cameras)
-        self._distribution = renderer.proposal(target, sources, bounds, renderer.memory_bytes)
-        self._sources = renderer.blending.with_surface(sources, self._lines, self._distribution)
-
-    def weigh(self, rays: Tensor) -> tuple[Tensor, BlendingWeights]:
-        """Sample rays [R, 2] and weigh the samples; return z-depth [R, S] and weights."""
-        t = sample_depths(self._distribution, rays, self._renderer.num_samples)
-        return t, self._renderer.blending(self._sources, self._lines, rays, t, self._distribution)
-
-    def color(self) -> Tensor:  # [3, h, w]
-        """Render the crop's colours."""
-        gather, rows = WeightedGather(self._sources.images), []
-        for rays in pixel_centers(self._target.width, self._target.height).split(1024):
-            _, weights = self.weigh(rays)
-            rows.append(gather(weights.uv, weights.omega))
-        return torch.cat(rows).T.reshape(3, self._target.height, self._target.width).clamp(0, 1)
-
-    def outline(self) -> DepthDistribution:
-        """Return the distribution's near and far, without the volume."""
-        return replace(self._distribution, probability=self._distribution.probability[:, :1, :1].clone(), latent=None)
+def _outline(distribution: DepthDistribution) -> DepthDistribution:
+    """Return the distribution's near and far, without the volume."""
+    return replace(distribution, probability=distribution.probability[:, :1, :1].clone(), latent=None)
 
 
 def _random_rectangle(camera: Camera, rng: random.Random) -> tuple[int, int, int, int]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lift3d_cli.config import RenderConfig, TrainConfig
+from lift3d_cli.config import TrainConfig
 from lift3d_cli.errors import SceneError
 from lift3d_cli.geometry.grids import pixel_centers, sample_map
 from lift3d_cli.lifting.blending.learned import LearnedBlending
@@ -28,7 +28,7 @@ from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.machine.device import resolve_precision
 from lift3d_cli.pipeline.held_out import HeldOutPhotos
-from lift3d_cli.pipeline.renderers import SINGLE_STAGE_SAMPLES, make_renderer
+from lift3d_cli.pipeline.renderers import SINGLE_STAGE_SAMPLES
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.scene.scene import Scene
 from lift3d_cli.training.batches import Batches
@@ -44,6 +44,7 @@ from lift3d_cli.training.renderer_data import (
     assemble,
 )
 from lift3d_cli.training.renderer_scenes import RealScenes
+from lift3d_cli.training.training_surfaces import surface_proposal
 
 # The most photos to keep in memory as textures.
 _MAX_TEXTURES = 150
@@ -101,10 +102,7 @@ class RendererTask(TrainingTask):
         self._share_procedural = config.procedural if learned else 1.0
         self._size = size or (CPU_CROP if device.type == "cpu" else GPU_CROP)
         textures = _textures(config)
-        # Of the weights that the training begins with, so that surfaces are found once.
-        proposal = None
-        if config.weights != "none" and not single_stage:
-            proposal = make_renderer(RenderConfig(weights=config.weights), device).surface_proposal
+        proposal = None if single_stage else surface_proposal(config, device)
         self._surface_proposal = proposal
         self._real = RealScenes(learned, config.height, self._size, device, proposal, bool(scenes)) if learned else None
         self._procedural = ProceduralScenes(config.seed, textures, self._size, device, proposal=proposal)

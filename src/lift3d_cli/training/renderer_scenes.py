@@ -35,6 +35,8 @@ from lift3d_cli.training.training_surfaces import split_targets
 _SCALES = (1.0, 0.75, 0.5)
 # Numbers of sources that people render from; half of the examples have one of these, the others any.
 _USUAL_NUMBERS = (8, 8, 10)
+MOST_VIEWS = 10
+"""The most sources of an example."""
 # Of each photo, the most others that its exposure is compared with.
 _COMPARED = 12
 # Of the examples whose sources have surfaces, the share that is not told.
@@ -208,7 +210,7 @@ def draw_views(
     if rng.random() < 0.35:
         share = rng.uniform(0.4, 1)
         pool = [i for i in pool if rng.random() < share] or pool
-    number = rng.randint(3, 10) if rng.random() < 0.5 else rng.choice(_USUAL_NUMBERS)
+    number = rng.randint(3, MOST_VIEWS) if rng.random() < 0.5 else rng.choice(_USUAL_NUMBERS)
     return left_out, *choose_sources(views, left_out, number, points, pool)
 
 

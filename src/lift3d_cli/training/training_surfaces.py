@@ -10,15 +10,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lift3d_cli.config import RenderConfig, TrainConfig
 from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.sources import SourceViews, select_sources
 from lift3d_cli.lifting.surfaces import surface_of
+from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.training.renderer_data import StoredPhoto
 
 # Every fourth photo of a scene is a target and nothing else: the surfaces of the others are found without it.
 _TARGETS_EVERY = 4
 # As many other photos as `PhotoSurfaces` finds a surface from, and a rough bound on temporaries.
 _SURFACE_VIEWS, _SURFACE_BYTES = 8, 2**29
+
+
+def surface_proposal(config: TrainConfig, device: torch.device) -> Proposal | None:
+    """Return the Stage I that finds surfaces, of the weights that a training begins with; None if with nothing."""
+    if config.weights == "none":
+        return None
+    return make_renderer(RenderConfig(weights=config.weights), device).surface_proposal
 
 
 def split_targets(num_photos: int) -> tuple[list[int], list[int]]:
