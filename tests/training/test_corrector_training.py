@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
+from lift3d_cli.cache.location import cache_dir
+from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.config import RenderConfig, TrainConfig
 from lift3d_cli.errors import ModelError, ResourceError, SceneError
 from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.pipeline.renderers import load_network, make_renderer
+from lift3d_cli.scene.load import load_scene
 from lift3d_cli.training import corrector
 from lift3d_cli.training.corrector import CorrectorTask, PredictionTask, disturb
 from lift3d_cli.training.curves import CURVES
 from lift3d_cli.training.loop import CHECKPOINT, TrainingRun
 from lift3d_cli.training.train import train, train_command
+from lift3d_cli.training.training_surfaces import split_targets
 from lift3d_cli.weights import read_manifest
 
 CPU = torch.device("cpu")
@@ -43,6 +48,15 @@ def test_truth_and_blend_of_an_example_belong_together(config):
     scores = task.scores()
     assert scores["blended_scene"] < 0.1
     assert set(scores) == {"blended_scene", "corrected_scene"}
+
+
+def test_examples_are_rendered_from_surfaces_of_photos_that_are_never_left_out(config, scene_dir):
+    config = replace(config, scenes=(scene_dir,), held_out=(), weights="", examples=4)
+    CorrectorTask(config, load_network("")[0], CPU)
+    cache, views = SceneCache(cache_dir(scene_dir).path), load_scene(scene_dir).views
+    targets, others = split_targets(len(views))
+    assert any(cache.surface_paths(views[i].name) for i in others)
+    assert not any(cache.surface_paths(views[i].name) for i in targets)
 
 
 def test_only_the_corrector_learns(config):

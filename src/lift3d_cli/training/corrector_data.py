@@ -129,7 +129,9 @@ class CorrectionScenes:
         pixels = self._renderer.sample_and_blend(surface, FeatureGrid(width, height, (1.0, 1.0)), {}, has_colors=True)
         image = to_image(held)
         image[(slice(None), *part)] = gather_colors(pixels, surface.sources).color.clamp(0, 1)
-        photos = [(255 * photo).round().to(torch.uint8) for photo in sources.images]
+        # Described as they were encoded, each with its own exposure.
+        photos = [self._workspace.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
+        described = [torch.from_numpy(photo.image).permute(2, 0, 1) for photo in photos]
         for name, model in self._encoders.items():
             truth, features = self._encode(left_out, model), [self._encode(i, model) for i in chosen]
             cells = _choose_cells(truth.grid, counts, rng)
@@ -146,7 +148,7 @@ class CorrectionScenes:
                 grid=truth.grid,
                 cells=cells,
                 truth=(mixing @ truth.data.flatten(1)).T[cells],
-                photos=photos,
+                photos=described,
                 grids=[f.grid for f in features],
                 maps=pad_maps([torch.einsum("kc,chw->khw", mixing, f.data) for f in features]),
                 lines=EpipolarLines.between(camera, cameras),
