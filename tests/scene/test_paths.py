@@ -278,5 +278,6 @@ def test_time_grows_with_the_number_of_poses_only():
         assert len(set(paths.parse_poses(text, "x").names)) == count
         return time.process_time() - begun
 
-    seconds(100)
-    assert seconds(8000) < 10 * seconds(2000) + 0.1, "naming them was quadratic"
+    # The least of a few: a collection of the whole process's garbage may fall into any of them.
+    few, many = (min(seconds(count) for _ in range(3)) for count in (2000, 8000))
+    assert many < 10 * few + 0.1, "naming them was quadratic"
