@@ -38,7 +38,7 @@ def waves(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 # ---- features land where they belong ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scale", [(1.0, 1.0), (0.25, 0.25), (1 / 7, 1 / 5)])
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (0.25, 0.25), (1 / 7, 1 / 5), (2.5, 2.5), (0.75, 0.75)])
 def test_from_a_photos_own_pose_at_the_true_depth_come_its_own_features(scale):
     cameras = [look_at((0.2, -0.1, -4.0), (0.2, -0.1, 0.0)), *rig(3)]
     grid = FeatureGrid(-int(-96 * scale[0] // 1), -int(-72 * scale[1] // 1), scale)
@@ -55,6 +55,8 @@ GRIDS = {
     "stride 8": FeatureGrid.from_stride(96, 72, 8),
     "odd offset": FeatureGrid(17, 15, (1 / 6, 1 / 5), (0.3, -0.2)),
     "wide and low": FeatureGrid(9, 24, (9 / 96, 1 / 3)),
+    "finer than pixels": FeatureGrid(231, 174, (2.4, 2.4), (0.3, -0.2)),
+    "about pixels": FeatureGrid(68, 55, (0.7, 0.75), (0.0, 0.4)),
 }
 
 

@@ -72,12 +72,13 @@ def test_models_of_one_grid_share_the_rays_weights(sources):
     frame = renderer.render(target, sources, RANGE, {"a": one, "b": one})
     assert sum(asked) == once
     assert torch.equal(frame.features["a"], frame.features["b"])
-    # A cell a pixel: those of the colour. If they do not fit into the memory, they are computed again.
+    # A cell a pixel, or about that: those of the colour. If they do not fit into the memory, they are computed again.
     pixels = FeatureGrid(target.width, target.height, (1.0, 1.0))
-    for memory, times in ((2**30, 1), (2**20, 2)):
-        asked.clear()
-        replace(renderer, memory_bytes=memory).render(target, sources, RANGE, {"a": replace(one, target=pixels)})
-        assert sum(asked) == times * target.width * target.height
+    for cells in (pixels, FeatureGrid(231, 173, (2.4, 2.4)), FeatureGrid(67, 50, (0.7, 0.7))):
+        for memory, times in ((2**30, 1), (2**20, 2)):
+            asked.clear()
+            replace(renderer, memory_bytes=memory).render(target, sources, RANGE, {"a": replace(one, target=cells)})
+            assert sum(asked) == times * target.width * target.height
     both = renderer.render(target, sources, RANGE, {"b": one, "a": replace(one, target=pixels)})
     alone = renderer.render(target, sources, RANGE, {"a": replace(one, target=pixels)})
     assert torch.equal(both.features["a"], alone.features["a"])
@@ -87,13 +88,15 @@ def test_models_of_one_grid_share_the_rays_weights(sources):
     assert sum(asked) == once + finer.width * finer.height
 
 
-def test_features_made_after_the_colour_are_those_made_with_it(sources):
+@pytest.mark.parametrize("scale", [1 / 8, 0.7, 1.0, 2.4])
+def test_features_made_after_the_colour_are_those_made_with_it(sources, scale):
     target, corrector = look_at((0.3, 0.1, -4.0)), InconsistencyCorrector().eval().requires_grad_(False)
     torch.manual_seed(0)
     torch.nn.init.normal_(corrector.cell_head[-1].weight)
     given = features(sources)["m"]
     descriptors = [corrector.describe(i, g) for i, g in zip(sources.images, given.grids, strict=True)]
-    given = {"m": replace(given, corrector=corrector, descriptors=descriptors, stride=8.0)}
+    grid = FeatureGrid(round(96 * scale), round(72 * scale), (scale, scale))
+    given = {"m": replace(given, corrector=corrector, descriptors=descriptors, stride=8.0, target=grid)}
     frame = FAST.render(target, sources, RANGE, given)
     written = (frame.image * 255).round().to(torch.uint8)  # as a PNG has it
     later = FAST.render_features(target, sources, RANGE, given, written.float() / 255)

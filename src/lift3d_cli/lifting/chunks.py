@@ -54,21 +54,25 @@ class WeightedRays:
     weights: BlendingWeights
 
 
+@dataclass(frozen=True)
 class RayChunks:
     """The rays through all cells of a grid; `map` samples and blends them in chunks that fit into memory.
 
     Args:
         grid: grid of cells in the target's image.
         device: where to compute.
-        weigh: samples and blends rays, from cell indices [R] and target pixels [R, 2].
-        memory_bytes: rough bound on temporaries, and on four times the size of the weights kept.
-        bytes_per_ray: temporary memory per ray.
-        bytes_to_keep: size of one ray's weights.
-        is_reused: `map` will be called more than once: the weights are kept if they fit.
+        cells: for each chunk, the indices of its cells.
+        chunks: each samples and blends the rays of a chunk.
     """
 
-    def __init__(
-        self,
+    grid: FeatureGrid
+    device: torch.device
+    cells: Sequence[Tensor]
+    chunks: Sequence[Callable[[], WeightedRays]]
+
+    @classmethod
+    def weighed(
+        cls,
         grid: FeatureGrid,
         device: torch.device,
         weigh: Callable[[Tensor, Tensor], WeightedRays],
@@ -76,16 +80,43 @@ class RayChunks:
         bytes_per_ray: int,
         bytes_to_keep: int,
         is_reused: bool,
-    ) -> None:
-        self.grid = grid
-        self._device = device
+    ) -> RayChunks:
+        """Divide the rays of a grid into chunks.
+
+        Args:
+            grid: the grid.
+            device: where to compute.
+            weigh: samples and blends rays, from cell indices [R] and target pixels [R, 2].
+            memory_bytes: rough bound on temporaries, and on four times the size of the weights kept.
+            bytes_per_ray: temporary memory per ray.
+            bytes_to_keep: size of one ray's weights.
+            is_reused: the rays are needed more than once: the weights are kept if they fit.
+        """
         rays = grid.cell_centers().to(device)
         at_once = memory_bytes // (bytes_per_ray * num_workers(device))
         at_once = max(1, min(at_once, _MOST_RAYS_ON_CPU) if device.type == "cpu" else at_once)
-        chunks = torch.arange(len(rays), device=device).split(at_once)
-        made = [partial(weigh, cells, rays[cells]) for cells in chunks]
+        cells = torch.arange(len(rays), device=device).split(at_once)
+        chunks = [partial(weigh, some, rays[some]) for some in cells]
         is_kept = is_reused and 4 * bytes_to_keep * len(rays) <= memory_bytes
-        self._chunks = [cache(make) for make in made] if is_kept else made
+        return cls(grid, device, cells, [cache(make) for make in chunks] if is_kept else chunks)
+
+    def through(self, grid: FeatureGrid) -> RayChunks:
+        """Return the rays through another grid's cells, with the depths and weights of the nearest rays of this one.
+
+        Stage II, which takes most of a frame's time, does not run again for them.
+        """
+        rays = grid.cell_centers().to(self.device)
+        scale, offset = (torch.tensor(x, device=self.device) for x in (self.grid.scale, self.grid.offset))
+        column, row = (rays * scale + offset).long().unbind(-1)
+        nearest = row.clamp(0, self.grid.height - 1) * self.grid.width + column.clamp(0, self.grid.width - 1)
+        nearest, order = nearest.sort(stable=True)
+        ends = torch.searchsorted(nearest, torch.stack([some[-1] for some in self.cells]), right=True).tolist()
+        cells, chunks = [], []
+        for make, own, first, end in zip(self.chunks, self.cells, [0, *ends], ends, strict=False):
+            if first < end:
+                cells.append(order[first:end])
+                chunks.append(partial(_taken_over, make, cells[-1], rays[cells[-1]], nearest[first:end] - own[0]))
+        return RayChunks(grid, self.device, cells, chunks)
 
     def map(self, work: Callable[[WeightedRays], Sequence[Tensor]]) -> Iterator[Tensor]:
         """Apply a function to every chunk, and join its results.
@@ -96,6 +127,16 @@ class RayChunks:
         Returns:
             The same tensors for all cells, [h, w] or [C, h, w].
         """
-        parts = zip(*mapped(lambda make: work(make()), self._chunks, self._device), strict=True)
+        order = torch.cat(list(self.cells)).argsort()
+        parts = zip(*mapped(lambda make: work(make()), self.chunks, self.device), strict=True)
         for values in parts:
-            yield torch.cat(values).movedim(0, -1).unflatten(-1, (self.grid.height, self.grid.width))
+            yield torch.cat(values)[order].movedim(0, -1).unflatten(-1, (self.grid.height, self.grid.width))
+
+
+def _taken_over(make: Callable[[], WeightedRays], cells: Tensor, rays: Tensor, nearest: Tensor) -> WeightedRays:
+    """Give other rays the depths and weights of the `nearest` ones of a chunk."""
+    near = make()
+    t = near.t[nearest]
+    uv, z = near.surface.lines.project(rays, t)
+    omega = near.weights.omega[:, nearest] * (z > 0)
+    return WeightedRays(near.surface, cells, rays, t, BlendingWeights(omega, uv, near.weights.coverage[nearest]))

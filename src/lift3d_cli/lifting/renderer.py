@@ -29,6 +29,9 @@ from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SHARPENING, SourceViews
 
+# Along each side. Fewer cells than this have rays of their own, which are few.
+_LEAST_CELLS_PER_PIXEL = 0.5
+
 
 @dataclass(frozen=True)
 class RenderedFrame:
@@ -87,8 +90,7 @@ class Renderer:
         """
         features = features or {}
         surface = self.propose(target, sources, depth_range)
-        grid = FeatureGrid(target.width, target.height, (1.0, 1.0))
-        pixels = self.sample_and_blend(surface, grid, features, has_colors=True)
+        pixels = self.sample_and_blend(surface, _pixels(target.width, target.height), features, has_colors=True)
         colors = gather_colors(pixels, surface.sources)
         image = colors.color.clamp(0, 1)
         spread = colors.spread / (1 / depth_range[0] - 1 / depth_range[1])
@@ -136,21 +138,28 @@ class Renderer:
         features: Mapping[str, SourceFeatures],
         has_colors: bool = False,
     ) -> RayChunks:
-        """Set up Stage II for the rays through a grid's cells, for the features on that grid and maybe the colours."""
-        models = [model for model in features.values() if model.target == grid]
+        """Set up Stage II for the rays through a grid's cells, for the features on that grid and maybe the colours.
+
+        The rays through pixels are those of all features with about as many cells, or more.
+        """
+        has_fine = _is_about_pixels(grid)
+        models = [m for m in features.values() if m.target == grid or (has_fine and _is_about_pixels(m.target))]
+        grids = {model.target: None for model in models}
         images = surface.sources.images
         per_sample = self.blending.bytes_per_sample + 4 * 16  # the gather adds positions and weights of four taps
+        finest = max((other.width * other.height / (grid.width * grid.height) for other in grids), default=0)
+        per_sample += finest * 4 * 26  # the same again, and the projection
         is_corrected = any(model.corrector is not None for model in models)
         per_view = self.num_samples * per_sample + is_corrected * BYTES_PER_RAY
-        return RayChunks(
+        return RayChunks.weighed(
             grid,
             images.device,
             functools.partial(self.weigh, surface),
             self.memory_bytes,
-            bytes_per_ray=len(images) * per_view,
+            bytes_per_ray=round(len(images) * per_view),
             bytes_to_keep=len(images) * self.num_samples * 12,  # (u, v, omega)
             # A corrector needs the whole image first, and blocks of channels come one after the other.
-            is_reused=any(has_colors or model.channels_at_once for model in models),
+            is_reused=len(grids) > 1 or any(has_colors or model.channels_at_once for model in models),
         )
 
     def _gather_and_correct(
@@ -160,14 +169,27 @@ class Renderer:
         image: Tensor,
         pixels: RayChunks | None = None,
     ) -> dict[str, Tensor]:
-        """Render every model's features; `pixels` are the rays of the colours, reused for features on the same grid."""
+        """Render every model's features; `pixels` are the rays of the colours, if they were rendered."""
         # Rounded as in a file, so that features are the same when they are rendered later.
         image = (image * 255).round() / 255
         rendered: dict[str, Tensor] = {}
         # Models on one grid share the rays' weights, which do not depend on the model.
         for grid in {model.target: None for model in features.values()}:
-            is_there = pixels is not None and pixels.grid == grid
-            rays = pixels if is_there else self.sample_and_blend(surface, grid, features)
+            if _is_about_pixels(grid):
+                # Here too where the colours are known, so that features are the same when they are rendered later.
+                pixels = pixels or self.sample_and_blend(surface, _pixels(*image.shape[:0:-1]), features)
+                rays = pixels if pixels.grid == grid else pixels.through(grid)
+            else:
+                rays = self.sample_and_blend(surface, grid, features)
             models = {name: model for name, model in features.items() if model.target == grid}
             rendered |= gather_features(rays, models, image)
         return {name: rendered[name] for name in features}
+
+
+def _pixels(width: int, height: int) -> FeatureGrid:
+    return FeatureGrid(width, height, (1.0, 1.0))
+
+
+def _is_about_pixels(grid: FeatureGrid) -> bool:
+    """Tell if cells are so small that the weights of the nearest pixel's ray are theirs, too."""
+    return min(grid.scale) > _LEAST_CELLS_PER_PIXEL

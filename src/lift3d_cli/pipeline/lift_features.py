@@ -96,7 +96,10 @@ def source_features(
     cameras: Sequence[Camera],
     corrector: Corrector | None,
 ) -> SourceFeatures:
-    """Collect the chosen photos' features, with grids in pixels of `cameras`, and the grid to render."""
+    """Collect the chosen photos' features, with grids in pixels of `cameras`, and the grid to render.
+
+    Cells finer than the target's pixels are not corrected: what is rendered there shows nothing so fine to compare.
+    """
     maps, grids, focals = [], [], []
     for index, camera in zip(chosen, cameras, strict=True):
         features, (width, height) = source.read(index), source.size(index)
@@ -104,7 +107,7 @@ def source_features(
         grids.append(features.grid.rescaled(camera.width / width, camera.height / height))
         focals.append(camera.K[0, 0] * width / camera.width)
     grid = target_grid(source.model, target, float(np.median(focals)))
-    return SourceFeatures(maps, grids, grid, source.model.spec.stride, corrector)
+    return SourceFeatures(maps, grids, grid, source.model.spec.stride, corrector if max(grid.scale) <= 1 else None)
 
 
 @dataclass(frozen=True)
