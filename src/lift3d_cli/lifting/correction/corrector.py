@@ -203,9 +203,10 @@ def _ray_inputs(evidence: Evidence, innovation: Tensor) -> Tensor:  # [R, _NUM_R
 
 
 def _cell_inputs(evidence: Evidence, innovation: Tensor) -> Tensor:  # [R, V, T, _NUM_CELL_INPUTS]
-    from_blend = evidence.differences.square().mean(-1)
+    differences, size = evidence.differences, innovation.shape[1]
+    from_blend = torch.linalg.vector_norm(differences, dim=-1).square() / size
     # (d - e)^2 = d^2 - 2 d e + e^2; rounding can make it negative.
-    along = (evidence.differences * innovation[:, None, None]).mean(-1)
+    along = (differences.flatten(1, 2) @ innovation[..., None]).view_as(from_blend) / size
     from_target = (from_blend - 2 * along + innovation.square().mean(-1)[:, None, None]).clamp(min=0)
     per_view = torch.log(evidence.share + 0.01) / 2 + 1, evidence.angle.clamp(max=2) * 3
     share, angle = (x.T[..., None].expand_as(from_blend) for x in per_view)
