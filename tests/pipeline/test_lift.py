@@ -224,3 +224,19 @@ def test_cells_of_a_pixel_are_no_finer_than_the_pixels_of_a_small_target(work):
     assert (grid.width, grid.height, grid.scale, grid.offset) == (48, 36, (1.0, 1.0), (0.0, 0.0))
     color = as_tensor(read_image(render.color_path(1)))
     assert (data.float() - color)[:, 2:-2, 2:-2].abs().mean() < 0.03
+
+
+def test_cells_of_a_super_resolver_stay_as_fine_as_the_photos_and_are_not_corrected(photos):
+    # What is rendered of a small target shows nothing so fine to compare descriptors with.
+    model, renderer = find_model("tiny-superres").load(), make_renderer(RenderConfig(planes=16, samples=4))
+    lifter = SceneLifter(photos, np.zeros((0, 3)), renderer, 3, CPU)
+    own = photos.camera(0)
+    for factor, is_corrected in ((1, True), (2, False)):
+        target = own.resized(own.width // factor, own.height // factor)
+        plan = lifter.plan(target, lifter.choose(target), {"s": EncodedPhotos(photos, model)})
+        grid = plan.features["s"].target
+        assert (grid.width, grid.height) == (own.width, own.height)
+        assert (plan.features["s"].corrector is not None) == is_corrected
+        features = lifter.lift(plan).frame.features["s"]
+        assert features.shape == (model.spec.channels, grid.height, grid.width)
+        assert features.isfinite().all()
