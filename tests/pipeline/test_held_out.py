@@ -9,8 +9,11 @@ import plane_world
 import pytest
 import torch
 
+from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import SceneError
+from lift3d_cli.lifting.exposure import shifted
 from lift3d_cli.pipeline.held_out import HeldOutPhotos, psnr, split
+from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.scene.load import load_scene
 
 ALL = torch.ones(20, 24, dtype=torch.bool)
@@ -42,6 +45,17 @@ def test_truth_is_the_photo_at_the_height_where_it_is_not_masked(scene):
     assert 0 <= image.min() < image.max() <= 1
     assert counts[:, 25:].all()
     assert not counts[:, :23].any()
+
+
+def test_photo_of_another_exposure_is_as_good_at_any_exposure(scene):
+    renderer, cpu = make_renderer(RenderConfig(planes=16), variant="training-free"), torch.device("cpu")
+    photos = HeldOutPhotos(scene, 0)
+    usual, at_any = (photos.mean_psnr(renderer, cpu, [0], any_exposure=x) for x in (False, True))
+    darker = 255 * shifted(photos.truth(0)[0][None], torch.full((1, 3), -0.5))[0]
+    plane_world.write_image(scene.root / "images" / "00.png", darker.round().byte().permute(1, 2, 0).numpy())
+    photos = HeldOutPhotos(load_scene(scene.root), 0)
+    assert photos.mean_psnr(renderer, cpu, [0]) < usual - 1
+    assert abs(photos.mean_psnr(renderer, cpu, [0], any_exposure=True) - at_any) < 0.5
 
 
 def test_psnr_of_a_constant_difference_of_a_tenth_is_20_db():

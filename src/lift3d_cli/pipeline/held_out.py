@@ -15,6 +15,7 @@ from torch import Tensor
 from lift3d_cli.cache.format import canonical_json
 from lift3d_cli.config import EvalConfig
 from lift3d_cli.errors import SceneError
+from lift3d_cli.lifting.exposure import shifted, tone_difference
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.pipeline.encode import to_image
 from lift3d_cli.pipeline.lift import SceneLifter
@@ -95,9 +96,24 @@ class HeldOutPhotos(ResizedWorkspace):
             surfaces = self._surfaces[key]
         return SceneLifter(self, points, renderer, views or self._views, device, self.candidates, surfaces)
 
-    def mean_psnr(self, renderer: Renderer, device: torch.device, indices: Sequence[int]) -> float:
-        """Measure the mean PSNR in dB of some of the left-out photos."""
-        lifter = self.lifter(renderer, device)
-        views = (lifter.lift(lifter.plan(camera, lifter.choose(camera))) for camera in map(self.camera, indices))
-        each = (psnr(v.frame.image.cpu(), *self.truth(i)) for i, v in zip(indices, views, strict=True))
+    def mean_psnr(
+        self, renderer: Renderer, device: torch.device, indices: Sequence[int], any_exposure: bool = False
+    ) -> float:
+        """Measure the mean PSNR in dB of some of the left-out photos.
+
+        Args:
+            renderer: renders them.
+            device: where.
+            indices: of the photos.
+            any_exposure: first give each photo the exposure of what is rendered, since that of a frame is a guess.
+        """
+        lifter, each = self.lifter(renderer, device), []
+        for index in indices:
+            camera = self.camera(index)
+            image = lifter.lift(lifter.plan(camera, lifter.choose(camera))).frame.image.cpu()
+            truth, counts = self.truth(index)
+            if any_exposure:
+                apart = tone_difference(image[None], truth[None], counts[None])
+                truth = shifted(truth[None], apart)[0]
+            each.append(psnr(image, truth, counts))
         return statistics.fmean(each)

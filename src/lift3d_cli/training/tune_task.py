@@ -100,7 +100,7 @@ class TuneTask(RendererTask):
 
     def _psnr(self) -> float:
         """Measure the mean PSNR of the photos kept back, rendered from the others by the network as it is."""
-        return self._judged.mean_psnr(self.renderer(), self._device, self._judged.held_out)
+        return self._judged.mean_psnr(self.renderer(), self._device, self._judged.held_out, any_exposure=True)
 
     def _keep(self, psnr: float) -> None:
         """Store the network's weights as the best so far."""
