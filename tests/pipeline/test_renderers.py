@@ -102,3 +102,16 @@ def test_memory_that_is_no_size_is_refused_before_weights_are_read(monkeypatch):
     monkeypatch.setattr(weights, "WEIGHT_FOLDERS", ())
     with pytest.raises(ResourceError, match="--memory lots"):
         make_renderer(RenderConfig(memory="lots"))
+
+
+def test_surfaces_are_found_again_for_other_weights_of_stage_1_only(tmp_path):
+    network = Lift3DNetwork()
+
+    def settings(changed: str = "") -> tuple[dict, dict]:
+        state = {k: v + 0.1 if changed and k.startswith(changed) else v for k, v in network.state_dict().items()}
+        renderer = make_renderer(RenderConfig(weights=save(tmp_path / f"{changed}.safetensors", state)))
+        return renderer.surface_proposal.settings(), renderer.settings()
+
+    usual, corrected, other = settings(), settings("corrector"), settings("regularizer")
+    assert corrected[0] == usual[0] != other[0]
+    assert len({str(frame) for _, frame in (usual, corrected, other)}) == 3

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from lift3d_cli.config import VARIANTS, RenderConfig
 from lift3d_cli.errors import ModelError
@@ -46,6 +48,7 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
         planes = min(config.planes, PlaneSweepProposal.num_planes)
         return Renderer(PlaneSweepProposal(planes), num_samples=config.samples, memory_bytes=memory_bytes)
     network, identity = load_network(config.weights)
+    of_surfaces = _digest(network.regularizer.state_dict())  # found again for other weights of Stage I only
     network.to(device)
     precision = resolve_precision(config.precision, torch.device(device))
     if precision == "bf16":
@@ -55,7 +58,7 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
     # The same whatever the settings of a render, so that each photo's surface is found once.
     surface_proposal = LearnedProposal(
         network.regularizer,
-        identity,
+        of_surfaces,
         voxels_per_plane=SURFACE_VOXELS_PER_PLANE,
         max_voxels=SURFACE_VOXELS,
         precision=precision,
@@ -92,7 +95,12 @@ def load_network(weights: str) -> tuple[Lift3DNetwork, str]:
         network.load(state)
     except RuntimeError as e:
         raise ModelError(f"weights {weights or SHIPPED_WEIGHTS}: are not those of the Lift3D network") from e
+    return network.eval().requires_grad_(False), _digest(state)
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(name.encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return network.eval().requires_grad_(False), digest.hexdigest()
+    return digest.hexdigest()
