@@ -24,7 +24,7 @@ from lift3d_cli.machine.png import read_png
 from lift3d_cli.machine.provenance import commit
 from lift3d_cli.models.registry import find_recorded_model
 from lift3d_cli.pipeline.encoders import encode_options
-from lift3d_cli.pipeline.results import recorded_run
+from lift3d_cli.pipeline.result_folder import recorded_run
 from lift3d_cli.pipeline.workspace import Workspace
 
 _MAX_JSON_BYTES = 64 * 2**20
