@@ -44,7 +44,9 @@ class Run:
             return "another render"
         if recorded.model != self.model:
             return f"another model, {recorded.model}" if recorded.model else "another model, none"
-        return "another task" if recorded.task != self.task else f"{self.model} encoded with other settings"
+        return (
+            "another task" if recorded.task != self.task else f"{self.model} by other settings or another version of it"
+        )
 
 
 class ResultFolder:
