@@ -145,12 +145,34 @@ def test_animations_have_all_frames_and_repeat(work, render, codec):
         ({"codec": "gif", "raw": "npz"}, "--codec does nothing with --raw"),
         ({"depth_scale": 5.0}, "--depth-scale does nothing with all but depth as png16"),
         ({"clusters": 3}, "--clusters does nothing here: task 'recolor'"),
+        ({"quality": 0.5}, "--quality 0.5 is not from 1 to 10"),
+        ({"raw": "npz", "clusters": 3}, "--clusters does nothing with --raw"),
+        ({"raw": "npz", "seed": 3}, "--seed does nothing with --raw"),
+        ({"raw": "npz", "video": True}, "--video does nothing with --raw"),
+        ({"source_views": ("00",), "video": True}, "--video does nothing with --source-view"),
+        ({"task": "color", "seed": 3}, "--seed does nothing here: task 'color'"),
+        ({"task": "features", "seed": 3}, "--seed does nothing here: task 'features'"),
+        ({"task": "points", "model": "patches", "seed": 3}, "--seed does nothing with --task points without classes"),
+        ({"task": "points", "model": "patches", "view": "00"}, "--view does nothing with --task points without"),
         ({"soft_masks": True}, "--soft-masks does nothing here: task 'recolor' gives pictures"),
     ],
 )
 def test_options_that_do_nothing_are_refused(work, render, given, message):
     with pytest.raises(UsageError, match=message):
         work.decode(render, **given)
+
+
+@pytest.mark.parametrize("given", [{"video": True}, {"codec": "gif"}, {"fps": 5.0}, {"quality": 5.0}])
+def test_options_of_a_video_that_cannot_be_are_refused(work, given):
+    flag = f"--{next(iter(given))}"
+    one = work.render(POSES[:1])
+    with pytest.raises(UsageError, match=f"{flag} does nothing here: the path has one pose"):
+        work.decode(one, task="color", **given)
+    sizes = (POSES[0], look_at((0.1, 0.0, -4.0), width=32, height=24, focal=30.0))
+    with pytest.raises(UsageError, match=f"{flag} does nothing here: the poses are of different sizes"):
+        work.decode(work.render(sizes), task="color", **given)
+    assert not work.out.exists()
+    assert work.decode(one, task="color", video=False).remark == ""
 
 
 def test_no_file_is_left_where_a_video_of_odd_frames_is_made(work):

@@ -24,6 +24,9 @@ from lift3d_cli.pipeline.results import Result, TaskFolder
 from lift3d_cli.pipeline.video import require_encoder, video_path, video_writer
 from lift3d_cli.pipeline.workspace import Workspace
 
+_OF_VIDEO = ("fps", "codec", "quality")
+_OF_CLASSES = ("text", "strokes", "point", "clusters")
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -85,23 +88,34 @@ def _check_options(config: DecodeConfig) -> None:
     for name, known in (("raw", ("", *RAW_FORMATS)), ("format", FRAME_FORMATS), ("codec", ("", *VIDEO_CODECS))):
         if getattr(config, name) not in known:
             raise UsageError(f"--{name} {getattr(config, name)!r} is not one of {', '.join(filter(None, known))}")
+    if config.quality and not 1 <= config.quality <= 10:
+        raise UsageError(f"--quality {config.quality:g} is not from 1 to 10")
     no_frames = "--raw" if config.raw else "--task points" if config.task == POINTS else ""
-    no_video = no_frames or ("--source-view" if config.source_views else "" if config.video else "--no-video")
-    given = {"fps": no_video, "codec": no_video, "quality": no_video, "soft_masks": no_frames}
-    given |= {"source_views": no_frames, "refine": "--raw" if config.raw else ""}
+    no_video = no_frames or ("--source-view" if config.source_views else "")
+    given = {"video": no_video} | dict.fromkeys(_OF_VIDEO, no_video or ("--no-video" if config.video is False else ""))
+    given |= {"soft_masks": no_frames, "source_views": no_frames}
+    given |= dict.fromkeys(("refine", *_OF_CLASSES, "style", "view", "seed"), "--raw" if config.raw else "")
     given["depth_scale"] = "" if (config.task, config.format) == ("depth", "png16") else "all but depth as png16"
     for name, without in given.items():
-        if getattr(config, name) and without:
-            raise UsageError(f"{flag_of(name)} does nothing with {without}. hint: leave it out")
+        _refuse(config, (name,) if without else (), f"with {without}")
     if no_frames and config.format != FRAME_FORMATS[0]:
         raise UsageError(f"--format does nothing with {no_frames}. hint: leave it out")
+
+
+def _refuse(config: DecodeConfig, names: Sequence[str], why: str) -> None:
+    """Raise a UsageError if one of these options is given."""
+    for name in names:
+        if getattr(config, name):
+            raise UsageError(f"{flag_of(name)} does nothing {why}. hint: leave it out")
 
 
 @torch.inference_mode()
 def _decode_frames(job: ViewJob, output: Path, progress: Progress) -> Decoded:
     total, config = len(job.names), job.config
     sizes = {(camera.width, camera.height) for camera in job.colors.cameras}
-    has_video = config.video and len(sizes) == 1 and total > 1
+    no_video = "the path has one pose" if total == 1 else "the poses are of different sizes" if len(sizes) > 1 else ""
+    _refuse(config, ("video", *_OF_VIDEO) if no_video else (), f"here: {no_video}")
+    has_video = config.video is not False and not no_video
     codec = config.codec or VIDEO_CODECS[0]
     video = video_path(output, job.folder_name, codec) if has_video else None
     _require(config, codec if has_video else "")
@@ -124,9 +138,9 @@ def _decode_frames(job: ViewJob, output: Path, progress: Progress) -> Decoded:
                 claimed.begin(cameras, fps, [*folder.beside(result.value), *beside], frame_settings(config))
             later(append, folder.write(name, result))
     claimed.finish()
-    no_video = "no video: the poses are of different sizes" if config.video and len(sizes) > 1 else ""
-    remark = "no video: the path has one pose" if config.video and total == 1 else ""
-    return Decoded(claimed.root, video, "; ".join(filter(None, (job.note, no_video))), remark, job.scale)
+    no_video = f"no video: {no_video}" if no_video and config.video is None else ""
+    note = "; ".join(filter(None, (job.note, no_video if total > 1 else "")))
+    return Decoded(claimed.root, video, note, no_video if total == 1 else "", job.scale)
 
 
 @torch.inference_mode()
@@ -177,7 +191,9 @@ def _decode_points(
     open_workspace: Callable[[Path], Workspace] | None,
 ) -> Decoded:
     """Write the points that the frames show, with the classes of a segmentation or a model's features if so asked."""
-    has_classes = bool(config.text or config.clusters or config.strokes is not None or config.point is not None)
+    has_classes = any(getattr(config, name) for name in _OF_CLASSES)
+    if not has_classes:
+        _refuse(config, ("style", "view", "refine", "seed"), "with --task points without classes")
     task = "segment" if has_classes else "" if config.model else "color"
     job = open_job(render, replace(config, task=task), open_workspace)
     file = output / f"{POINTS}.ply"

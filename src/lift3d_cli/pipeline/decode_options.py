@@ -42,7 +42,7 @@ class NotedOptions(DecodeOptions):
         """
         used = vars(self).get("_used", set())
         default = DecodeOptions()
-        for field in fields(self):
+        for field in sorted(fields(self), key=lambda field: field.name.endswith("_view")):  # it is the other's fault
             value, flag = vars(self)[field.name], _FLAGS.get(field.name)
             is_given = value is not None and (isinstance(value, torch.Tensor) or value != getattr(default, field.name))
             if flag and is_given and flag not in used:

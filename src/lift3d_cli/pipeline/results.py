@@ -19,7 +19,7 @@ from lift3d_cli.machine.png import encode_png, to_uint8
 from lift3d_cli.models.base import Segmentation
 from lift3d_cli.models.builtin.color_space import linear_from_srgb
 from lift3d_cli.pipeline.class_pictures import index_png, labels_and_colors, overlay
-from lift3d_cli.pipeline.exr import write_exr
+from lift3d_cli.pipeline.exr import layer_names, write_exr
 from lift3d_cli.pipeline.result_folder import LEGEND, OVERLAY, SOFT
 
 
@@ -96,10 +96,14 @@ class TaskFolder:
             self._later(lambda: write_output(self.root / f"{name}.png", index_png(labels, colors)))
         shown = overlay(to_uint8(image), labels, colors)
         self._png(self._beside(OVERLAY) / f"{name}.png", shown)
-        legend = [
+        legend: list[dict[str, object]] = [
             {"index": i, "name": n, "color": c.tolist()}
             for i, (n, c) in enumerate(zip(classes.names, colors, strict=True))
         ]
+        if self._format.startswith("exr"):
+            legend = [
+                row | {"layer": f"mask.{name}"} for row, name in zip(legend, layer_names(classes.names), strict=True)
+            ]
         self._later(write_output, self._beside(LEGEND), (json.dumps(legend, indent=1) + "\n").encode())
         if self._soft_masks:
             self._write_soft_masks(self._beside(SOFT) / name, classes.scores)
@@ -126,7 +130,7 @@ def exr_channels(result: Result, kind: type) -> dict[str, np.ndarray]:
     channels: dict[str, Tensor] = dict(result.numbers)
     if isinstance(result.value, Segmentation):
         channels |= _rgb(result.image)
-        names = [name.replace(".", "_") for name in result.value.names]  # a dot begins a layer
+        names = layer_names(result.value.names)
         channels |= {f"mask.{name}": score for name, score in zip(names, result.value.scores, strict=True)}
     elif not channels:
         channels |= _rgb(result.value)
