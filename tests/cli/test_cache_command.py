@@ -122,6 +122,7 @@ def test_doctor_shows_its_table_where_the_device_is_missing(run, monkeypatch):
     assert [row[1].split(":")[0] for row in rows if row[0] == "problem"] == ["--device cuda"]
     assert rows[-1] == ["verdict", "1 problem"]
     assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.count("hint:") == 1
 
 
 @pytest.mark.parametrize(

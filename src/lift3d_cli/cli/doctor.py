@@ -50,7 +50,8 @@ def doctor(
         lines = [f"{key:12} {value}" for key, value in shown.items()]
         console.text("\n".join([*lines, *(f"{'problem':12} {text}" for text in problems), f"{'verdict':12} {verdict}"]))
     if problems:
-        raise ResourceError(f"{verdict} (above). hint: {problems[0]}")
+        joint = ": " if " hint: " in problems[0] else ". hint: "  # an error that is a problem has its own hint
+        raise ResourceError(f"{verdict} (above){joint}{problems[0]}")
 
 
 def _versions() -> dict[str, object]:
