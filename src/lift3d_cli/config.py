@@ -87,7 +87,7 @@ class DecodeConfig:
         device: auto, cpu, cuda or cuda:N.
         format: one of the `FRAME_FORMATS`.
         depth_scale: of task `depth` as `png16`: what one unit of the scene is stored as; 0 for `DEPTH_SCALE`.
-        video: write a video beside the frames.
+        video: write a video beside the frames; None for one wherever frames can make it.
         codec: one of the `VIDEO_CODECS`; "" for the first.
         quality: of the video, 1 to 10; 0 for `VIDEO_QUALITY`.
         fps: frames per second of the video; 0 takes the path's.
@@ -110,7 +110,7 @@ class DecodeConfig:
     device: str = "auto"
     format: str = FRAME_FORMATS[0]
     depth_scale: float = 0.0
-    video: bool = True
+    video: bool | None = None
     codec: str = ""
     quality: float = 0.0
     fps: float = 0.0

@@ -47,6 +47,31 @@ def test_prune_is_dry_unless_told_otherwise(done):
     assert done.render_folder().exists()
 
 
+def test_lost_record_of_features_is_found_and_made_again(done, shared_model):
+    record = next(Path("scene/.lift3d/feats").glob("*/encoder.json"))
+    manifest = done.render_folder() / "manifest.json"
+    kept = manifest.read_bytes()
+    record.unlink()
+    manifest.unlink()
+    result = done("cache", "verify")
+    assert result.exit_code == 4
+    said = [line.split(": ")[:2] for line in result.stdout.splitlines()]
+    assert [(Path(path).absolute(), what) for path, what in said] == [
+        (record.absolute(), "missing"),
+        (manifest.absolute(), "missing"),
+    ]
+    assert any(record.parent.name in line for line in done.ok("cache", "prune", "--model", "patches"))
+    manifest.write_bytes(kept)
+    done.ok("encode", "scene", "--model", shared_model)
+    assert done.ok("cache", "verify")[-1].endswith("all files are whole")
+
+
+def test_prune_of_a_model_that_is_not_there_is_an_error(done):
+    result = done("cache", "prune", "--model", "unknown")
+    assert result.exit_code == 4
+    assert "has no features of unknown. hint: lift3d cache list" in result.stderr
+
+
 def test_prune_by_age_takes_what_is_old(done):
     render = done.render_folder()
     for path in render.rglob("*"):
@@ -84,8 +109,36 @@ def test_doctor_tells_what_is_wrong(run, monkeypatch):
     result = run("doctor", "--device", "cpu", "--json")
     assert result.exit_code == 6
     facts = json.loads(result.stdout)
-    assert facts["verdict"] == "1 problems"
+    assert facts["verdict"] == "1 problem"
     assert "ffmpeg" in facts["problems"][0]
+
+
+def test_doctor_shows_its_table_where_the_device_is_missing(run, monkeypatch):
+    monkeypatch.setenv("LIFT3D_DEVICE", "cuda:99")
+    result = run("doctor")
+    assert result.exit_code == 6
+    rows = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
+    assert {"lift3d", "torch", "device", "memory", "ffmpeg", "self-test"} < {row[0] for row in rows}
+    assert [row[1].split(":")[0] for row in rows if row[0] == "problem"] == ["--device cuda"]
+    assert rows[-1] == ["verdict", "1 problem"]
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.count("hint:") == 1
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["eval", "scene", "--save", "-"],
+        ["ablate", "scene", "--output", "-"],
+        ["train", "renderer", "scene", "--run", "-"],
+        ["train", "renderer", "scene", "--output", "-"],
+    ],
+)
+def test_standard_output_is_no_place_for_results(run, argv):
+    result = run(*argv)
+    assert result.exit_code == 2
+    assert argv[-2] in result.stderr
+    assert not Path("-").exists()
 
 
 def test_info_shows_no_raw_values(done):

@@ -46,7 +46,7 @@ def test_document_has_every_table_and_says_what_is_not_measured(result):
     assert "Every 8th photo left out, height 36, up to 2 source photos" in text
     heads = [line.split(" (")[0] for line in text.splitlines() if line.startswith("## ")]
     assert heads == ["## Pictures", "## What each part is worth", "## Segmentation", "## View consistency", "## Cost"]
-    assert "lpips: not measured (no weights; --lpips FILE)" in text
+    assert "lpips: not measured (no weights. hint: --lpips FILE)" in text
     assert "editing: not measured (no captions" in text
     psnr = f"{result['pictures']['3 photos']['psnr']:.2f}"
     (row,) = (line for line in text.splitlines() if line.startswith("| `3 photos`"))
@@ -101,7 +101,7 @@ def test_table_of_scenes_has_a_row_for_each(folder):
     assert saved[0] == saved[1] != []  # photos of one name, apart
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["scene", "a", "b", "mean", "lpips:"]
-    assert lines[-1] == "lpips: not measured (no weights; --lpips FILE)"
+    assert lines[-1] == "lpips: not measured (no weights. hint: --lpips FILE)"
 
 
 def test_all_protocols_of_one_scene_are_printed(wall_scene, model_ref):

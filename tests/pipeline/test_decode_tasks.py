@@ -14,11 +14,13 @@ from workbench import Work
 
 from lift3d_cli.cache.renders import Render
 from lift3d_cli.config import DecodeConfig
-from lift3d_cli.errors import ModelError, SceneError
+from lift3d_cli.errors import ModelError, SceneError, UsageError
 from lift3d_cli.models.base import RenderedView, Segmentation
 from lift3d_cli.models.edges import refined
 from lift3d_cli.models.registry import find_model
 from lift3d_cli.pipeline.decode import decode
+from lift3d_cli.pipeline.decode_options import NotedOptions
+from lift3d_cli.pipeline.exr import layer_names
 
 SOURCE = """
 import torch
@@ -87,6 +89,38 @@ def test_soft_masks_add_up_and_are_largest_where_the_class_is(seer):
     masks = [read_image(seer.out / "segment-soft" / "pose-1" / f"00{i}.png")[..., 0].astype(int) for i in range(2)]
     assert np.abs(masks[0] + masks[1] - 255).max() <= 1
     assert (masks[1][labels == 1] >= masks[0][labels == 1]).all()
+
+
+def test_masks_in_exr_are_layers_that_compositing_tools_take(seer):
+    openexr = pytest.importorskip("OpenEXR")
+    done = run(seer, seer.render(), task="segment", clusters=2, format="exr")
+    file = openexr.File(str(done.frames / "pose-0.exr"), separate_channels=True)
+    layers = {"mask.cluster_1", "mask.cluster_2"}
+    assert {name for name in file.channels() if name.startswith("mask")} == layers
+    assert {row["layer"] for row in json.loads((seer.out / "segment-legend.json").read_text())} == layers
+    names = ("a b", "a.b", "#00ff00", "猫", "犬", "other", "A-1 ")
+    assert layer_names(names) == ["a_b", "a_b_2", "_00ff00", "class", "class_2", "other", "A_1"]
+
+
+def test_what_other_options_left_beside_the_frames_goes(seer):
+    render = seer.render()
+    run(seer, render, task="segment", clusters=3, refine=True, soft_masks=True)
+    run(seer, render, task="segment", clusters=3, codec="gif")
+    assert {p.name for p in seer.out.iterdir()} == {"segment", "segment-overlay", "segment-legend.json", "segment.gif"}
+
+
+def test_classes_have_no_16_bits(seer):
+    with pytest.raises(UsageError, match="--format png16 does nothing here: task 'segment' gives classes"):
+        run(seer, seer.render(), task="segment", clusters=3, format="png16")
+    assert not seer.out.exists() or not list(seer.out.iterdir())
+
+
+@pytest.mark.parametrize("name", ["point", "strokes"])
+def test_what_nobody_looked_at_is_at_fault_and_not_its_view(name):
+    options = NotedOptions(**{name: torch.ones(2), f"{name}_view": "00.png"}, clusters=3)
+    assert options.clusters == 3
+    with pytest.raises(UsageError, match=f"--{name} does nothing here"):
+        options.check_used("segment")
 
 
 def test_refined_masks_are_those_of_the_edges(seer):

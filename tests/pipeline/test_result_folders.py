@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from dataclasses import replace
+
 import cv2
 import imageio.v3 as iio
 import numpy as np
@@ -12,7 +16,8 @@ from plane_world import look_at, read_image
 from workbench import POSES, edit
 
 from lift3d_cli.cache.renders import Render
-from lift3d_cli.errors import UsageError
+from lift3d_cli.errors import ResourceError, UsageError
+from lift3d_cli.pipeline import video
 
 
 @pytest.fixture
@@ -140,12 +145,34 @@ def test_animations_have_all_frames_and_repeat(work, render, codec):
         ({"codec": "gif", "raw": "npz"}, "--codec does nothing with --raw"),
         ({"depth_scale": 5.0}, "--depth-scale does nothing with all but depth as png16"),
         ({"clusters": 3}, "--clusters does nothing here: task 'recolor'"),
+        ({"quality": 0.5}, "--quality 0.5 is not from 1 to 10"),
+        ({"raw": "npz", "clusters": 3}, "--clusters does nothing with --raw"),
+        ({"raw": "npz", "seed": 3}, "--seed does nothing with --raw"),
+        ({"raw": "npz", "video": True}, "--video does nothing with --raw"),
+        ({"source_views": ("00",), "video": True}, "--video does nothing with --source-view"),
+        ({"task": "color", "seed": 3}, "--seed does nothing here: task 'color'"),
+        ({"task": "features", "seed": 3}, "--seed does nothing here: task 'features'"),
+        ({"task": "points", "model": "patches", "seed": 3}, "--seed does nothing with --task points without classes"),
+        ({"task": "points", "model": "patches", "view": "00"}, "--view does nothing with --task points without"),
         ({"soft_masks": True}, "--soft-masks does nothing here: task 'recolor' gives pictures"),
     ],
 )
 def test_options_that_do_nothing_are_refused(work, render, given, message):
     with pytest.raises(UsageError, match=message):
         work.decode(render, **given)
+
+
+@pytest.mark.parametrize("given", [{"video": True}, {"codec": "gif"}, {"fps": 5.0}, {"quality": 5.0}])
+def test_options_of_a_video_that_cannot_be_are_refused(work, given):
+    flag = f"--{next(iter(given))}"
+    one = work.render(POSES[:1])
+    with pytest.raises(UsageError, match=f"{flag} does nothing here: the path has one pose"):
+        work.decode(one, task="color", **given)
+    sizes = (POSES[0], look_at((0.1, 0.0, -4.0), width=32, height=24, focal=30.0))
+    with pytest.raises(UsageError, match=f"{flag} does nothing here: the poses are of different sizes"):
+        work.decode(work.render(sizes), task="color", **given)
+    assert not work.out.exists()
+    assert work.decode(one, task="color", video=False).remark == ""
 
 
 def test_no_file_is_left_where_a_video_of_odd_frames_is_made(work):
@@ -170,3 +197,94 @@ def test_files_that_no_run_recorded_are_kept_whatever_their_name(work, name):
     with pytest.raises(UsageError, match="files of other frames"):
         work.decode(render, task="color")
     assert own.read_bytes() == b"mine"
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("given", [{"format": "exr", "task": "color"}, {"raw": "exr"}])
+def test_what_exr_needs_is_looked_for_before_anything_is_touched(work, render, monkeypatch, given):
+    work.decode(render, task="color")
+    work.decode(render, raw="npz")
+    before = contents(work.out)
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    with pytest.raises(ResourceError, match="needs the package OpenEXR"):
+        work.decode(render, **given)
+    assert contents(work.out) == before
+
+
+def test_an_encoder_that_ffmpeg_lacks_is_known_before_anything_is_touched(work, render, monkeypatch):
+    work.decode(render, task="color")
+    before = contents(work.out)
+    monkeypatch.setitem(video._CODECS, "h265", replace(video._CODECS["h265"], encoder="no-such-encoder"))
+    with pytest.raises(ResourceError, match=r"--codec h265: this ffmpeg has no encoder .* hint: another --codec"):
+        work.decode(render, task="color", codec="h265")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(work.out / "missing"))
+    with pytest.raises(ResourceError, match="no ffmpeg for videos"):
+        work.decode(render, task="color")
+    assert contents(work.out) == before
+
+
+def test_a_run_that_fails_at_its_first_frame_touches_nothing(work, render):
+    work.decode(render)
+    before = contents(work.out)
+    with pytest.raises(UsageError, match="--clusters does nothing here"):
+        work.decode(render, format="png16", clusters=3)
+    assert contents(work.out) == before
+
+
+def test_points_are_of_one_run_too(work, render, other):
+    first = work.decode(render, task="points").frames.read_bytes()
+    work.decode(render, task="points")  # its own
+    with pytest.raises(UsageError, match=r"points\.ply: is of another render\. hint: --output .*--move-aside"):
+        work.decode(other, task="points")
+    with pytest.raises(UsageError, match=r"points\.ply: is of another model, none\. hint"):
+        work.decode(render, task="points", model="patches")
+    assert (work.out / "points.ply").read_bytes() == first
+    work.decode(other, task="points", move_aside=True)
+    work.decode(render, task="points", model="patches", move_aside=True)
+    assert {p.name for p in work.out.iterdir()} == {"points.ply", "points.1.ply", "points.2.ply"}
+    assert (work.out / "points.1.ply").read_bytes() == first
+
+
+@pytest.mark.parametrize(("task", "name"), [("points", "points.ply"), ("color", "color.mp4")])
+def test_single_files_that_no_run_recorded_are_kept(work, name, task):
+    render = work.render()
+    work.out.mkdir()
+    (work.out / name).write_bytes(b"mine")
+    with pytest.raises(UsageError, match=f"{name}: is not known to be of this run. hint: --output"):
+        work.decode(render, task=task)
+    assert [p.name for p in work.out.iterdir()] == [name]
+    work.decode(render, task=task, move_aside=True)
+    stem, suffix = name.split(".")
+    assert (work.out / f"{stem}.1.{suffix}").read_bytes() == b"mine"
+
+
+def test_features_encoded_with_other_settings_are_another_run(work, render):
+    before = contents(work.decode(render, raw="npy").frames)
+    work.encode(max_size=32)
+    again = work.render(fps=10.0)
+    assert again.key == render.key
+    with pytest.raises(
+        UsageError, match=r"patches: holds files of patches by other settings or another version of it\. hint: --out"
+    ):
+        work.decode(again, raw="npy")
+    assert contents(work.out / "features" / "patches") == before
+    work.decode(again, raw="npy", move_aside=True)
+    assert contents(work.out / "features" / "patches.1") == before
+
+
+def test_nothing_of_other_options_stays_beside_the_frames(work, render):
+    work.decode(render, task="color")
+    (work.out / "color-soft" / "pose-0").mkdir(parents=True)
+    (work.out / "color-soft" / "pose-0" / "000.png").write_bytes(b"made")
+    record = json.loads((work.out / "color" / "transforms.json").read_text())
+    record["lift3d"]["beside"].append("color-soft")
+    (work.out / "color" / "transforms.json").write_text(json.dumps(record))
+    work.decode(render, task="color", codec="gif")  # the same frames: their other video stays
+    assert {p.name for p in work.out.iterdir()} == {"color", "color.mp4", "color.gif", "color-soft"}
+    record["lift3d"] |= {"settings": "of other options", "beside": ["color.mp4", "color.gif", "color-soft"]}
+    (work.out / "color" / "transforms.json").write_text(json.dumps(record))
+    work.decode(render, task="color", codec="gif")
+    assert {p.name for p in work.out.iterdir()} == {"color", "color.gif"}

@@ -17,7 +17,11 @@ from lift3d_cli.scene.load import load_scene
 METRICS = {
     "scene": "scene",
     "mean": {"psnr": 31.5, "ssim": 0.9},
-    "views": [{"name": "00.png", "psnr": 30.0, "sources": ["01.png"]}, {"name": "01.png", "psnr": 33.0}],
+    "views": [
+        {"name": "images/00.png", "psnr": 30.0, "sources": ["images/01.png"]},
+        {"name": "images/01.png", "psnr": 33.0},
+    ],
+    "not_measured": {"lpips": "no weights. hint: --lpips FILE"},
     "consistency": {"near": {"lifted": {"rmse": 0.01}, "2d-on-render": {"rmse": 0.02}}},
 }
 

@@ -8,13 +8,15 @@ import re
 import shutil
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import plane_world
 import pytest
-from reporting import data_of, lift3d, open_run
+from reporting import METRICS, data_of, lift3d, open_run
 from typer.testing import CliRunner
 
+import lift3d_cli
 from lift3d_cli.cache.renders import Render
 from lift3d_cli.cli.app import app
 from lift3d_cli.config import ReportConfig
@@ -217,10 +219,37 @@ def test_metrics_of_another_scene_are_refused(folder):
     assert "other.json: is of garden, the render is of scene. hint: lift3d eval" in done.stderr
 
 
+def test_metrics_are_of_a_scene_by_its_photos_wherever_it_lies(folder):
+    digest = open_run(folder).workspace.photos_digest()
+    Path("m.json").write_text(json.dumps(METRICS | {"photos": digest, "scene": "elsewhere"}))
+    lift3d("report", "--metrics", "m.json", "--no-compare-2d")
+    for other in (
+        {"photos": "0" * 32},
+        {"views": [{"name": "images/99.png", "psnr": 1.0}]},
+    ):  # the folder's name is one
+        Path("m.json").write_text(json.dumps(METRICS | other))
+        done = CliRunner().invoke(app, ["report", "--metrics", "m.json"])
+        assert done.exit_code == 3
+        assert "m.json: is of scene, the render is of other photos. hint: lift3d eval" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("document", [{"a": 1}, [1, 2], "text", None, {"mean": {"psnr": 1.0}}])
+def test_json_that_has_no_metrics_is_refused(folder, document):
+    Path("m.json").write_text(json.dumps(document))
+    done = CliRunner().invoke(app, ["report", "--metrics", "m.json"])
+    assert done.exit_code == 3
+    assert "m.json: is no result of lift3d eval --json. hint: lift3d eval" in done.stderr
+
+
 def test_page_names_no_folder_of_this_machine_and_gives_no_hints(folder):
-    made = page.make_report(open_run(folder), ReportConfig())
-    for wrong in (str(folder.resolve()), "/tmp/", "hint:"):
-        assert wrong not in made
+    older = METRICS | {"not_measured": {"lpips": "no weights; --lpips FILE"}}
+    Path("older.json").write_text(json.dumps(older))
+    for name in ("metrics.json", "older.json"):
+        made = page.make_report(open_run(folder), ReportConfig(metrics=(folder / name,)))
+        assert "no weights" in made
+        for wrong in (str(folder.resolve()), "/tmp/", "hint:", "--lpips"):
+            assert wrong not in made
 
 
 @pytest.mark.parametrize(
@@ -236,10 +265,16 @@ def test_lines_for_others_have_neither_folders_nor_hints(text, said):
     assert collect.for_others(text) == said
 
 
-def test_public_page_has_no_names_commands_or_versions(folder):
-    made = page.make_report(open_run(folder), ReportConfig(compare_2d=False, public=True))
-    for private in ("images/0", "lift3d encode", "Python 3", "torch"):
+def test_public_page_has_no_names_commands_or_versions(folder, monkeypatch):
+    warning = "worst (images/00.png), before images/00.png-2: few photos see it. hint: --views"
+    monkeypatch.setattr(sections, "judge", lambda render: SimpleNamespace(warnings=[warning]))
+    config = ReportConfig(compare_2d=False, public=True, metrics=(folder / "metrics.json",))
+    made = page.make_report(open_run(folder), config)
+    for private in ("lift3d encode", "Python 3", "torch", lift3d_cli.__version__):
         assert private not in made
+    assert made.count("images/0") == made.count("images/00.png-2") == 1
+    assert "<th>photo 2</th>" in made
+    assert "worst (photo 1)" in made
     assert data_of(made)["plot"]["photos"][0]["name"] == "photo 1"
 
 

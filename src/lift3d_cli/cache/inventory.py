@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lift3d_cli.cache.files import read_document
-from lift3d_cli.cache.format import EncoderRecord
+from lift3d_cli.cache.format import EncoderRecord, slug
 from lift3d_cli.errors import CacheError
 from lift3d_cli.machine.atomic import remove_leftovers
 
@@ -74,7 +74,7 @@ def to_prune(
     """
     found = [h for h in sorted(holdings, key=lambda h: h.last_used) if h.kind in ("features", "render") or older_than]
     if model:
-        found = [h for h in found if h.encoder is not None and h.encoder.name == model]
+        found = [h for h in found if made_with(h, model)]
     if older_than is not None:
         found = [h for h in found if now - h.last_used > older_than]
     if most_bytes is None:
@@ -86,6 +86,15 @@ def to_prune(
         chosen.append(holding)
         left -= holding.num_bytes
     return chosen
+
+
+def made_with(holding: Holding, model: str) -> bool:
+    """Tell if a holding has features of a model; where the record is lost or damaged, the folder's name tells."""
+    if holding.kind != "features":
+        return False
+    if holding.encoder is not None:
+        return holding.encoder.name == model
+    return holding.path.name.rpartition("-")[0] == slug(model, "model")
 
 
 def remove(holdings: Iterable[Holding]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lift3d_cli.cache.checksum import check_file
@@ -16,7 +16,7 @@ from lift3d_cli.machine.progress import Progress, no_progress
 
 
 def verify(root: Path, progress: Progress = no_progress) -> list[tuple[Path, str]]:
-    """Read every file of a scene's cache whole; return those that are damaged or of another version, and how.
+    """Read every file of a scene's cache whole; return those that are damaged, missing or of another version, and how.
 
     Files that lift3d does not make are passed over, and tunings that are not finished.
 
@@ -33,13 +33,24 @@ def verify(root: Path, progress: Progress = no_progress) -> list[tuple[Path, str
         "*.safetensors": lambda path: path.parent.parent.name == "tuned" or check_file(path),
     }
     files = [(path, check) for pattern, check in checks.items() for path in sorted(root.rglob(pattern))]
-    problems = []
+    problems = list(_lost(root))
     for path, check in progress(files, "verify", len(files)):
         try:
             check(path)
         except (CacheError, ValueError, OSError) as error:
             problems.append((path, str(error).removeprefix(f"{path}: ").split(" hint:")[0]))
     return problems
+
+
+def _lost(root: Path) -> Iterator[tuple[Path, str]]:
+    """Find records that are not there, without which nobody can read the files beside them."""
+    records = {"feats/*/*.safetensors": "encoder.json", "renders/*/frames/*.safetensors": f"../{MANIFEST}"}
+    records["renders/*/feats/*/frames/*.safetensors"] = f"../{MANIFEST}"
+    for pattern, record in records.items():
+        for folder in sorted({path.parent for path in root.glob(pattern)}):
+            path = folder.parent / MANIFEST if record.startswith("..") else folder / record
+            if not path.exists():
+                yield path, "missing: nothing else says what made the files beside it"
 
 
 def _require(is_whole: bool) -> None:

@@ -19,7 +19,7 @@ def ablate(
     every: options.Every = AblationConfig.every,
     height: options.Height = AblationConfig.height,
     views: options.HeldOutViews = AblationConfig.views,
-    output: Annotated[Path | None, typer.Option(help="Markdown file to write the tables to.")] = None,
+    output: Annotated[Path | None, options.output_option("Markdown file to write the tables to.", "--output")] = None,
     device: options.Device = AblationConfig.device,
     memory: options.Memory = AblationConfig.memory,
     weights: options.Weights = AblationConfig.weights,

@@ -11,6 +11,7 @@ import typer
 
 from lift3d_cli.cli import completion, console, inputs, options
 from lift3d_cli.errors import CacheError
+from lift3d_cli.machine.wording import counted
 
 if TYPE_CHECKING:
     from lift3d_cli.cache.inventory import Holding
@@ -63,12 +64,14 @@ def cache(
         raise typer.BadParameter("needs one of --older-than, --to-size, --model", param_hint="prune")
     scene, cache = inputs.recalled_scene(scene, cache)
     root = inputs.open_cache(inputs.open_scene(scene), cache).root
-    from lift3d_cli.cache.inventory import inventory, remove, to_prune
+    from lift3d_cli.cache.inventory import inventory, made_with, remove, to_prune
 
     if action is Action.verify:
         _verify(root, json)
         return
     holdings = inventory(root)
+    if model and not any(made_with(h, model) for h in holdings):
+        raise CacheError(f"{root}: has no features of {model}. hint: lift3d cache list says what is there")
     if action is Action.list:
         _show(holdings, root, json)
         return
@@ -92,7 +95,8 @@ def _show(holdings: list[Holding], root: Path, json: bool) -> None:
     for row in rows:
         problem = f"  cannot be used: {row['problem']}" if row["problem"] else ""
         size, age = console.human_bytes(row["bytes"]), console.human_time(row["age_seconds"])
-        what = f"{row['kind']:9} {row['name']:36} {row['files']:5} files {size:>9} {age:>8} ago"
+        files = f"{row['files']:5} file{'' if row['files'] == 1 else 's'}"
+        what = f"{row['kind']:9} {row['name']:36} {files:11} {size:>9} {age:>8} ago"
         lines.append(f"  {what}  {row['made_by']}{problem}".rstrip())
     console.text("\n".join(lines))
 
@@ -123,7 +127,7 @@ def _made_by(holding: Holding) -> str:
         models = ", ".join(dict.fromkeys(r.model for r in render.feature_renders()))
     except CacheError:
         return ""
-    return f"render of {render.num_frames} poses{f', {models}' if models else ', colour only'}"
+    return f"render of {counted(render.num_frames, 'pose')}{f', {models}' if models else ', colour only'}"
 
 
 def _verify(root: Path, json: bool) -> None:
@@ -135,4 +139,6 @@ def _verify(root: Path, json: bool) -> None:
     else:
         console.text("\n".join(f"{path}: {why}" for path, why in damaged) or f"{root}: all files are whole")
     if damaged:
-        raise CacheError(f"{root}: {len(damaged)} damaged files. hint: delete them; encode and render make them again")
+        raise CacheError(
+            f"{root}: {counted(len(damaged), 'damaged file')}. hint: delete them; encode and render make them again"
+        )

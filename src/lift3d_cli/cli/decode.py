@@ -39,11 +39,13 @@ def decode(
             help="depth as png16: what a unit of the scene is stored as. [1000: millimetres of metres]", min=0
         ),
     ] = DecodeConfig.depth_scale,
-    video: Annotated[bool, typer.Option(help="Write a video beside the frames.")] = DecodeConfig.video,
+    video: Annotated[
+        bool | None, typer.Option("--video/--no-video", help="Write a video beside the frames. [video]")
+    ] = DecodeConfig.video,
     codec: Annotated[
         str, typer.Option(help="Of the video: h264, h265, prores, gif or webp. [h264]")
     ] = DecodeConfig.codec,
-    quality: Annotated[float, typer.Option(help="Of the video, 1 to 10. [8]", min=0, max=10)] = DecodeConfig.quality,
+    quality: Annotated[float | None, typer.Option(help="Of the video. [8]", min=1, max=10)] = None,
     fps: Annotated[float, typer.Option(help="Of the video; 0 takes the path's.", min=0)] = DecodeConfig.fps,
     text: Annotated[
         list[str] | None, typer.Option(help="segment: what a class is, in words; repeat it for more classes.")

@@ -7,8 +7,13 @@ from pathlib import Path
 from lift3d_cli.cli import console, options
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import Lift3dError, ResourceError
+from lift3d_cli.machine.wording import counted
 
 _LEAST_FREE_BYTES = 2**30
+
+
+class _NoDeviceError(Exception):
+    """There is nothing to run the self-test on."""
 
 
 def doctor(
@@ -24,6 +29,8 @@ def doctor(
     problems = [str(value["problem"]) for value in facts.values() if isinstance(value, dict) and value.get("problem")]
     shown = {key: value["is"] if isinstance(value, dict) else value for key, value in facts.items()}
     try:
+        if isinstance(facts["device"], dict):
+            raise _NoDeviceError
         from lift3d_cli.pipeline.self_test import self_test
 
         done = self_test(device)
@@ -31,17 +38,20 @@ def doctor(
         shown["self-test"] = f"a frame of {size} in {done.seconds:.2g} s, {done.psnr:.1f} dB of the true picture"
         if not done.is_right:
             problems.append("the self-test's picture is wrong: report it, with these lines")
+    except _NoDeviceError:  # which is a problem that is said already
+        shown["self-test"] = "not run: there is no such device"
     except Lift3dError as error:
         shown["self-test"] = "failed"
         problems.append(str(error))
-    verdict = f"{len(problems)} problems" if problems else "all is well"
+    verdict = counted(len(problems), "problem") if problems else "all is well"
     if json:
         console.as_json({**shown, "problems": problems, "verdict": verdict})
     else:
         lines = [f"{key:12} {value}" for key, value in shown.items()]
         console.text("\n".join([*lines, *(f"{'problem':12} {text}" for text in problems), f"{'verdict':12} {verdict}"]))
     if problems:
-        raise ResourceError(f"{verdict} (above). hint: {problems[0]}")
+        joint = ": " if " hint: " in problems[0] else ". hint: "  # an error that is a problem has its own hint
+        raise ResourceError(f"{verdict} (above){joint}{problems[0]}")
 
 
 def _versions() -> dict[str, object]:
@@ -74,7 +84,11 @@ def _machine(device: str, cache: Path | None) -> dict[str, object]:
 
     from lift3d_cli.machine.device import free_bytes, resolve_device, resolve_precision
 
-    where = resolve_device(device)
+    missing = ""
+    try:
+        where = resolve_device(device)
+    except ResourceError as error:
+        where, missing = torch.device("cpu"), str(error)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"{os.cpu_count()} cores"
     place = cache or Path(os.environ.get("LIFT3D_CACHE") or ".")
     existing = next(folder for folder in (place, *place.resolve().parents) if folder.exists())
@@ -82,7 +96,9 @@ def _machine(device: str, cache: Path | None) -> dict[str, object]:
     is_writable = os.access(existing, os.W_OK)
     hub = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     return {
-        "device": f"{where}: {name}, {resolve_precision('auto', where)}",
+        "device": {"is": f"{device}: none", "problem": missing}
+        if missing
+        else f"{where}: {name}, {resolve_precision('auto', where)}",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()}",
         "memory": _enough(f"{console.human_bytes(memory)} free", memory, "memory"),
         "disk": _enough(f"{console.human_bytes(disk)} free at {existing.resolve()}", disk, "disk space")

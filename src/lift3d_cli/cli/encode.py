@@ -8,6 +8,7 @@ import typer
 
 from lift3d_cli.cli import completion, console, inputs, options
 from lift3d_cli.config import EncodeConfig, RenderConfig
+from lift3d_cli.machine.wording import counted
 
 
 def encode(
@@ -74,7 +75,7 @@ def encode(
         )
         return
     for d in done:
-        console.say(f"{d.model}: {d.num_encoded} photos encoded, {d.num_reused} were there")
+        console.say(f"{d.model}: {counted(d.num_encoded, 'photo')} encoded, {d.num_reused} were there")
         console.result(d.folder)
     console.say(f"surfaces: {num_found} photos' found, {len(loaded.views) - num_found} were there")
     console.say("next: lift3d path SCENE orbit, then lift3d render --poses path.json")

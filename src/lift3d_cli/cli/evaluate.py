@@ -33,8 +33,9 @@ def evaluate(
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for pictures: photo, render and depth side by side; of several scenes, one in it for each."
+        options.output_option(
+            "Folder for pictures: photo, render and depth side by side; of several scenes, one in it for each.",
+            "--save",
         ),
     ] = None,
     device: options.Device = EvalConfig.device,

@@ -38,7 +38,8 @@ def info(
     for h in holdings:
         name = h["model"] or h["path"].rsplit("/", 1)[-1]
         problem = f"  cannot be used: {h['problem']}" if h["problem"] else ""
-        lines.append(f"  {h['kind']:9} {name:32} {h['files']:5} files {console.human_bytes(h['bytes']):>10}{problem}")
+        files = f"{h['files']:5} file{'' if h['files'] == 1 else 's'}"
+        lines.append(f"  {h['kind']:9} {name:32} {files:11} {console.human_bytes(h['bytes']):>10}{problem}")
     console.text("\n".join(lines))
 
 

@@ -36,15 +36,16 @@ def _plain(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value.value if isinstance(value, Enum) else value
 
 
-def output_option(help: str) -> object:
-    """Make the option `--output`, which names a file or folder: standard output has the names of what is made."""
+def output_option(help: str, *flags: str) -> object:
+    """Make the option `--output`, or with other flags: a file or folder, as standard output has only their names."""
 
     def check(value: Path | None) -> Path | None:
         if value == Path("-"):
-            raise typer.BadParameter("results are files, whose names go to standard output", param_hint="--output")
+            raise typer.BadParameter("results are files, whose names go to standard output", param_hint=names[0])
         return value
 
-    return typer.Option("--output", "-o", help=help, callback=check)
+    names = flags or ("--output", "-o")
+    return typer.Option(*names, help=help, callback=check)
 
 
 _SCENE = typer.Argument(help="Folder with photos and their poses, or its transforms.json.")

@@ -10,6 +10,7 @@ import typer
 
 from lift3d_cli.cli import console, inputs, options
 from lift3d_cli.errors import SceneError
+from lift3d_cli.machine.wording import counted
 
 _FRAMES = 60
 
@@ -74,7 +75,7 @@ def path(
         make = trajectories.orbit if kind is Kind.orbit else trajectories.spiral
         poses = make(cameras, frames, width, height, focus_depth(loaded))
     console.result(write_path(output, poses, fps, names))
-    console.say(f"{len(poses)} poses of {width}x{height}. next: lift3d render --poses {output}")
+    console.say(f"{counted(len(poses), 'pose')} of {width}x{height}. next: lift3d render --poses {output}")
     if len(poses) == 1:
         console.say("one pose makes a picture, no video")
 

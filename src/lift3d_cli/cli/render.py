@@ -14,6 +14,7 @@ import typer
 from lift3d_cli.cli import completion, console, inputs, options, shards
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
+from lift3d_cli.machine.wording import counted
 
 if TYPE_CHECKING:
     from lift3d_cli.pipeline.forecast import Forecast
@@ -197,7 +198,8 @@ def _forecast_text(found: Forecast) -> str:
         return "nothing to render: all frames are there"
     first = f" and {found.surfaces} photos' surfaces" if found.surfaces else ""
     return (
-        f"{found.frames} frames{first}: {found.seconds:.2g} s each, {console.human_time(found.total_seconds)} in all; "
+        f"{counted(found.frames, 'frame')}{first}: {found.seconds:.2g} s each, "
+        f"{console.human_time(found.total_seconds)} in all; "
         f"{console.human_bytes(found.memory_bytes)} of memory, {console.human_bytes(found.disk_bytes)} of disk"
     )
 

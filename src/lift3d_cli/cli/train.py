@@ -29,9 +29,11 @@ def train(
     weights: Annotated[
         str, typer.Option(help="Weights to begin with, or none. [the ones that ship]")
     ] = TrainConfig.weights,
-    run: Annotated[Path, typer.Option(help="Folder for the checkpoint and the learning curves.")] = TrainConfig.run,
+    run: Annotated[
+        Path, options.output_option("Folder for the checkpoint and the learning curves.", "--run")
+    ] = TrainConfig.run,
     output: Annotated[
-        Path | None, typer.Option(help="File for the finished weights. [weights.safetensors in --run]")
+        Path | None, options.output_option("File for the finished weights. [weights.safetensors in --run]", "--output")
     ] = TrainConfig.output,
     steps: Annotated[int, typer.Option(help="Steps of the whole training.", min=1)] = TrainConfig.steps,
     minutes: Annotated[

@@ -115,6 +115,7 @@ def ablate(scene: Scene, config: AblationConfig, progress: Progress = no_progres
     errors = {model: {row: _mean([m[model][row] for m in measured]) for row in ROWS} for model in ablation.sources}
     return {
         "scene": scene.root.name,
+        "photos": ablation.photos.photos_digest(),
         "every": config.every,
         "height": config.height,
         "num_views": config.views,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lift3d_cli.errors import ModelError, SceneError
 from lift3d_cli.weights import find_other_weights, load_weights
 
-NOT_MEASURED = "no weights; --lpips FILE"
+NOT_MEASURED = "no weights. hint: --lpips FILE"
 # Convolutions by their numbers in torchvision's networks, in five slices. A slice's result is compared, and pooled
 # before the next one, except for AlexNet's third and fourth.
 _ALEX, _VGG = ((0,), (3,), (6,), (8,), (10,)), ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))

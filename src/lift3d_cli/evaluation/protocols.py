@@ -206,6 +206,7 @@ def evaluate(
     metrics = [key for key, value in rows[0].items() if isinstance(value, float)]
     return {
         "scene": scene.root.name,
+        "photos": bench.photos.photos_digest(),
         "every": config.every,
         "height": config.height,
         "num_views": config.views,

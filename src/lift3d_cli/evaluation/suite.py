@@ -56,7 +56,9 @@ def measure_suite(
     result["pictures"] = {row: measured["mean"] for row, measured in pictures.items()}
     result["not_measured"] = dict(next(iter(pictures.values()))["not_measured"])
     if not config.edit_text:
-        result["not_measured"]["editing"] = "no captions; --edit-text BEFORE AFTER, and a model with the task edit"
+        result["not_measured"]["editing"] = (
+            "no captions. hint: --edit-text BEFORE AFTER, and a model with the task edit"
+        )
     result |= {"segmentation": {}, "consistency": {}, "cost": {}}
 
     def add(part: str, name: str, measure: Callable[..., object], settings: EvalConfig) -> None:

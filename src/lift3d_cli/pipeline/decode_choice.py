@@ -35,6 +35,7 @@ def is_view_task(render: Render, config: DecodeConfig) -> bool:
         "refine",
         "soft_masks",
         "source_views",
+        "seed",
     ):
         if getattr(config, name):
             what = f"{flag_of(name)} does nothing here: task '{config.task}' does not use it"

@@ -146,6 +146,8 @@ class ModelJob(ViewJob):
         torch.manual_seed(self.config.seed)
         frames = rendered_features(self.features, self.device, self._places)
         if self.task == FEATURES and FEATURES not in self.model.spec.tasks:
+            if self.config.seed:
+                raise UsageError(f"--seed does nothing here: task '{self.task}' does not use it. hint: leave it out")
             return principal_colors(frames)
         views = OnAccess(len(frames), lambda index: self._view(super(ModelJob, self).read(index)))
         return self.model.decoder(DecodeContext(self.task, self._options, frames, self.photo, views))
@@ -172,6 +174,9 @@ class ModelJob(ViewJob):
             )
         self._options.check_used(self.task)
         if isinstance(out, Segmentation):
+            if self.config.format == "png16":
+                what = f"--format png16 does nothing here: task '{self.task}' gives classes, of 8 bits"
+                raise UsageError(f"{what}. hint: leave it out, or --format exr for how much a pixel is of each")
             return refined(out, view.image) if self.config.refine else out
         for name in ("soft_masks", "refine"):
             if getattr(self.config, name):

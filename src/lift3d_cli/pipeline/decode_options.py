@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
 
@@ -39,7 +42,7 @@ class NotedOptions(DecodeOptions):
         """
         used = vars(self).get("_used", set())
         default = DecodeOptions()
-        for field in fields(self):
+        for field in sorted(fields(self), key=lambda field: field.name.endswith("_view")):  # it is the other's fault
             value, flag = vars(self)[field.name], _FLAGS.get(field.name)
             is_given = value is not None and (isinstance(value, torch.Tensor) or value != getattr(default, field.name))
             if flag and is_given and flag not in used:
@@ -61,6 +64,18 @@ def decode_options(config: DecodeConfig, point: tuple[float, float] | None = Non
         None if config.style is None else torch.from_numpy(_read_picture(config.style)).permute(2, 0, 1).float() / 255
     )
     return NotedOptions(config.text, strokes, config.view, config.clusters, point, config.view, style)
+
+
+def frame_settings(config: DecodeConfig) -> str:
+    """Return a digest of the options that frames of one run differ by; pictures count by what is in their files."""
+    names = ("text", "point", "view", "clusters", "refine", "seed")
+    values: list[object] = [getattr(config, name) for name in names]
+    for path in (config.strokes, config.style):
+        content = b""
+        with suppress(OSError):  # who reads the picture says so
+            content = b"" if path is None else path.read_bytes()
+        values.append(hashlib.sha256(content).hexdigest())
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def _read_picture(path: Path) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +25,20 @@ def require_openexr() -> ModuleType:
     except ImportError as e:
         raise ResourceError("EXR needs the package OpenEXR. hint: pip install 'lift3d-cli[exr]'") from e
     return OpenEXR
+
+
+def layer_names(names: Sequence[str]) -> list[str]:
+    """Spell names as compositing tools take those of layers: ASCII letters, digits and _, no digit first, all unlike.
+
+    OpenEXR itself takes any; but a dot begins a layer, and Nuke, for one, changes or drops spaces and other signs.
+    """
+    found: list[str] = []
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "class"
+        plain = f"_{plain}" if plain[0].isdigit() else plain
+        spellings = itertools.chain([plain], (f"{plain}_{number}" for number in itertools.count(2)))
+        found.append(next(spelling for spelling in spellings if spelling not in found))
+    return found
 
 
 def write_exr(path: Path, channels: Mapping[str, np.ndarray], facts: Mapping[str, str] | None = None) -> None:

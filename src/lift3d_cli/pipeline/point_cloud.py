@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.machine.atomic import write_output
 from lift3d_cli.machine.png import to_uint8
 from lift3d_cli.machine.progress import Progress
 from lift3d_cli.models.base import FeatureMap, Segmentation
 from lift3d_cli.pipeline.class_pictures import labels_and_colors
 from lift3d_cli.pipeline.decode_job import FrameInput, ModelJob, ViewJob
+from lift3d_cli.pipeline.result_folder import Run, parsed_run
 from lift3d_cli.pipeline.trust import DOUBTFUL
 
 # A point of each patch of the surface as large as so many pixels: frames show the same surface again and again.
@@ -23,22 +25,21 @@ _PIXELS_PER_POINT = 1.5
 # Of both neighbours, in parts of the depth: beyond it a pixel is between two surfaces, on neither.
 _EDGE = 0.05
 _SEEN = 0.5
+_RUN = b"comment lift3d run"
+_MAX_LINE_BYTES = 4096  # of a header; a longer line is not one of ours
 
 
-def write_points(job: ViewJob, file: Path, has_classes: bool, progress: Progress) -> int:
-    """Write the points of all frames, thinned to one per patch of the surface; return how many there are.
+def points(job: ViewJob, has_classes: bool, progress: Progress, run: Mapping[str, object]) -> bytes:
+    """Return the points of all frames, thinned to one per patch of the surface, as a binary PLY.
 
     Each has x, y, z in the scene's world and its colour; with `has_classes`, the index of its class as `label` (names
     in the header) and the class's colour if it has one; or else, for a job with a model, its features f0, f1, ...
 
     Args:
         job: the frames.
-        file: the PLY to write, binary.
         has_classes: decode the job's segmentation.
         progress: see `Progress`.
-
-    Raises:
-        ResourceError: if it cannot be written.
+        run: whose points they are, for the header, see `points_run`.
     """
     names: tuple[str, ...] = ()
     kept: np.ndarray | None = None
@@ -61,8 +62,18 @@ def write_points(job: ViewJob, file: Path, has_classes: bool, progress: Progress
         new = _vertices(camera, frame.maps.depth.numpy()[v, u], u, v, color[v, u], fields)
         kept = _thinned(new if kept is None else np.concatenate([kept, new]), size)
     vertices = kept if kept is not None else np.empty(0)
-    write_output(file, _ply(vertices, names, job.model_name))
-    return len(vertices)
+    return _ply(vertices, names, job.model_name, run)
+
+
+def points_run(file: Path) -> Run | None:
+    """Return the run that made a file of points, by its header; None if it does not say so, or there is no file."""
+    with suppress(OSError, ValueError, TypeError), file.open("rb") as opened:
+        for line in iter(lambda: opened.readline(_MAX_LINE_BYTES), b""):
+            if line.startswith(_RUN):
+                return parsed_run(dict(json.loads(line.removeprefix(_RUN))))
+            if line.rstrip() == b"end_header" or len(line) == _MAX_LINE_BYTES:
+                break
+    return None
 
 
 def _patch_size(job: ViewJob) -> float:
@@ -115,9 +126,10 @@ def _thinned(vertices: np.ndarray, size: float) -> np.ndarray:
     return vertices[np.sort(first)]
 
 
-def _ply(vertices: np.ndarray, names: tuple[str, ...], model: str) -> bytes:
+def _ply(vertices: np.ndarray, names: tuple[str, ...], model: str, run: Mapping[str, object]) -> bytes:
     def lines() -> Iterator[str]:
         yield from ("ply", "format binary_little_endian 1.0", "comment colours are sRGB")
+        yield f"{_RUN.decode()} {json.dumps(run)}"
         if model:
             yield f"comment model {model}"
         yield from (f"comment label {index} {' '.join(name.split())}" for index, name in enumerate(names))

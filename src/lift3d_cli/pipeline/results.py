@@ -1,11 +1,11 @@
-"""Result folders of `decode`: frames in one of the formats, and the cameras that they show, of one run and no other."""
+"""Files of `decode`: frames in one of the formats, and what goes beside them."""
 
 from __future__ import annotations
 
 import json
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,35 +14,13 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.config import FRAME_FORMATS
-from lift3d_cli.errors import ResourceError, UsageError
-from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.atomic import Later, at_once, write_output
 from lift3d_cli.machine.png import encode_png, to_uint8
-from lift3d_cli.machine.reading import read_file
 from lift3d_cli.models.base import Segmentation
 from lift3d_cli.models.builtin.color_space import linear_from_srgb
 from lift3d_cli.pipeline.class_pictures import index_png, labels_and_colors, overlay
-from lift3d_cli.pipeline.exr import require_openexr, write_exr
-from lift3d_cli.scene.paths import transforms_text
-
-CAMERAS = "transforms.json"
-_BESIDE = ("-overlay", "-soft", "-legend.json", ".mp4", ".mov", ".gif", ".webp", ".ply")
-_SUFFIXES = {"png16": ".png", "exr-float": ".exr"}  # of formats that are not named like it
-
-
-@dataclass(frozen=True)
-class Run:
-    """The one run whose files a folder may hold.
-
-    Args:
-        render: key of the render, "" for photos.
-        task: the task, or "features".
-        model: name of the model; "" for tasks that need none.
-    """
-
-    render: str
-    task: str
-    model: str = ""
+from lift3d_cli.pipeline.exr import layer_names, write_exr
+from lift3d_cli.pipeline.result_folder import LEGEND, OVERLAY, SOFT
 
 
 @dataclass(frozen=True)
@@ -65,7 +43,7 @@ class Result:
 
 
 class TaskFolder:
-    """The results of one task, in `root`: a file `NAME.*` of each frame, and `transforms.json`.
+    """The results of one task, in `root`: a file `NAME.*` of each frame.
 
     A segmentation is written there as an index PNG with a palette, or in EXR as a layer `mask.CLASS` of each class;
     and beside it `<task>-overlay/NAME.png`, on request `<task>-soft/NAME/CLASS.png` (a score of 1 is 255), and once
@@ -85,8 +63,11 @@ class TaskFolder:
         self._format = format
         self._soft_masks = soft_masks
         self._later = later
-        if format.startswith("exr"):
-            require_openexr()
+
+    def beside(self, value: Tensor | Segmentation) -> list[str]:
+        """Return the names of the files and folders that results of this kind have beside the folder."""
+        parts = [] if isinstance(value, Tensor) else [OVERLAY, LEGEND, *([SOFT] if self._soft_masks else [])]
+        return [self._beside(part).name for part in parts]
 
     def write(self, name: str, result: Result) -> np.ndarray:
         """Write one frame; return its picture for the video, [H, W, 3] uint8.
@@ -114,14 +95,18 @@ class TaskFolder:
         if not self._format.startswith("exr"):
             self._later(lambda: write_output(self.root / f"{name}.png", index_png(labels, colors)))
         shown = overlay(to_uint8(image), labels, colors)
-        self._png(self._beside("-overlay") / f"{name}.png", shown)
-        legend = [
+        self._png(self._beside(OVERLAY) / f"{name}.png", shown)
+        legend: list[dict[str, object]] = [
             {"index": i, "name": n, "color": c.tolist()}
             for i, (n, c) in enumerate(zip(classes.names, colors, strict=True))
         ]
-        self._later(write_output, self._beside("-legend.json"), (json.dumps(legend, indent=1) + "\n").encode())
+        if self._format.startswith("exr"):
+            legend = [
+                row | {"layer": f"mask.{name}"} for row, name in zip(legend, layer_names(classes.names), strict=True)
+            ]
+        self._later(write_output, self._beside(LEGEND), (json.dumps(legend, indent=1) + "\n").encode())
         if self._soft_masks:
-            self._write_soft_masks(self._beside("-soft") / name, classes.scores)
+            self._write_soft_masks(self._beside(SOFT) / name, classes.scores)
         return shown
 
     def _write_soft_masks(self, folder: Path, scores: Tensor) -> None:
@@ -137,65 +122,6 @@ class TaskFolder:
         return self.root.with_name(self.root.name + what)
 
 
-def begin_folder(
-    root: Path, format: str, run: Run, names: Sequence[str], cameras: Sequence[Camera], fps: float, move_aside: bool
-) -> None:
-    """Claim a folder of files `NAME.*` for a run, and write the cameras of its frames as `transforms.json`.
-
-    Args:
-        root: the folder; it need not exist.
-        format: one of the `FRAME_FORMATS` or `RAW_FORMATS`.
-        run: the run.
-        names: names of the frames.
-        cameras: their cameras, in the size of the results.
-        fps: frames per second.
-        move_aside: rename what another run left there.
-
-    Raises:
-        UsageError: if another run's files are there.
-        ResourceError: if it cannot be written.
-    """
-    suffix = _SUFFIXES.get(format, f".{format}")
-    wanted = {f"{name}{suffix}" for name in names}
-    there = [path for path in root.rglob("*") if path.is_file() and path.name[0] != "." and path.name != CAMERAS]
-    recorded = recorded_run(root)
-    mine = {path for path in there if path.relative_to(root).with_suffix("").as_posix() in names}
-    # Files that no run recorded may be the user's own, whatever they are called.
-    if recorded != run and (recorded is not None or there or (root / CAMERAS).exists()):
-        what = f"of another {'model' if recorded.render == run.render else 'render'}" if recorded else "of other frames"
-        if not move_aside:
-            raise UsageError(
-                f"{root}: holds files {what}. hint: --output another folder, or --move-aside to rename this one"
-            )
-        _move_aside(root)
-    else:  # an earlier try with another format
-        for path in mine:
-            if path.relative_to(root).as_posix() not in wanted:
-                path.unlink(missing_ok=True)
-    text = transforms_text(cameras, [f"{name}{suffix}" for name in names], fps, {"lift3d": vars(run)})
-    write_output(root / CAMERAS, text.encode())
-
-
-def recorded_run(root: Path) -> Run | None:
-    """Return the run whose results a folder holds; None if that is not recorded."""
-    try:
-        return Run(**json.loads(read_file(root / CAMERAS, 2**30))["lift3d"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _move_aside(root: Path) -> None:
-    """Rename a result folder and all that belongs to it, to the first free name."""
-    number = next(n for n in range(1, 10**6) if not root.with_name(f"{root.name}.{n}").exists())
-    try:
-        for what in ("", *_BESIDE):
-            path = root.with_name(root.name + what)
-            if path.exists():
-                path.rename(root.with_name(f"{root.name}.{number}{what}"))
-    except OSError as e:
-        raise ResourceError(f"{root}: cannot be renamed ({e.strerror or e})") from e
-
-
 def exr_channels(result: Result, kind: type) -> dict[str, np.ndarray]:
     """Return what an EXR file holds of a frame, in half (Z always in single) or single precision.
 
@@ -204,7 +130,7 @@ def exr_channels(result: Result, kind: type) -> dict[str, np.ndarray]:
     channels: dict[str, Tensor] = dict(result.numbers)
     if isinstance(result.value, Segmentation):
         channels |= _rgb(result.image)
-        names = [name.replace(".", "_") for name in result.value.names]  # a dot begins a layer
+        names = layer_names(result.value.names)
         channels |= {f"mask.{name}": score for name, score in zip(names, result.value.scores, strict=True)}
     elif not channels:
         channels |= _rgb(result.value)

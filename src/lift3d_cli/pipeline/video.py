@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lift3d_cli.config import VIDEO_CODECS, VIDEO_QUALITY
+from lift3d_cli.errors import ResourceError
 from lift3d_cli.machine.atomic import output_error, replacement
 
 
@@ -66,6 +68,29 @@ _BT709 = [
 def video_path(folder: Path, name: str, codec: str) -> Path:
     """Return the path of a video: the codec decides the suffix."""
     return folder / f"{name}.{_CODECS[codec].suffix}"
+
+
+def require_encoder(codec: str) -> None:
+    """Check that there is an ffmpeg, and that it has the encoder of a codec.
+
+    Raises:
+        ResourceError: if not.
+    """
+    encoder = _CODECS[codec].encoder
+    try:
+        import imageio_ffmpeg
+
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-h", f"encoder={encoder}"]
+        said = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60).stdout
+    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as e:
+        reason = " ".join(str(e).split())
+        raise ResourceError(
+            f"no ffmpeg for videos ({reason}). hint: pip install 'imageio[ffmpeg]', or --no-video"
+        ) from e
+    if not said.startswith("Encoder "):
+        raise ResourceError(
+            f"--codec {codec}: this ffmpeg has no encoder {encoder}. hint: another --codec, or --no-video"
+        )
 
 
 @contextmanager

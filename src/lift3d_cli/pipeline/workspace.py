@@ -102,6 +102,10 @@ class Workspace:
             )
         return self._records[index, size]
 
+    def photos_digest(self) -> str:
+        """Identify the scene by what is in its photos' files, wherever they lie and whatever they are called."""
+        return key_of("photos", {"files": sorted(self.sha256(view.image_path) for view in self.scene.views)})[:32]
+
     def photo(self, index: int) -> Photo:
         """Read a photo in full size, undistorted; if that changes it, the result is kept in the cache."""
         view = self.scene.views[index]

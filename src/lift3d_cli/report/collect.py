@@ -6,7 +6,7 @@ import json
 import platform
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +18,13 @@ from torch import Tensor
 import lift3d_cli
 from lift3d_cli.cache.format import EncoderRecord
 from lift3d_cli.cache.renders import FeatureRender, Render
-from lift3d_cli.config import RenderConfig, ReportConfig
+from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError, Lift3dError, SceneError
 from lift3d_cli.machine.png import read_png
 from lift3d_cli.machine.provenance import commit
 from lift3d_cli.models.registry import find_recorded_model
 from lift3d_cli.pipeline.encoders import encode_options
-from lift3d_cli.pipeline.results import recorded_run
+from lift3d_cli.pipeline.result_folder import recorded_run
 from lift3d_cli.pipeline.workspace import Workspace
 
 _MAX_JSON_BYTES = 64 * 2**20
@@ -230,34 +230,3 @@ def read_json(path: Path) -> object:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
         raise SceneError(f"{path}: is no JSON ({e}). hint: lift3d eval SCENE --json > metrics.json") from e
-
-
-def read_metrics(config: ReportConfig, scene: Path) -> Mapping[str, object]:
-    """Read the results of `eval --json`, by file name.
-
-    Raises:
-        SceneError: if a file cannot be read, or is of other scenes only.
-    """
-    found = {}
-    for path in config.metrics:
-        document = read_json(path)
-        scenes = set(_scenes(document))
-        if scenes and not scenes & {scene.name, scene.resolve().name}:
-            raise SceneError(
-                f"{path}: is of {', '.join(sorted(scenes)[:3])}, the render is of {scene.resolve().name}. "
-                f"hint: lift3d eval {scene} --json > {path.name}"
-            )
-        found[path.with_suffix("").name] = document
-    return found
-
-
-def _scenes(document: object) -> Iterator[str]:
-    """Find the names of the scenes that a result of `eval --json` is of."""
-    if isinstance(document, Mapping):
-        if isinstance(document.get("scene"), str) and document["scene"]:
-            yield document["scene"]
-        for value in document.values():
-            yield from _scenes(value)
-    elif isinstance(document, list):
-        for value in document:
-            yield from _scenes(value)

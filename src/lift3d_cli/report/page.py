@@ -13,10 +13,11 @@ from lift3d_cli.config import ReportConfig
 from lift3d_cli.errors import Lift3dError, ResourceError
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.report import sections
-from lift3d_cli.report.collect import ReportedRender, for_others, read_metrics
+from lift3d_cli.report.collect import ReportedRender
 from lift3d_cli.report.compare import corrections, run_2d
+from lift3d_cli.report.metrics_files import read_metrics, said_to_others
 from lift3d_cli.report.plot import plot_data
-from lift3d_cli.report.sections import Shown, Size
+from lift3d_cli.report.shown import Shown, Size
 from lift3d_cli.report.tables import metrics_html
 
 MAX_BYTES = 20_000_000
@@ -39,20 +40,21 @@ def make_report(run: ReportedRender, config: ReportConfig, progress: Progress = 
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
-    metrics = read_metrics(config, run.workspace.scene.root)
+    metrics = read_metrics(config, run.workspace)
     count = len(run.frames)
     chosen = sorted({round(i * (count - 1) / max(_CORRECTED - 1, 1)) for i in range(_CORRECTED)})
     decoded = {task.name: run.decoded_frames(task) for task in run.tasks}
-    shown = Shown(run, decoded, chosen, metrics=metrics, is_public=config.public)
+    shown = Shown(run, decoded, chosen, is_public=config.public)
+    shown.metrics = {name: said_to_others(document, shown.private_photos()) for name, document in metrics.items()}
     for task in run.tasks if config.compare_2d else ():
         try:
             shown.compared[task.name] = run_2d(run, task, decoded[task.name], config, progress)
         except Lift3dError as e:
-            shown.notes[task.name] = f"No 2D model beside “{task.name}”: {for_others(str(e))}."
+            shown.notes[task.name] = f"No 2D model beside “{task.name}”: {shown.said(str(e))}."
     try:
         shown.corrected = corrections(run, chosen, config, progress)
     except Lift3dError as e:
-        shown.notes["corrector"] = f"The corrector’s work is not shown: {for_others(str(e))}."
+        shown.notes["corrector"] = f"The corrector’s work is not shown: {shown.said(str(e))}."
     for size in SIZES:
         page = _page(shown, size)
         if len(page.encode()) < MAX_BYTES:
@@ -68,7 +70,7 @@ def _page(shown: Shown, size: Size) -> str:
     pairs = [pair for task in run.tasks for pair in sections.pairs(shown, task, stills, size)]
     clips, videos = sections.videos(shown, size)
     data = {
-        "plot": plot_data(run, size.thumbnail, size.points, sections.photo_names(shown), sections.frame_names(shown)),
+        "plot": plot_data(run, size.thumbnail, size.points, shown.photo_names(), shown.frame_names()),
         "pairs": pairs,
         "videos": clips,
     }
@@ -77,7 +79,7 @@ def _page(shown: Shown, size: Size) -> str:
         "lead": sections.lead(shown),
         "story": sections.story(shown, size),
         "cards": sections.cards(shown),
-        "warnings": sections.warnings(run),
+        "warnings": sections.warnings(shown),
         "pairs": sections.left_out(shown, stills) if pairs else "",
         "videos": videos,
         "inside": sections.frame_maps(shown, size),

@@ -5,55 +5,18 @@ from __future__ import annotations
 import base64
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
 from lift3d_cli.pipeline.trust import judge
-from lift3d_cli.report.collect import DecodedTask, ReportedRender, StoredFrame, for_others
+from lift3d_cli.report.collect import DecodedTask, ReportedRender, StoredFrame
 from lift3d_cli.report.compare import ALONE, LIFTED, Comparison
 from lift3d_cli.report.pictures import CONFIDENCE, CORRECTION, DEPTH, UNSEEN, colored, enlarged, gradient, jpeg, mp4
+from lift3d_cli.report.shown import Shown, Size
 from lift3d_cli.report.tables import table
 from lift3d_cli.scene.paths import write_path
-
-
-@dataclass(frozen=True)
-class Size:
-    """Sizes of pictures: sides in pixels, number of frames to choose from, quality of videos (lower is better)."""
-
-    picture: int
-    stills: int
-    video: int
-    crf: int
-    thumbnail: int
-    points: int
-
-
-@dataclass
-class Shown:
-    """The data to show, at full size.
-
-    Args:
-        run: the render.
-        decoded: by task, the pictures of the shown frames.
-        compared: by task, the 2D model's results.
-        corrected: by model, |R| of the frames `chosen`.
-        chosen: indices in `run.frames`.
-        notes: why something is not shown, by its name.
-        metrics: results of `eval --json`, by name.
-        is_public: leave out names of photos, commands and versions.
-    """
-
-    run: ReportedRender
-    decoded: Mapping[str, Sequence[np.ndarray]]
-    chosen: Sequence[int]
-    compared: dict[str, Comparison] = field(default_factory=dict)
-    corrected: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, object] = field(default_factory=dict)
-    is_public: bool = False
 
 
 def lead(shown: Shown) -> str:
@@ -75,7 +38,7 @@ def story(shown: Shown, size: Size) -> str:
     """Show the method in three pictures."""
     run, middle = shown.run, len(shown.run.frames) // 2
     frame, side = run.frames[middle], min(size.picture, 480)
-    names = photo_names(shown)
+    names = shown.photo_names()
     photos = "".join(
         f'<img alt="{escape(names[i])}" src="{jpeg(run.workspace.photo(i).image, side // 2)}">'
         for i in sorted(frame.sources[:4])
@@ -94,18 +57,6 @@ def story(shown: Shown, size: Size) -> str:
     ]
     captions = [f"<figcaption><b>{title}</b>{text}</figcaption>" for title, text in texts]
     return "".join(f"<li><figure>{a}{b}</figure></li>" for a, b in zip(steps, captions, strict=False))
-
-
-def photo_names(shown: Shown) -> list[str]:
-    """Return the photos' names, or numbers for a public page."""
-    views = shown.run.workspace.scene.views
-    return [f"photo {n + 1}" if shown.is_public else view.name for n, view in enumerate(views)]
-
-
-def frame_names(shown: Shown) -> list[str]:
-    """Return the poses' names, which may be those of photos; or numbers for a public page."""
-    names = shown.run.render.names
-    return [f"{n + 1}" for n in range(len(names))] if shown.is_public else names
 
 
 def cards(shown: Shown) -> str:
@@ -129,11 +80,12 @@ def cards(shown: Shown) -> str:
     return "".join(f"<div><dt>{t}</dt><dd>{v}<small>{s}</small></dd></div>" for t, v, s in facts)
 
 
-def warnings(run: ReportedRender) -> str:
+def warnings(shown: Shown) -> str:
     """Show the warnings of `render`."""
+    run = shown.run
     if not run.render.has_confidence:
         return ""
-    return "".join(f'<p class="warning">{escape(for_others(text))}.</p>' for text in judge(run.render).warnings)
+    return "".join(f'<p class="warning">{escape(shown.said(text))}.</p>' for text in judge(run.render).warnings)
 
 
 def _times(comparison: Comparison, pair: str) -> str:
@@ -163,7 +115,7 @@ def pairs(shown: Shown, task: DecodedTask, stills: Sequence[int], size: Size) ->
     if task.name in shown.compared:
         lefts[f"2D {shown.compared[task.name].model}"] = [shown.compared[task.name].images[i] for i in stills]
     height, width = frames[0].image.shape[:2]
-    names = frame_names(shown)
+    names = shown.frame_names()
     return [
         {
             "left": label,
@@ -246,9 +198,13 @@ def frame_maps(shown: Shown, size: Size) -> str:
         height, width = frame.depth.shape
         inverse = ((1 / frame.depth - 1 / far) / (1 / near - 1 / far)).numpy()
         tiles = [
-            (frame.image, f"viewpoint {escape(frame_names(shown)[frame.index])}", ""),
+            (frame.image, f"viewpoint {escape(shown.frame_names()[frame.index])}", ""),
             (colored(inverse, DEPTH), "depth", _key(DEPTH, f"{far:.3g}", f"{near:.3g}")),
-            (_uncovered(frame), "not covered", f'<div class="key">seen<i style="background:{unseen}"></i>unseen</div>'),
+            (
+                _uncovered(frame),
+                "not covered",
+                f'<div class="key">seen<i style="background:{unseen}"></i>unseen</div>',
+            ),
         ]
         if frame.confidence is not None:
             picture = colored(frame.confidence.numpy(), CONFIDENCE)
@@ -281,11 +237,11 @@ def made(shown: Shown) -> str:
     """Show commands, the poses to download, versions."""
     run = shown.run
     with tempfile.TemporaryDirectory() as folder:
-        file = write_path(Path(folder) / "path.json", run.cameras, run.render.fps, frame_names(shown))
+        file = write_path(Path(folder) / "path.json", run.cameras, run.render.fps, shown.frame_names())
         poses = base64.b64encode(file.read_bytes()).decode()
     link = f'<a download="path.json" href="data:application/json;base64,{poses}">path.json</a>'
     if shown.is_public:
-        return f'<p class="note">By lift3d {escape(run.render.version)}. The poses: {link}.</p>'
+        return f'<p class="note">The poses: {link}.</p>'
     versions = "".join(f"<dt>{escape(what)}</dt><dd>{escape(which)}</dd>" for what, which in run.versions().items())
     return (
         f"<pre><code>{escape(chr(10).join(run.commands()))}</code></pre>"
