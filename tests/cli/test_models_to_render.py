@@ -86,6 +86,27 @@ def test_dry_run_says_what_it_takes_and_does_nothing(done):
     assert {p: p.stat().st_mtime_ns for p in Path(".").rglob("*") if p.is_file()} == before
 
 
+def test_dry_run_counts_features_of_another_encoding_or_type_as_not_there(done):
+    done.ok("encode", "scene", "--model", "rgb")
+    words = ("render", *FAST, "--model", "rgb")
+    done.ok(*words)
+    assert done.ok(*words, "--dry-run") == ["nothing to render: all frames are there"]
+    assert done.ok(*words, "--dtype", "fp32", "--dry-run")[0].startswith("2 frames: ")
+    done.ok("encode", "scene", "--model", "rgb", "--max-size", "32")
+    assert done.ok(*words, "--dry-run")[0].startswith("2 frames: ")
+    done.ok(*words)
+    assert done.ok(*words, "--dry-run") == ["nothing to render: all frames are there"]
+
+
+def test_dry_run_refuses_a_folder_that_the_render_would_refuse(done):
+    words = ("render", *FAST, "--output", "mine")
+    done.ok(*words)
+    for more in ([], ["--dry-run"]):
+        result = done(*words, "--views", "3", *more)
+        assert (result.exit_code, result.stdout) == (4, "")
+        assert "mine: holds another render" in result.stderr
+
+
 def test_preview_is_small_and_a_render_of_its_own(done):
     done.ok("path", "scene", "orbit", "--frames", "30", "--output", "long.json")
     (render,) = done.ok("render", *FAST, "--poses", "long.json", "--preview", "--model", "none")

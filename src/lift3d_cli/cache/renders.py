@@ -224,10 +224,24 @@ class Render(FrameFolder):
         Raises:
             CacheError: as for `create`.
         """
-        content = {"frames": self.num_frames, "dtype": dtype, "render": self.key, "encoder": encoder.key}
         facts = {"ref": encoder.ref, "model": encoder.name, "fingerprint": dict(encoder.fingerprint)}
+        return FeatureRender.create(*self._features(encoder, dtype), facts)
+
+    def missing_features(self, encoder: EncoderRecord, dtype: str) -> list[int]:
+        """List the frames that `begin_features` would still have to render; nothing is written.
+
+        Raises:
+            CacheError: as for `find`.
+        """
+        folder, content = self._features(encoder, dtype)
+        there = FeatureRender.find(folder, render_key(content))
+        return list(range(self.num_frames)) if there is None else there.missing()
+
+    def _features(self, encoder: EncoderRecord, dtype: str) -> tuple[Path, dict[str, object]]:
+        """Return the folder of an encoder's lifted features, and what these depend on."""
+        content = {"frames": self.num_frames, "dtype": dtype, "render": self.key, "encoder": encoder.key}
         folder = f"{slug(encoder.name, 'model')}-{render_key(content)[:8]}"
-        return FeatureRender.create(self.root / "feats" / folder, content, facts)
+        return self.root / "feats" / folder, content
 
     def feature_renders(self) -> list[FeatureRender]:
         """Open all features in this render, finished or not; the last rendered ones are at the end.

@@ -11,7 +11,8 @@ import torch
 
 import lift3d_cli
 from lift3d_cli.cache.format import EncoderRecord
-from lift3d_cli.cache.renders import FrameMaps, Render, is_render, render_content, render_dir
+from lift3d_cli.cache.frames import render_key
+from lift3d_cli.cache.renders import FrameMaps, Render, render_content, render_dir
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.machine.atomic import Later, write_atomic
 from lift3d_cli.machine.background import BackgroundWriter, prefetched
@@ -160,10 +161,9 @@ def render(
 def forecast(workspace: Workspace, job: RenderJob, config: RenderConfig) -> Forecast:
     """Estimate what a render takes, without writing anything; frames that are there already are not counted."""
     todo = job.frames
-    if is_render(job.root):
-        colors = Render.open(job.root)
-        there = {r.model: r for r in colors.feature_renders()}
-        lacking = [set(there[name].missing()) if name in there else set(todo) for name in job.features]
+    colors = Render.find(job.root, render_key(job.content))
+    if colors is not None:
+        lacking = [colors.missing_features(source.encoder, config.dtype) for source in job.features.values()]
         todo = sorted(set(colors.missing()).union(*lacking).intersection(todo))
     lifter, surfaces = job.lifter, []
     if lifter.surfaces:
