@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lift3d_cli.cache.format import EncoderRecord, slug
 from lift3d_cli.cache.frames import MANIFEST, FrameFolder, by_last_use, render_key
+from lift3d_cli.errors import CacheError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.atomic import Later, at_once
 from lift3d_cli.machine.png import is_whole_png
@@ -34,10 +35,17 @@ def is_render(folder: Path) -> bool:
     return os.path.exists(folder / MANIFEST)
 
 
-def latest_render(cache_root: Path) -> Path | None:
-    """Find the folder of the last used render in a scene's cache."""
-    found = by_last_use(renders_dir(cache_root).glob(f"*/{MANIFEST}"))
-    return found[-1].parent if found else None
+def all_renders(cache_root: Path) -> list[Path]:
+    """List the folders of the renders in a scene's cache, the last used one at the end."""
+    return [path.parent for path in by_last_use(renders_dir(cache_root).glob(f"*/{MANIFEST}"))]
+
+
+def is_complete(folder: Path) -> bool:
+    """Return True if a folder is that of a render, and no frame of its colours is missing."""
+    try:
+        return not Render.open(folder).missing()
+    except CacheError:
+        return False
 
 
 def cache_of(render: Path) -> Path | None:
