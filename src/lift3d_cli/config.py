@@ -62,6 +62,8 @@ PARTS = ("renderer", "corrector", "single-stage", "feature-prediction")
 """Parts that `train` can train; the last two are for ablations."""
 RAW_FORMATS = ("npy", "npz", "safetensors", "exr")
 """Formats of `decode --raw`."""
+NO_MODEL = "none"  # as the only name in `RenderConfig.models`: colour only
+FEATURES = "features"  # task that shows features by their principal components, which those of any model have
 MODEL_FOR_TEXT = "clipseg"
 """Of several models in a render that can do `segment`, the one for words; its weights are free for commercial use."""
 VIEW_TASKS = ("color", "depth", "normals")

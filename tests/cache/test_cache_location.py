@@ -80,7 +80,7 @@ def test_user_without_a_home_is_told_to_name_a_folder(scene, monkeypatch, read_o
 
 def test_nothing_remembered_is_none(scene):
     assert session.recall() is None
-    assert session.forget_render() is None
+    assert session.begin_render() is None
     assert not Path(session.FILE_NAME).exists()
 
 
@@ -116,8 +116,10 @@ def test_forgotten_render_is_asked_for(scene):
     session.remember(scene, render=scene / "r")
     with pytest.raises(CacheError, match=r"render of the last command is gone\. hint: lift3d render"):
         session.recall().require_render()
-    assert session.forget_render() is None
-    assert session.recall() == session.Session(scene)
+    assert session.begin_render() is None
+    assert session.recall() == session.Session(scene, render=scene / "r", has_failed=True)
+    assert session.begin_render(is_sure=True) is None
+    assert session.recall() == session.Session(scene, has_failed=True)
     with pytest.raises(CacheError, match="nothing is rendered yet"):
         session.recall().require_render()
 

@@ -12,7 +12,7 @@ import torch
 from lift3d_cli.cache.format import document_json
 from lift3d_cli.cache.frames import FrameFolder, render_key
 from lift3d_cli.cache.inventory import inventory, prune
-from lift3d_cli.cache.renders import Render, cache_of, is_render, latest_render, render_dir
+from lift3d_cli.cache.renders import Render, all_renders, cache_of, is_render, render_dir
 from lift3d_cli.cache.store import SceneCache
 from lift3d_cli.errors import CacheError
 
@@ -49,9 +49,9 @@ def test_latest_render_is_the_one_that_was_used_last(cache, render):
     other = Render.create(render_dir(cache.root, "spiral", CONTENT), CONTENT)
     for used, then in ((render, 1), (other, 2)):
         os.utime(used.root / "manifest.json", (then, then))
-    assert latest_render(cache.root) == other.root
+    assert all_renders(cache.root)[-1] == other.root
     os.utime(render.root / "manifest.json")
-    assert latest_render(cache.root) == render.root
+    assert all_renders(cache.root)[-1] == render.root
     assert is_render(render.root)
     assert not is_render(cache.root)
 
@@ -60,7 +60,7 @@ def test_cache_that_a_render_lies_in_is_found_if_it_has_features(cache, written,
     assert cache_of(render.root) == cache.root
     assert cache_of(tmp_path / "mine") is None
     assert cache_of(tmp_path / "renders" / "mine") is None
-    assert latest_render(tmp_path / "none") is None
+    assert all_renders(tmp_path / "none") == []
 
 
 def test_features_lie_in_their_render_and_the_last_used_are_at_the_end(render, encoder):

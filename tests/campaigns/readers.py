@@ -21,7 +21,7 @@ import scene_files  # noqa: E402
 import written_depth  # noqa: E402
 
 from lift3d_cli.cache.format import EncoderRecord, key_of  # noqa: E402
-from lift3d_cli.cache.renders import FrameMaps, Render, latest_render  # noqa: E402
+from lift3d_cli.cache.renders import FrameMaps, Render, all_renders  # noqa: E402
 from lift3d_cli.cache.session import recall, remember  # noqa: E402
 from lift3d_cli.cache.store import SceneCache, describe_photo  # noqa: E402
 from lift3d_cli.cache.tuned import Tuning, finished_tunings  # noqa: E402
@@ -189,7 +189,7 @@ def _cache(folder: Path) -> dict[str, Reader]:
     remember(folder, render=render.root, folder=folder)
 
     def read_render() -> None:
-        latest_render(cache.root)
+        all_renders(cache.root)
         opened = Render.open(render.root)
         _ = opened.cameras, opened.names, opened.fps, opened.missing(), opened.feature_renders()
 

@@ -47,7 +47,7 @@ def test_commands_are_complete_and_share_a_render_at_the_same_time(long: Run, tm
     lines = long.ok("render", *FAST, "--poses", "long.json", "--print-commands", "2")
     assert len(lines) == 2
     assert lines[0].endswith("--views 2 --planes 8 --samples 2 --shard 1/2")
-    assert f"cd {Path.cwd()} && lift3d render scene --model patches --poses long.json" in lines[0]
+    assert f"cd {Path.cwd()} && {sys.executable} -m lift3d_cli render scene --model patches --poses" in lines[0]
     Path(".lift3d.json").unlink()
     done = shell(f"cd /; ({lines[0]}) & {lines[1]}; wait", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -55,6 +55,35 @@ def test_commands_are_complete_and_share_a_render_at_the_same_time(long: Run, tm
     again = shell(f"{lines[0].rsplit(' --shard', 1)[0]} --output other", tmp_path)
     assert again.returncode == 0, again.stderr
     assert contents(Path("other")) == contents(Path(made))
+
+
+def test_commands_name_the_program_that_printed_them(long: Run, monkeypatch):
+    script = Path("bin of mine/lift3d")
+    script.parent.mkdir()
+    script.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(script), "render"])
+    (line,) = long.ok("render", *FAST, "--poses", "long.json", "--print-commands", "1")
+    assert f"&& '{Path.cwd()}/bin of mine/lift3d' render scene" in line
+
+
+def test_commands_are_as_quiet_as_the_one_that_printed_them(long: Run):
+    (line,) = long.ok("render", "-q", *FAST, "--poses", "long.json", "--print-commands", "1")
+    assert "render --quiet scene" in line
+
+
+def test_there_are_no_more_commands_than_frames(long: Run):
+    result = long("render", *FAST, "--poses", "long.json", "--frames", "0-4x2", "--print-commands", "100")
+    assert [line.rsplit(" ", 1)[1] for line in result.stdout.splitlines()] == ["1/3", "2/3", "3/3"]
+    assert result.stderr == "3 commands instead of 100: there are no more frames\n"
+
+
+def test_part_without_frames_is_said_to_have_none(long: Run):
+    words = ["render", *FAST, "--poses", "long.json", "--shard", "1/9"]
+    line = "nothing to render: this part has no frames, as there are more parts than frames"
+    assert long.ok(*words, "--dry-run") == [line]
+    result = long(*words)
+    assert (result.exit_code, result.stderr) == (0, f"{line}\n")
+    assert "6 of 6" in long("decode", "--task", "color").stderr
 
 
 @pytest.mark.parametrize(

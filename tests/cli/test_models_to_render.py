@@ -17,13 +17,49 @@ def lifted(folder: str) -> set[str]:
 def test_only_what_was_encoded_since_the_last_render_is_lifted(done):
     done.ok("encode", "scene", "--model", "rgb")
     done.ok("encode", "scene", "--model", "tiny-colorizer")
-    (render,) = done.ok("render", *FAST, "--views", "3")
+    (render,) = done.ok("render", "-q", *FAST, "--views", "3")
     assert lifted(render) == {"rgb", "tiny-colorizer"}
-    (again,) = done.ok("render", *FAST, "--views", "4")  # another render: the same models
+    (again,) = done.ok("render", "-q", *FAST, "--views", "4")  # another render: the same models
     assert lifted(again) == {"rgb", "tiny-colorizer"}
     done.ok("encode", "scene", "--model", "rgb")
-    (third,) = done.ok("render", *FAST, "--views", "5")
+    (third,) = done.ok("render", "-q", *FAST, "--views", "5")
     assert lifted(third) == {"rgb"}
+
+
+def test_log_says_what_is_left_out_where_nobody_chose(done):
+    done.ok("encode", "scene", "--model", "rgb")
+    result = done("render", *FAST, "--views", "3")
+    assert result.stderr == "lifts rgb; encoded too: patches. --model adds one later, and keeps the colour\n"
+    done.ok("render", *FAST, "--views", "3", "--model", "patches")  # chosen
+    done.ok("encode", "scene", "--model", "rgb")
+    done.ok("render", *FAST, "--views", "3")  # patches are there already
+
+
+def test_nothing_is_said_to_be_lifted_that_is_not_encoded(done):
+    done.ok("encode", "scene", "--model", "rgb")
+    next(Path("scene/.lift3d/feats").glob("rgb-*/*.safetensors")).unlink()
+    result = done("render", *FAST)
+    assert result.exit_code == 4
+    assert "photos are not encoded with rgb" in result.stderr
+    assert "lifts" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (["patchs"], 4, "has no features of patchs. Did you mean 'patches'?"),
+        (["non"], 4, "has no features of non. Did you mean 'none'?"),
+        (["tiny-coloriser"], 4, "Did you mean 'tiny-colorizer'? hint: lift3d encode scene --model tiny-colorizer"),
+        (["rgb"], 4, "has no features of rgb. hint: lift3d encode scene --model rgb"),
+        (["typo"], 4, "has no features of typo, only of patches. hint: --model one of these"),
+        (["none", "patches"], 2, "--model none: is for colour only, not with other models"),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--print-commands", "2"]])
+def test_model_that_is_not_encoded_is_guessed_or_said_how_to_encode(done, words, code, line, more):
+    result = done("render", *FAST, *more, *(word for name in words for word in ("--model", name)))
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert line in result.stderr
 
 
 def test_model_is_added_to_the_same_render_and_colour_is_kept(done):
@@ -46,7 +82,7 @@ def test_colour_only_needs_no_model(done):
 def test_without_a_note_the_model_that_was_encoded_last_is_lifted(done):
     done.ok("encode", "scene", "--model", "rgb")
     Path(".lift3d.json").unlink()
-    (render,) = done.ok("render", "scene", *FAST, "--views", "3")
+    (render,) = done.ok("render", "-q", "scene", *FAST, "--views", "3")
     assert lifted(render) == {"rgb"}
 
 
@@ -84,6 +120,27 @@ def test_dry_run_says_what_it_takes_and_does_nothing(done):
     assert found["seconds"] > 0
     assert found["disk_bytes"] > 2 * 48 * 36
     assert {p: p.stat().st_mtime_ns for p in Path(".").rglob("*") if p.is_file()} == before
+
+
+def test_dry_run_counts_features_of_another_encoding_or_type_as_not_there(done):
+    done.ok("encode", "scene", "--model", "rgb")
+    words = ("render", *FAST, "--model", "rgb")
+    done.ok(*words)
+    assert done.ok(*words, "--dry-run") == ["nothing to render: all frames are there"]
+    assert done.ok(*words, "--dtype", "fp32", "--dry-run")[0].startswith("2 frames: ")
+    done.ok("encode", "scene", "--model", "rgb", "--max-size", "32")
+    assert done.ok(*words, "--dry-run")[0].startswith("2 frames: ")
+    done.ok(*words)
+    assert done.ok(*words, "--dry-run") == ["nothing to render: all frames are there"]
+
+
+def test_dry_run_refuses_a_folder_that_the_render_would_refuse(done):
+    words = ("render", *FAST, "--output", "mine")
+    done.ok(*words)
+    for more in ([], ["--dry-run"]):
+        result = done(*words, "--views", "3", *more)
+        assert (result.exit_code, result.stdout) == (4, "")
+        assert "mine: holds another render" in result.stderr
 
 
 def test_preview_is_small_and_a_render_of_its_own(done):

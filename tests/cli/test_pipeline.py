@@ -97,13 +97,31 @@ def test_folder_can_be_moved_between_the_steps(done, tmp_path_factory):
     done.ok("render", *FAST)
 
 
-def test_failed_render_leaves_nothing_to_decode(done):
-    assert done("render", "--poses", "missing.json").exit_code == 3
+@pytest.mark.parametrize(
+    ("words", "code"), [(["--poses", "missing.json"], 3), (["--model", "typo"], 4), (["--dtype", "int8"], 2)]
+)
+def test_render_with_wrong_arguments_forgets_nothing(done, words, code):
+    assert done("render", *words).exit_code == code
+    done.ok("decode")
+
+
+def test_render_that_fails_leaves_what_was_rendered_before_to_those_who_name_it(done, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    before = done.render_folder()
+    with monkeypatch.context() as patch:
+        patch.setattr("lift3d_cli.pipeline.lift.SceneLifter.lift", fail)
+        assert done("render", *FAST, "--views", "3").exit_code == 6
     result = done("decode")
     assert result.exit_code == 4
-    assert "nothing is rendered yet" in result.stderr
-    done.ok("render", *FAST)
-    done.ok("decode")
+    assert f"{Path.cwd()}/scene: the last render failed; 1 render before it is kept. hint:" in result.stderr
+    assert result.stderr.rstrip().endswith(f"the latest: {before}")
+    done.ok("decode", str(before))
+    done.ok("encode", "scene", "--model", "rgb")
+    assert "scene: it was encoded since it was rendered; 1 render" in done("decode").stderr
+    done.ok("render", *FAST, "--model", "patches")
+    done.ok("decode", "--task", "color")
 
 
 def test_path_is_read_from_standard_input_as_a_name_or_as_json(done):
@@ -151,7 +169,7 @@ def test_failed_render_in_a_pipe_does_not_decode_the_render_before(done_folder, 
     lines = done.stderr.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("error: missing.json: cannot be read")
-    assert "nothing is rendered yet" in lines[1]
+    assert "scene: the last render failed; 1 render before it is kept. hint: lift3d render, or name one" in lines[1]
     assert not (work / "lift3d-out").exists()
 
 

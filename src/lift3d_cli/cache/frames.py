@@ -77,10 +77,7 @@ class FrameFolder:
         manifest = root / MANIFEST
         remove_leftovers(root)
         there = cls._found(root)
-        if there is not None and there.key != frames.key:
-            # Without frames it was refused, as for its memory, and the command was corrected.
-            if any((root / _FRAMES).glob("*.safetensors")):
-                raise CacheError(f"{root}: holds another render. hint: name another folder, or delete this one")
+        if there is not None and not there._is_of(frames.key):
             there = None
             shutil.rmtree(root / "feats", ignore_errors=True)
         if there is not None and (facts is None or there.facts == frames.facts):
@@ -90,6 +87,27 @@ class FrameFolder:
         document = document_json("render", key=frames.key, content=frames.content, facts=frames.facts)
         write_document(manifest, document)
         return frames
+
+    @classmethod
+    def find(cls: type[F], root: Path, key: str) -> F | None:
+        """Open what `create` would go on with, writing nothing; None if it would start anew.
+
+        Args:
+            root: the folder; it need not exist.
+            key: `render_key` of the content.
+
+        Raises:
+            CacheError: if the folder has another render or foreign files.
+        """
+        there = cls._found(root)
+        return there if there is not None and there._is_of(key) else None
+
+    def _is_of(self, key: str) -> bool:
+        """Tell if these are the frames of a key; an error if there are frames of another one."""
+        # Without frames it was refused, as for its memory, and the command was corrected.
+        if self.key != key and any((self.root / _FRAMES).glob("*.safetensors")):
+            raise CacheError(f"{self.root}: holds another render. hint: name another folder, or delete this one")
+        return self.key == key
 
     @classmethod
     def _found(cls: type[F], root: Path) -> F | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lift3d_cli.cache.format import EncoderRecord, slug
 from lift3d_cli.cache.frames import MANIFEST, FrameFolder, by_last_use, render_key
+from lift3d_cli.errors import CacheError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.machine.atomic import Later, at_once
 from lift3d_cli.machine.png import is_whole_png
@@ -34,10 +35,17 @@ def is_render(folder: Path) -> bool:
     return os.path.exists(folder / MANIFEST)
 
 
-def latest_render(cache_root: Path) -> Path | None:
-    """Find the folder of the last used render in a scene's cache."""
-    found = by_last_use(renders_dir(cache_root).glob(f"*/{MANIFEST}"))
-    return found[-1].parent if found else None
+def all_renders(cache_root: Path) -> list[Path]:
+    """List the folders of the renders in a scene's cache, the last used one at the end."""
+    return [path.parent for path in by_last_use(renders_dir(cache_root).glob(f"*/{MANIFEST}"))]
+
+
+def is_complete(folder: Path) -> bool:
+    """Return True if a folder is that of a render, and no frame of its colours is missing."""
+    try:
+        return not Render.open(folder).missing()
+    except CacheError:
+        return False
 
 
 def cache_of(render: Path) -> Path | None:
@@ -224,10 +232,24 @@ class Render(FrameFolder):
         Raises:
             CacheError: as for `create`.
         """
-        content = {"frames": self.num_frames, "dtype": dtype, "render": self.key, "encoder": encoder.key}
         facts = {"ref": encoder.ref, "model": encoder.name, "fingerprint": dict(encoder.fingerprint)}
+        return FeatureRender.create(*self._features(encoder, dtype), facts)
+
+    def missing_features(self, encoder: EncoderRecord, dtype: str) -> list[int]:
+        """List the frames that `begin_features` would still have to render; nothing is written.
+
+        Raises:
+            CacheError: as for `find`.
+        """
+        folder, content = self._features(encoder, dtype)
+        there = FeatureRender.find(folder, render_key(content))
+        return list(range(self.num_frames)) if there is None else there.missing()
+
+    def _features(self, encoder: EncoderRecord, dtype: str) -> tuple[Path, dict[str, object]]:
+        """Return the folder of an encoder's lifted features, and what these depend on."""
+        content = {"frames": self.num_frames, "dtype": dtype, "render": self.key, "encoder": encoder.key}
         folder = f"{slug(encoder.name, 'model')}-{render_key(content)[:8]}"
-        return FeatureRender.create(self.root / "feats" / folder, content, facts)
+        return self.root / "feats" / folder, content
 
     def feature_renders(self) -> list[FeatureRender]:
         """Open all features in this render, finished or not; the last rendered ones are at the end.

@@ -31,6 +31,7 @@ class Session:
         depth: what its `--depth` said, or None.
         mesh: what its `--mesh` said, or None.
         models: names of the models that were encoded since the last render; or, after one, those that it lifted.
+        has_failed: True from when a render begins until it is done: `render` is then that of a command before.
     """
 
     scene: Path
@@ -39,6 +40,7 @@ class Session:
     depth: Path | None = None
     mesh: Path | None = None
     models: tuple[str, ...] = ()
+    has_failed: bool = False
 
     def require_scene(self) -> Path:
         """Return the scene.
@@ -50,17 +52,43 @@ class Session:
             raise SceneError(f"{self.scene}: the scene of the last command is gone. hint: name the scene")
         return self.scene
 
-    def require_render(self) -> Path:
-        """Return the render.
+    def cache_root(self) -> Path:
+        """Return the folder of the scene's cache, which may not exist.
 
         Raises:
-            CacheError: if there is none, or it no longer exists.
+            CacheError: as `cache_dir`.
         """
-        if self.render is None:
-            raise CacheError(f"{self.scene}: nothing is rendered yet. hint: lift3d render")
+        from lift3d_cli.cache.location import cache_dir
+
+        # A scene may be named by its file.
+        return cache_dir(self.scene.parent if os.path.isfile(self.scene) else self.scene, self.cache).path
+
+    def require_render(self, is_piped: bool = False) -> Path:
+        """Return the render.
+
+        Args:
+            is_piped: a command in front of this one should have piped its render into it, and has not.
+
+        Raises:
+            CacheError: if there is none, or it no longer exists; or if that command was a render that failed.
+        """
+        if self.render is None or (is_piped and self.has_failed):
+            raise CacheError(self._why_no_render())
         if not os.path.exists(self.render):
             raise CacheError(f"{self.render}: the render of the last command is gone. hint: lift3d render")
         return self.render
+
+    def _why_no_render(self) -> str:
+        """Say that no render is noted, which is not to say that there is none."""
+        from lift3d_cli.cache.renders import all_renders, is_complete
+
+        found = all_renders(self.cache_root())
+        whole = [folder for folder in found if is_complete(folder)]
+        if not whole:
+            return f"{self.scene}: nothing is rendered {'completely ' * bool(found)}yet. hint: lift3d render"
+        since = "the last render failed" if self.has_failed else "it was encoded since it was rendered"
+        kept = f"{len(whole)} renders before it are" if len(whole) > 1 else "1 render before it is"
+        return f"{self.scene}: {since}; {kept} kept. hint: lift3d render, or name one, such as the latest: {whole[-1]}"
 
 
 def remember(
@@ -72,8 +100,9 @@ def remember(
     depth: Path | None = None,
     mesh: Path | None = None,
     models: Sequence[str] = (),
+    has_failed: bool = False,
 ) -> str | None:
-    """Save scene, cache, render, depth and models for the next command in `folder` (the current one); all are replaced.
+    """Save these for the next command in `folder` (the current one); all are replaced.
 
     Returns:
         A warning for the user if the file cannot be written, which is not an error.
@@ -81,7 +110,8 @@ def remember(
     folder = Path.cwd() if folder is None else folder
     paths = {"scene": scene, "cache": cache, "render": render, "depth": depth, "mesh": mesh}
     stored = {name: None if path is None else _relative(Path(path), folder) for name, path in paths.items()}
-    text = json.dumps({"schema": _SCHEMA, **stored, "models": list(models)}, indent=2) + "\n"
+    failure = {"has_failed": True} if has_failed else {}
+    text = json.dumps({"schema": _SCHEMA, **stored, "models": list(models), **failure}, indent=2) + "\n"
     try:
         replace_file(folder / FILE_NAME, text.encode())
     except OSError as error:
@@ -109,13 +139,19 @@ def recall(folder: Path | None = None) -> Session | None:
         raise CacheError(f"{path}: {reason}. hint: name the scene, or delete this file") from error
 
 
-def forget_render(folder: Path | None = None) -> str | None:
-    """Remove the saved render; return a warning as `remember` does."""
+def begin_render(folder: Path | None = None, is_sure: bool = False) -> str | None:
+    """Save that a render begins, which counts as failed until `remember` is called; return a warning as that does.
+
+    Args:
+        folder: as for `recall`.
+        is_sure: its arguments are right: what was rendered before is forgotten, as no command should take it for this.
+    """
     session = recall(folder)
-    if session is None or session.render is None:
+    if session is None:
         return None
+    render = None if is_sure else session.render
     kept = {"depth": session.depth, "mesh": session.mesh, "models": session.models}
-    return remember(session.scene, session.cache, None, folder, **kept)
+    return remember(session.scene, session.cache, render, folder, **kept, has_failed=True)
 
 
 def models_to_render(scene: Path, encoded: Sequence[str] = (), folder: Path | None = None) -> tuple[str, ...]:
@@ -148,7 +184,7 @@ def _parse(document: object, folder: Path) -> Session:
     if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
         raise ValueError("damaged")
     found = [None if path is None else Path(os.path.abspath(folder / path)) for path in paths]
-    return Session(*found, tuple(models))
+    return Session(*found, tuple(models), document.get("has_failed") is True)
 
 
 def _relative(path: Path, folder: Path) -> str:

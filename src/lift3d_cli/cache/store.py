@@ -128,11 +128,11 @@ class SceneCache:
                 continue
         return False
 
-    def find_encoder(self, name: str) -> EncoderRecord:
+    def find_encoder(self, name: str) -> EncoderRecord | None:
         """Find the last used encoder of this model name, to use its features without loading the model.
 
         Raises:
-            CacheError: if there is none, or only an unreadable one.
+            CacheError: if there is only an unreadable one.
         """
         for record in reversed(self.encoders()):
             if record.name == name:
@@ -140,7 +140,7 @@ class SceneCache:
         for path in self._encoder_files():
             if path.parent.name.startswith(f"{slug(name, 'model')}-"):
                 read_document(path, EncoderRecord.from_json, self._hint)  # raises its error
-        raise CacheError(f"{self.root}: has no features of {name}. hint: {self._hint} --model {name}")
+        return None
 
     def features_dir(self, encoder: EncoderRecord) -> Path:
         """Return the folder of an encoder's features, which may not exist."""

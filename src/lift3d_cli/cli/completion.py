@@ -45,12 +45,11 @@ def _starting(names: list[str], incomplete: str) -> list[str]:
 
 
 def _cache_root() -> Path | None:
-    from lift3d_cli.cache.location import cache_dir
     from lift3d_cli.cache.session import recall
 
     try:
         session = recall()
-        return cache_dir(session.require_scene(), session.cache).path if session else None
+        return session.cache_root() if session else None
     except Lift3dError:
         return None
 

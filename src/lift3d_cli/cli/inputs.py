@@ -105,34 +105,33 @@ def find_render(given: Path | None, cache: Path | None) -> Path:
     """Find the render to use, see `options.RenderArgument`."""
     from lift3d_cli.cache.session import recall
 
-    if given is None and (piped := _piped_path()):
-        given = piped
+    piped = _piped_line() if given is None else None
+    given = given or (Path(piped) if piped else None)
     if given is None:
         session = recall()
         if session is None:
             raise CacheError("no render named, and none made in this folder before. hint: lift3d render SCENE")
-        return session.require_render()
-    from lift3d_cli.cache.renders import is_render, latest_render
+        return session.require_render(is_piped=piped is not None)
+    from lift3d_cli.cache.renders import all_renders, is_render
 
     if is_render(given):
         return given
     if not os.path.exists(given):
         raise CacheError(f"{given}: no such folder. hint: name a render's folder, or a scene")
     scene = open_scene(given)
-    latest = latest_render(open_cache(scene, cache).root)
-    if latest is None:
+    found = all_renders(open_cache(scene, cache).root)
+    if not found:
         raise CacheError(f"{given}: nothing is rendered yet. hint: lift3d render {given} --poses path.json")
-    return latest
+    return found[-1]
 
 
-def _piped_path() -> Path | None:
-    """Read the line that `lift3d render` pipes into this command; None without a pipe, or if it is empty."""
+def _piped_line() -> str | None:
+    """Read the line that `lift3d render` pipes into this command, "" if that fails; None without a pipe."""
     try:
         is_pipe = stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode)
     except (OSError, ValueError, AttributeError):  # no standard input at all
         return None
-    text = sys.stdin.readline().strip() if is_pipe else ""
-    return Path(text) if text else None
+    return sys.stdin.readline().strip() if is_pipe else None
 
 
 def open_workspace(scene: Path, render: Path, cache: Path | None) -> Workspace:

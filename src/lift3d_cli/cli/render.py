@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -12,17 +13,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lift3d_cli.cli import completion, console, inputs, options, shards
-from lift3d_cli.config import RenderConfig
+from lift3d_cli.config import NO_MODEL, RenderConfig
 from lift3d_cli.errors import CacheError
 from lift3d_cli.machine.wording import counted
 
 if TYPE_CHECKING:
+    from lift3d_cli.cache.format import EncoderRecord
     from lift3d_cli.pipeline.forecast import Forecast
+    from lift3d_cli.pipeline.render import RenderJob
     from lift3d_cli.pipeline.workspace import Workspace
     from lift3d_cli.scene.paths import CameraPath
 
 _PREVIEW = (240, 12)  # longest side in pixels, frames
 _WORTH_LOGGING_S = 10
+_NO_FRAMES = "nothing to render: this part has no frames, as there are more parts than frames"
 
 
 def render(
@@ -90,11 +94,11 @@ def render(
     the folder of the render; an interrupted render goes on where it was. Example: lift3d render --poses path.json
     """
     given = locals()
-    from lift3d_cli.cache.session import forget_render, models_to_render, remember
+    from lift3d_cli.cache.session import begin_render, models_to_render, remember
 
     with suppress(CacheError):  # a damaged session file matters only where the scene is looked up in it
         if not (dry_run or print_commands):
-            forget_render()  # if this render fails, a decode after it must not use the previous one
+            begin_render()
     options.check_dtype(dtype)
     path = _read_path(poses, preview)
     wanted = _wanted(len(path), frames, shard)
@@ -102,27 +106,35 @@ def render(
     scene, cache = inputs.recalled_scene(scene, cache)
     loaded = inputs.open_scene(scene, depth, mesh)
     store = inputs.open_cache(loaded, cache)
-    encoded = [encoder.name for encoder in store.encoders()]
+    encoders = store.encoders()
     # Noted ones that are gone are an error with a hint, rather than a render without what was asked for.
-    models = models or list(inputs.or_nothing(models_to_render, scene) or encoded[-1:]) or ["none"]
+    models = models or list(inputs.or_nothing(models_to_render, scene) or [e.name for e in encoders[-1:]]) or [NO_MODEL]
+    from lift3d_cli.pipeline.encoders import named_encoders
+
+    named_encoders(store, loaded.root, models)  # raises its error now, before anything is done or printed
     if print_commands:
         found = {"scene": scene, "cache": cache, "depth": depth, "mesh": mesh, "models": models}
-        console.text("\n".join(shards.commands(render, given | found, print_commands)))
+        console.text("\n".join(shards.commands(render, given | found, print_commands, len(wanted))))
         return
     loaded = inputs.check_scene(loaded, store, check)
     config = options.config_of(RenderConfig, given | {"models": models})
-    _say_models(models, encoded)
     from lift3d_cli.pipeline.lift import PHOTOS_PER_VIEW
-    from lift3d_cli.pipeline.render import render as run
+    from lift3d_cli.pipeline.render import carry_out, prepare
     from lift3d_cli.pipeline.workspace import Workspace
 
     name = f"{loaded.root.resolve().name}-{'path' if poses == '-' else Path(poses).stem}{'-preview' * preview}"
     workspace = Workspace(loaded, store, keep=PHOTOS_PER_VIEW * views)
     inputs.warn_of_depth(workspace)
+    job = prepare(workspace, path, name, config, output, console.progress, console.warn, wanted)
+    _say_models(job, encoders, dtype, is_chosen=bool(given["models"]))
     if dry_run:
-        _dry_run(workspace, path, name, config, output, json, wanted)
+        _show_forecast(workspace, job, config, json)
         return
-    folder = run(workspace, path, name, config, output, console.progress, console.warn, _say_forecast, wanted)
+    with suppress(CacheError):
+        begin_render(is_sure=True)
+    if not wanted:
+        console.note(_NO_FRAMES)
+    folder = carry_out(workspace, job, config, console.progress, _say_forecast)
     console.warn(remember(scene, cache, folder, depth=depth, mesh=mesh, models=models))
     _show(folder, models, confidence, json, wanted)
 
@@ -165,24 +177,15 @@ def _show(folder: Path, models: list[str], confidence: bool, json: bool, frames:
         console.say("next: lift3d decode --task color, or --task TASK of a model")
 
 
-def _dry_run(
-    workspace: Workspace,
-    path: CameraPath,
-    name: str,
-    config: RenderConfig,
-    output: Path | None,
-    json: bool,
-    frames: list[int],
-) -> None:
-    from lift3d_cli.pipeline.render import forecast, prepare
+def _show_forecast(workspace: Workspace, job: RenderJob, config: RenderConfig, json: bool) -> None:
+    from lift3d_cli.pipeline.render import forecast
 
-    job = prepare(workspace, path, name, config, output, console.progress, console.warn, frames)
     found = forecast(workspace, job, config)
     facts = {"seconds": found.total_seconds, "disk_bytes": found.disk_bytes, "models": list(config.models)}
     if json:
         console.as_json({"path": str(job.root), **asdict(found), "seconds_per_frame": found.seconds, **facts})
     else:
-        console.text(_forecast_text(found))
+        console.text(_forecast_text(found) if job.frames else _NO_FRAMES)
 
 
 def _say_forecast(found: Forecast) -> None:
@@ -204,8 +207,11 @@ def _forecast_text(found: Forecast) -> str:
     )
 
 
-def _say_models(models: list[str], encoded: list[str]) -> None:
-    """Say what is lifted, and what could be."""
-    others = sorted(set(encoded) - set(models))
+def _say_models(job: RenderJob, encoders: Sequence[EncoderRecord], dtype: str, is_chosen: bool) -> None:
+    """Say what is lifted, and what could be; in a log only where this was chosen for somebody who may miss a model."""
+    from lift3d_cli.pipeline.render import models_to_add
+
+    others = models_to_add(job, encoders, dtype)
+    say = console.note if others and not is_chosen else console.say
     hint = f"; encoded too: {', '.join(others)}. --model adds one later, and keeps the colour" if others else ""
-    console.say(f"lifts {', '.join(models)}{hint}")
+    say(f"lifts {', '.join(job.features) or NO_MODEL}{hint}")

@@ -7,15 +7,13 @@ import re
 from collections.abc import Sequence
 
 from lift3d_cli.cache.renders import FeatureRender, Render
-from lift3d_cli.config import MODEL_FOR_TEXT, POINTS, VIEW_TASKS, DecodeConfig
+from lift3d_cli.config import FEATURES, MODEL_FOR_TEXT, VIEW_TASKS, DecodeConfig
 from lift3d_cli.errors import CacheError, ModelError, UsageError
 from lift3d_cli.models.base import Model
 from lift3d_cli.models.fingerprint import is_made_by
 from lift3d_cli.models.registry import ModelRef, find_recorded_model
 from lift3d_cli.pipeline.decode_options import flag_of
-
-FEATURES = "features"
-"""The task that shows features by their principal components, which those of any model have."""
+from lift3d_cli.pipeline.undecodable import way_to, why_not
 
 
 def is_view_task(render: Render, config: DecodeConfig) -> bool:
@@ -57,25 +55,21 @@ def choose_features(render: Render, config: DecodeConfig) -> tuple[FeatureRender
     """Choose the lifted features to decode; return them with their model, the task and whether no other can do it."""
     found = latest_features(render)
     names = [r.model for r in found]
-    hint = "hint: lift3d encode SCENE --model MODEL, then lift3d render again"
     if not found:
-        also = f"; {', '.join(VIEW_TASKS)} and {POINTS} need none"
-        raise CacheError(f"{render.root}: has colour only, no features of any model{also}. {hint}")
+        raise why_not(render, config, {})
     # Features can be shown of any model, by their principal components.
     tasks = {r.model: (*recorded_model(render, r).spec().tasks, FEATURES) for r in found}
     if config.model:
         wanted = {config.model, re.split(r"[:?]", config.model)[0]}  # a reference such as dinov2:FOLDER means its name
         found = [r for r in found if r.model in wanted]
         if not found:
+            near = difflib.get_close_matches(config.model, names, 1)
+            hint = f"Did you mean '{near[0]}'?" if near else way_to(render, model=config.model)
             raise CacheError(f"{render.root}: has no features of {config.model}, only of {', '.join(names)}. {hint}")
     able = [r for r in found if not config.task or config.task in tasks[r.model]]
     asked = able
     if not able:
-        known = sorted({task for r in found for task in tasks[r.model]} | set(VIEW_TASKS) | {POINTS})
-        near = difflib.get_close_matches(config.task, known, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else hint
-        of = ", ".join(r.model for r in found)
-        raise CacheError(f"{render.root}: none of its models ({of}) can do '{config.task}'. {hint}")
+        raise why_not(render, config, {r.model: tasks[r.model] for r in found})
     if len(able) > 1 and not config.model:
         able = _likely(render, able, config)
     if len(able) > 1 and not config.raw:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from lift3d_cli.cache.format import EncoderRecord, PhotoRecord
-from lift3d_cli.config import EncodeConfig
-from lift3d_cli.errors import CacheError
-from lift3d_cli.models.registry import find_model
+from lift3d_cli.cache.store import SceneCache
+from lift3d_cli.config import NO_MODEL, EncodeConfig
+from lift3d_cli.errors import CacheError, ModelError, UsageError
+from lift3d_cli.models.registry import find_model, list_models
 from lift3d_cli.pipeline.encode import encoded_size
 from lift3d_cli.pipeline.workspace import Workspace
-
-NO_MODEL = "none"
-"""As the only name in `RenderConfig.models`: colour only."""
 
 
 def choose_encoders(
@@ -29,13 +29,32 @@ def choose_encoders(
         warn: takes a line about features that are taken instead of the last ones.
 
     Raises:
+        UsageError, CacheError, ModelError: as for `named_encoders`, or if a photo is not encoded.
+    """
+    if not models:
+        models = list(dict.fromkeys(e.name for e in workspace.cache.encoders(strict=True)))
+    named = named_encoders(workspace.cache, workspace.scene.root, models)
+    return [_complete(workspace, used, encoders, warn) for encoders in named]
+
+
+def named_encoders(cache: SceneCache, scene: Path, models: Sequence[str]) -> list[list[EncoderRecord]]:
+    """Find the encoders of each name or reference that have the weights of the last one; the last one is first.
+
+    Args:
+        cache: of the scene.
+        scene: its folder, for hints.
+        models: names or references, `NO_MODEL` alone for none.
+
+    Raises:
+        UsageError: if `NO_MODEL` is not alone.
         CacheError: if there are none, or only of other weights than those that are named.
+        ModelError: if a reference is of no model.
     """
     if list(models) == [NO_MODEL]:
         return []
-    if not models:
-        models = list(dict.fromkeys(e.name for e in workspace.cache.encoders(strict=True)))
-    return [_complete(workspace, used, _named(workspace, model), warn) for model in dict.fromkeys(models)]
+    if NO_MODEL in models:
+        raise UsageError(f"--model {NO_MODEL}: is for colour only, not with other models. hint: leave one of them out")
+    return [_named(cache, scene, model) for model in dict.fromkeys(models)]
 
 
 def encode_options(encoder: EncoderRecord) -> str:
@@ -51,9 +70,7 @@ def encode_options(encoder: EncoderRecord) -> str:
     return " ".join(options)
 
 
-def _named(workspace: Workspace, model: str) -> list[EncoderRecord]:
-    """Find the encoders of a name or reference that have the weights of the last one; the last one is first."""
-    cache = workspace.cache
+def _named(cache: SceneCache, scene: Path, model: str) -> list[EncoderRecord]:
     name = re.split(r"[:?]", model)[0]
     is_plain = name == model
     ref = model if is_plain else find_model(model).ref
@@ -66,10 +83,31 @@ def _named(workspace: Workspace, model: str) -> list[EncoderRecord]:
         ways = " or ".join(dict.fromkeys(shlex.quote(e.ref) for e in others))
         raise CacheError(
             f"{cache.root}: has features of {name}, but by other weights or settings than {model}. "
-            f"hint: --model {ways} takes them; for the others, lift3d encode {workspace.scene.root} "
+            f"hint: --model {ways} takes them; for the others, lift3d encode {scene} "
             f"--model {shlex.quote(model)}"
         )
-    return [cache.find_encoder(model)]  # raises its error
+    record = cache.find_encoder(model)
+    if record is None:
+        raise CacheError(f"{cache.root}: has no features of {model}{_way_out(scene, model, latest_first)}")
+    return [record]
+
+
+def _way_out(scene: Path, model: str, encoders: Sequence[EncoderRecord]) -> str:
+    """Say what to do where a model is not encoded: encode it, if there is such a model."""
+    encoded = list(dict.fromkeys(e.name for e in encoders))
+    try:
+        find_model(model)
+    except ModelError:
+        near = difflib.get_close_matches(model, [*encoded, NO_MODEL], n=1)
+        near = near or difflib.get_close_matches(model, [ref.name for ref in list_models()], n=1)
+        if near and near[0] not in (*encoded, NO_MODEL):
+            return f". Did you mean {near[0]!r}? hint: lift3d encode {scene} --model {near[0]}"
+        if near:
+            return f". Did you mean {near[0]!r}?"
+        if encoded:
+            return f", only of {', '.join(encoded)}. hint: --model one of these, or lift3d encode another model"
+        return f". hint: lift3d encode {scene} --model one of those that lift3d models lists, or ./file.py:Class"
+    return f". hint: lift3d encode {scene} --model {shlex.quote(model)}"
 
 
 def _weights(encoder: EncoderRecord) -> tuple[object, ...]:

@@ -11,7 +11,8 @@ import torch
 
 import lift3d_cli
 from lift3d_cli.cache.format import EncoderRecord
-from lift3d_cli.cache.renders import FrameMaps, Render, is_render, render_content, render_dir
+from lift3d_cli.cache.frames import render_key
+from lift3d_cli.cache.renders import FrameMaps, Render, render_content, render_dir
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.machine.atomic import Later, write_atomic
 from lift3d_cli.machine.background import BackgroundWriter, prefetched
@@ -93,7 +94,20 @@ def prepare(
     warn: Callable[[str], object] = lambda text: None,
     frames: Sequence[int] | None = None,
 ) -> RenderJob:
-    """Choose photos and features for the poses of a path; see `render`."""
+    """Choose photos and features for the poses of a path.
+
+    Args:
+        workspace: the scene, with a cache.
+        path: the poses.
+        name: name of the render, for people.
+        config: settings.
+        output: folder to use instead of one in the cache.
+        progress, warn: see `Progress`; takes a line about features that are taken instead of others.
+        frames: which poses to render; None for all.
+
+    Raises:
+        UsageError, SceneError, CacheError, ModelError, ResourceError: in one line.
+    """
     lifter = _lifter(workspace, config)
     choices = list(progress(lifter.choose_each(path.cameras), "choose photos", len(path)))
     used = sorted({i for choice in choices for i in choice.sources})
@@ -116,22 +130,30 @@ def render(
     tell: Callable[[Forecast], object] = lambda forecast: None,
     frames: Sequence[int] | None = None,
 ) -> Path:
-    """Render the poses of a path that are not rendered yet; return the render's folder.
+    """Render the poses of a path that are not rendered yet: `prepare` and `carry_out`; return the render's folder."""
+    job = prepare(workspace, path, name, config, output, progress, warn, frames)
+    return carry_out(workspace, job, config, progress, tell)
+
+
+def carry_out(
+    workspace: Workspace,
+    job: RenderJob,
+    config: RenderConfig,
+    progress: Progress = no_progress,
+    tell: Callable[[Forecast], object] = lambda forecast: None,
+) -> Path:
+    """Render what is missing of a job; return the render's folder.
 
     Args:
-        workspace: the scene, with a cache.
-        path: the poses.
-        name: name of the render, for people.
-        config: settings.
-        output: folder to use instead of one in the cache.
-        progress, warn: see `Progress`; takes a line about features that are taken instead of others.
+        workspace, config: those that the job was prepared with.
+        job: see `prepare`.
+        progress: see `Progress`.
         tell: takes what the rest will take, after the first frame.
-        frames: which poses to render; None for all.
 
     Raises:
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
-    job = prepare(workspace, path, name, config, output, progress, warn, frames)
+    path = job.path
     colors = Render.begin(job.root, job.content, workspace.scene.root.resolve(), path.fps, path.names)
     lifted = {name: colors.begin_features(source.encoder, config.dtype) for name, source in job.features.items()}
     todo_colors, missing = set(colors.missing()), {name: set(r.missing()) for name, r in lifted.items()}
@@ -160,10 +182,9 @@ def render(
 def forecast(workspace: Workspace, job: RenderJob, config: RenderConfig) -> Forecast:
     """Estimate what a render takes, without writing anything; frames that are there already are not counted."""
     todo = job.frames
-    if is_render(job.root):
-        colors = Render.open(job.root)
-        there = {r.model: r for r in colors.feature_renders()}
-        lacking = [set(there[name].missing()) if name in there else set(todo) for name in job.features]
+    colors = Render.find(job.root, render_key(job.content))
+    if colors is not None:
+        lacking = [colors.missing_features(source.encoder, config.dtype) for source in job.features.values()]
         todo = sorted(set(colors.missing()).union(*lacking).intersection(todo))
     lifter, surfaces = job.lifter, []
     if lifter.surfaces:
@@ -182,6 +203,19 @@ def forecast(workspace: Workspace, job: RenderJob, config: RenderConfig) -> Fore
     # Beyond what the cut-outs took there is what a whole frame holds at once.
     memory = peak_memory() + held_bytes(lifter.renderer.memory_bytes, plan.memory_bytes)
     return Forecast(len(todo), seconds, memory, frame_bytes(plan, config.dtype), len(surfaces))
+
+
+def models_to_add(job: RenderJob, encoders: Sequence[EncoderRecord], dtype: str) -> list[str]:
+    """Name the models whose features neither are lifted by a job nor are in its render already.
+
+    Args:
+        job: see `prepare`.
+        encoders: of the scene, the last used one at the end.
+        dtype: what the features would be stored as.
+    """
+    colors = Render.find(job.root, render_key(job.content))
+    latest = {e.name: e for e in encoders if e.name not in job.features}
+    return sorted(n for n, e in latest.items() if colors is None or colors.missing_features(e, dtype))
 
 
 def _lifter(workspace: Workspace, config: RenderConfig) -> SceneLifter:

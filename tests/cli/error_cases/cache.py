@@ -39,6 +39,13 @@ def photo_to_render_from_is_not_encoded(run: Run):
 
 @case
 def nothing_is_rendered_yet(run: Run):
+    shutil.rmtree("scene/.lift3d/renders")
+    assert run("encode", "scene", "--model", "rgb").exit_code == 0
+    return ["decode"]
+
+
+@case
+def scene_was_encoded_since_it_was_rendered(run: Run):
     assert run("encode", "scene", "--model", "rgb").exit_code == 0
     return ["decode"]
 
@@ -109,6 +116,38 @@ def option_of_another_task(run: Run):
 @case
 def task_is_misspelt(run: Run):
     return ["decode", "--task", "colour"]
+
+
+@case
+def task_of_other_models_is_misspelt(run: Run):
+    return ["decode", "--task", "superrez"]
+
+
+@case
+def task_is_misspelt_where_there_is_colour_only(run: Run):
+    shutil.rmtree(run.render_folder() / "feats")
+    return ["decode", "--task", "dept"]
+
+
+@case
+def model_to_decode_is_misspelt(run: Run):
+    return ["decode", "--model", "patchs"]
+
+
+@case
+def task_is_like_no_other(run: Run):
+    return ["decode", "--task", "xyzzy"]
+
+
+@case
+def task_that_needs_no_features_is_wanted_raw(run: Run):
+    return ["decode", "--task", "color", "--raw", "npz"]
+
+
+@case
+def task_needs_a_model_that_is_encoded_and_not_rendered(run: Run):
+    assert run("encode", "scene", "--model", "rgb").exit_code == 0
+    return ["decode", str(run.render_folder()), "--task", "rgb"]
 
 
 @case
