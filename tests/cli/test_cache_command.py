@@ -146,3 +146,15 @@ def test_info_shows_no_raw_values(done):
     assert "[" not in text
     assert "96x72 pixels" in text
     assert "kB" in text
+
+
+def test_info_tells_encodings_of_one_model_apart(done):
+    done.ok("encode", "scene", "--model", "rgb")
+    done.ok("encode", "scene", "--model", "rgb", "--max-size", "32", "--dtype", "fp32")
+    lines = [line for line in done.ok("info", "scene") if " rgb " in line]
+    assert sorted(line.split("  ")[-1] for line in lines) == [
+        "encode --model rgb",
+        "encode --model rgb --max-size 32 --dtype fp32",
+    ]
+    holdings = json.loads("\n".join(done.ok("info", "scene", "--json")))["cache"]["holdings"]
+    assert "encode --model rgb" in [holding["made_by"] for holding in holdings]

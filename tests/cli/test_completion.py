@@ -82,13 +82,26 @@ def test_options_and_their_values_are_completed(shell, bin_folder, tmp_path):
 
 def test_tasks_models_and_renders_are_those_of_this_folder(bin_folder, done):
     tasks = ask("bash", in_bash("decode", "--task", ""), bin_folder, done.folder)
-    assert {"color", "depth", "points", "recolor", "negative"} <= set(tasks)
-    assert ask("bash", in_bash("render", "--model", ""), bin_folder, done.folder) == ["patches"]
+    assert {"color", "depth", "points", "recolor", "negative", "features"} <= set(tasks)
+    assert ask("bash", in_bash("render", "--model", ""), bin_folder, done.folder) == ["patches", "none"]
     (render,) = ask("bash", in_bash("decode", "scene"), bin_folder, done.folder)
     assert Path(done.folder, render) == done.render_folder()
 
 
 def test_nothing_is_completed_and_nothing_said_where_nothing_was_done(bin_folder, tmp_path):
-    assert ask("bash", in_bash("render", "--model", ""), bin_folder, tmp_path) == []
+    assert ask("bash", in_bash("decode", "--model", ""), bin_folder, tmp_path) == []
     (tmp_path / ".lift3d.json").write_text("{")
-    assert ask("bash", in_bash("render", "--model", ""), bin_folder, tmp_path) == []
+    assert ask("bash", in_bash("decode", "--model", ""), bin_folder, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "want"),
+    [
+        (["decode", "--codec", "h"], ["h264", "h265"]),
+        (["decode", "--raw", "np"], ["npy", "npz"]),
+        (["encode", "--dtype", ""], ["fp16", "bf16", "fp32"]),
+        (["render", "--precision", ""], ["auto", "bf16", "fp32"]),
+    ],
+)
+def test_values_of_an_option_are_completed(words, want, bin_folder, tmp_path):
+    assert ask("bash", in_bash(*words), bin_folder, tmp_path) == want

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import Annotated
 
 import typer
@@ -111,9 +112,19 @@ def _escape_usage_error(error: Exception) -> bool:
     if type(error).__module__.split(".")[0] not in ("typer", "click"):
         return False
     if hasattr(error, "format_message"):
-        text = console.escaped(" ".join(error.format_message().split()))
+        text = console.escaped(_with_guess(" ".join(error.format_message().split())))
         error.format_message = lambda: text
     return True
+
+
+def _with_guess(text: str) -> str:
+    """Add what was probably meant to a message about a value that is none of its choices."""
+    import difflib
+
+    text = text.replace("Value error, ", "", 1)  # of the library that checks typer's arguments
+    match = re.search(r"'([^']*)' is not one of ('.*')\.?$", text)
+    near = match and difflib.get_close_matches(match[1], re.findall(r"'([^']*)'", match[2]), n=1)
+    return f"{text.removesuffix('.')}. Did you mean '{near[0]}'?" if near else text
 
 
 def _bug(error: BaseException) -> typer.Exit:

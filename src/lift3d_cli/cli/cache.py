@@ -108,12 +108,12 @@ def _facts(holding: Holding) -> dict[str, object]:
         "files": holding.num_files,
         "bytes": holding.num_bytes,
         "age_seconds": max(0.0, time.time() - holding.last_used),
-        "made_by": _made_by(holding),
+        "made_by": made_by(holding),
         "problem": holding.problem,
     }
 
 
-def _made_by(holding: Holding) -> str:
+def made_by(holding: Holding) -> str:
     """Say in a few words what made a holding, as far as it is recorded."""
     from lift3d_cli.cache.renders import Render
     from lift3d_cli.pipeline.encoders import encode_options

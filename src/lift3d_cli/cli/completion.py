@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lift3d_cli.config import POINTS, VIEW_TASKS
+from lift3d_cli.config import FEATURES, NO_MODEL, POINTS, VIEW_TASKS
 from lift3d_cli.errors import Lift3dError
 
 if TYPE_CHECKING:
@@ -24,9 +25,25 @@ def encoded_models(incomplete: str) -> list[str]:
     return _starting([encoder.name for encoder in _encoders()], incomplete)
 
 
+def models_to_lift(incomplete: str) -> list[str]:
+    """Complete what `render --model` takes: an encoded model, or none."""
+    return _starting([*(encoder.name for encoder in _encoders()), NO_MODEL], incomplete)
+
+
+def one_of(values: Sequence[str]) -> Callable[[str], list[str]]:
+    """Make the completion of an option with a fixed set of values, which the core checks."""
+
+    def complete(incomplete: str) -> list[str]:
+        return _starting(list(values), incomplete)
+
+    return complete
+
+
 def tasks(incomplete: str) -> list[str]:
     """Complete a task that needs no model, or that a model of the last command's scene can do."""
-    of_models = [str(task) for encoder in _encoders() for task in encoder.spec.get("tasks", ())]
+    encoders = _encoders()
+    of_models = [str(task) for encoder in encoders for task in encoder.spec.get("tasks", ())]
+    of_models += [FEATURES] if encoders else []
     return _starting([*VIEW_TASKS, POINTS, *of_models], incomplete)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lift3d_cli.cli import completion, console, inputs, options
-from lift3d_cli.config import FRAME_FORMATS, DecodeConfig
+from lift3d_cli.config import FRAME_FORMATS, RAW_FORMATS, VIDEO_CODECS, DecodeConfig
 
 
 def decode(
@@ -43,7 +43,10 @@ def decode(
         bool | None, typer.Option("--video/--no-video", help="Write a video beside the frames. [video]")
     ] = DecodeConfig.video,
     codec: Annotated[
-        str, typer.Option(help="Of the video: h264, h265, prores, gif or webp. [h264]")
+        str,
+        typer.Option(
+            help="Of the video: h264, h265, prores, gif or webp. [h264]", autocompletion=completion.one_of(VIDEO_CODECS)
+        ),
     ] = DecodeConfig.codec,
     quality: Annotated[float | None, typer.Option(help="Of the video. [8]", min=1, max=10)] = None,
     fps: Annotated[float, typer.Option(help="Of the video; 0 takes the path's.", min=0)] = DecodeConfig.fps,
@@ -73,7 +76,11 @@ def decode(
         ),
     ] = None,
     raw: Annotated[
-        str, typer.Option(help="Write the rendered features as they are instead: npy, npz, safetensors or exr.")
+        str,
+        typer.Option(
+            help="Write the rendered features as they are instead: npy, npz, safetensors or exr.",
+            autocompletion=completion.one_of(RAW_FORMATS),
+        ),
     ] = DecodeConfig.raw,
     move_aside: Annotated[
         bool, typer.Option("--move-aside", help="Rename results of another run in the folder, instead of refusing.")

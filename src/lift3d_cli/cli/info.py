@@ -13,6 +13,7 @@ def info(
 ) -> None:
     """Say what is in a scene and its cache, and whether the poses fit the photos."""
     from lift3d_cli.cache.inventory import inventory
+    from lift3d_cli.cli.cache import made_by
 
     loaded = inputs.open_scene(scene)
     store = inputs.open_cache(loaded, cache)
@@ -26,6 +27,7 @@ def info(
             "model": h.encoder.name if h.encoder else None,
             "files": h.num_files,
             "bytes": h.num_bytes,
+            "made_by": made_by(h),
             "problem": h.problem,
         }
         for h in inventory(root)
@@ -39,7 +41,8 @@ def info(
         name = h["model"] or h["path"].rsplit("/", 1)[-1]
         problem = f"  cannot be used: {h['problem']}" if h["problem"] else ""
         files = f"{h['files']:5} file{'' if h['files'] == 1 else 's'}"
-        lines.append(f"  {h['kind']:9} {name:32} {files:11} {console.human_bytes(h['bytes']):>10}{problem}")
+        what = f"{h['kind']:9} {name:32} {files:11} {console.human_bytes(h['bytes']):>10}"
+        lines.append(f"  {what}  {h['made_by']}{problem}".rstrip())
     console.text("\n".join(lines))
 
 

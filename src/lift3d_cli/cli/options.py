@@ -60,7 +60,13 @@ RenderArgument = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="LIFT3D_DEVICE")]
-Dtype = Annotated[str, typer.Option(help="What features are stored as: fp16, bf16 or fp32.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="What features are stored as: fp16, bf16 or fp32.",
+        autocompletion=completion.one_of(("fp16", "bf16", "fp32")),
+    ),
+]
 Seed = Annotated[int, typer.Option(help="For models that draw random numbers.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of paths.")]
 JsonTables = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -68,7 +74,11 @@ Weights = Annotated[
     str, typer.Option(help="Rendering network: a file or a Hugging Face repository. [the one that ships]")
 ]
 Precision = Annotated[
-    str, typer.Option(help="Of the rendering network: bf16, fp32, or auto for bf16 where the processor has it.")
+    str,
+    typer.Option(
+        help="Of the rendering network: bf16, fp32, or auto for bf16 where the processor has it.",
+        autocompletion=completion.one_of(("auto", "bf16", "fp32")),
+    ),
 ]
 Memory = Annotated[str, typer.Option(help="Bound on what a pose takes, such as 2GiB; auto is half of what is free.")]
 CacheOption = Annotated[

@@ -45,7 +45,7 @@ def render(
         typer.Option(
             "--model",
             help="Encoded model to lift; may be repeated; none for colour only. [those encoded since the last render]",
-            autocompletion=completion.encoded_models,
+            autocompletion=completion.models_to_lift,
         ),
     ] = None,
     views: Annotated[int, typer.Option(help="Source photos per pose, at most.", min=1)] = RenderConfig.views,
@@ -60,7 +60,7 @@ def render(
         bool, typer.Option("--preview", help="Only some of the poses, and small, to look at first.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what time, memory and disk it would take, and do nothing.")
+        bool, typer.Option("--dry-run", help="Say what time, memory and disk it would take, and render nothing.")
     ] = False,
     frames: Annotated[
         str | None,
