@@ -146,6 +146,7 @@ def test_animations_have_all_frames_and_repeat(work, render, codec):
         ({"depth_scale": 5.0}, "--depth-scale does nothing with all but depth as png16"),
         ({"clusters": 3}, "--clusters does nothing here: task 'recolor'"),
         ({"quality": 0.5}, "--quality 0.5 is not from 1 to 10"),
+        ({"raw": "npz", "task": "points"}, "--raw does nothing with --task points"),
         ({"raw": "npz", "clusters": 3}, "--clusters does nothing with --raw"),
         ({"raw": "npz", "seed": 3}, "--seed does nothing with --raw"),
         ({"raw": "npz", "video": True}, "--video does nothing with --raw"),

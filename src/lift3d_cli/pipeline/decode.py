@@ -93,7 +93,11 @@ def _check_options(config: DecodeConfig) -> None:
     no_frames = "--raw" if config.raw else "--task points" if config.task == POINTS else ""
     no_video = no_frames or ("--source-view" if config.source_views else "")
     given = {"video": no_video} | dict.fromkeys(_OF_VIDEO, no_video or ("--no-video" if config.video is False else ""))
-    given |= {"soft_masks": no_frames, "source_views": no_frames}
+    given |= {
+        "soft_masks": no_frames,
+        "source_views": no_frames,
+        "raw": "--task points" if config.task == POINTS else "",
+    }
     given |= dict.fromkeys(("refine", *_OF_CLASSES, "style", "view", "seed"), "--raw" if config.raw else "")
     given["depth_scale"] = "" if (config.task, config.format) == ("depth", "png16") else "all but depth as png16"
     for name, without in given.items():
