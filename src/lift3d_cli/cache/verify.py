@@ -44,13 +44,15 @@ def verify(root: Path, progress: Progress = no_progress) -> list[tuple[Path, str
 
 def _lost(root: Path) -> Iterator[tuple[Path, str]]:
     """Find records that are not there, without which nobody can read the files beside them."""
-    records = {"feats/*/*.safetensors": "encoder.json", "renders/*/frames/*.safetensors": f"../{MANIFEST}"}
-    records["renders/*/feats/*/frames/*.safetensors"] = f"../{MANIFEST}"
-    for pattern, record in records.items():
-        for folder in sorted({path.parent for path in root.glob(pattern)}):
-            path = folder.parent / MANIFEST if record.startswith("..") else folder / record
-            if not path.exists():
-                yield path, "missing: nothing else says what made the files beside it"
+    records = (
+        ("feats/*/*.safetensors", 0, "encoder.json"),
+        ("renders/*/frames/*.safetensors", 1, MANIFEST),
+        ("renders/*/feats/*/frames/*.safetensors", 1, MANIFEST),
+    )
+    for pattern, above, name in records:
+        for folder in sorted({path.parents[above] for path in root.glob(pattern)}):
+            if not (folder / name).exists():
+                yield folder / name, "missing: nothing else says what made the files there"
 
 
 def _require(is_whole: bool) -> None:

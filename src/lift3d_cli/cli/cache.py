@@ -95,8 +95,8 @@ def _show(holdings: list[Holding], root: Path, json: bool) -> None:
     for row in rows:
         problem = f"  cannot be used: {row['problem']}" if row["problem"] else ""
         size, age = console.human_bytes(row["bytes"]), console.human_time(row["age_seconds"])
-        files = f"{row['files']:5} file{'' if row['files'] == 1 else 's'}"
-        what = f"{row['kind']:9} {row['name']:36} {files:11} {size:>9} {age:>8} ago"
+        files = counted(row["files"], "file")
+        what = f"{row['kind']:9} {row['name']:36} {files:>11} {size:>9} {age:>8} ago"
         lines.append(f"  {what}  {row['made_by']}{problem}".rstrip())
     console.text("\n".join(lines))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lift3d_cli.cli import console, inputs, options
+from lift3d_cli.machine.wording import counted
 
 
 def info(
@@ -40,8 +41,8 @@ def info(
     for h in holdings:
         name = h["model"] or h["path"].rsplit("/", 1)[-1]
         problem = f"  cannot be used: {h['problem']}" if h["problem"] else ""
-        files = f"{h['files']:5} file{'' if h['files'] == 1 else 's'}"
-        what = f"{h['kind']:9} {name:32} {files:11} {console.human_bytes(h['bytes']):>10}"
+        files = counted(h["files"], "file")
+        what = f"{h['kind']:9} {name:32} {files:>11} {console.human_bytes(h['bytes']):>10}"
         lines.append(f"  {what}  {h['made_by']}{problem}".rstrip())
     console.text("\n".join(lines))
 
