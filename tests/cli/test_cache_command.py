@@ -125,22 +125,6 @@ def test_doctor_shows_its_table_where_the_device_is_missing(run, monkeypatch):
     assert result.stderr.count("hint:") == 1
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["eval", "scene", "--save", "-"],
-        ["ablate", "scene", "--output", "-"],
-        ["train", "renderer", "scene", "--run", "-"],
-        ["train", "renderer", "scene", "--output", "-"],
-    ],
-)
-def test_standard_output_is_no_place_for_results(run, argv):
-    result = run(*argv)
-    assert result.exit_code == 2
-    assert argv[-2] in result.stderr
-    assert not Path("-").exists()
-
-
 def test_info_shows_no_raw_values(done):
     text = "\n".join(done.ok("info", "scene"))
     assert "[" not in text

@@ -280,3 +280,19 @@ def test_somebody_who_watches_sees_progress_and_the_next_command_beside_the_resu
     assert b"encode rgb" in seen
     assert b"rgb: 4 photos encoded, 0 were there" in seen
     assert b"next: lift3d path" in seen
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["eval", "scene", "--save", "-"],
+        ["ablate", "scene", "--output", "-"],
+        ["train", "renderer", "scene", "--run", "-"],
+        ["train", "renderer", "scene", "--output", "-"],
+    ],
+)
+def test_standard_output_is_no_place_for_results(run, argv):
+    result = run(*argv)
+    assert result.exit_code == 2
+    assert argv[-2] in result.stderr
+    assert not Path("-").exists()
