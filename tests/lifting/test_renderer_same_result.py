@@ -72,10 +72,11 @@ def test_models_of_one_grid_share_the_rays_weights(sources):
     frame = renderer.render(target, sources, RANGE, {"a": one, "b": one})
     assert sum(asked) == once
     assert torch.equal(frame.features["a"], frame.features["b"])
-    # A cell a pixel, or about that: those of the colour. If they do not fit into the memory, they are computed again.
+    # A cell a pixel, or about that: those of the colour. If they do not fit into the memory, they are computed for the
+    # depths, the colours and the features.
     pixels = FeatureGrid(target.width, target.height, (1.0, 1.0))
     for cells in (pixels, FeatureGrid(231, 173, (2.4, 2.4)), FeatureGrid(67, 50, (0.7, 0.7))):
-        for memory, times in ((2**30, 1), (2**20, 2)):
+        for memory, times in ((2**30, 1), (2**20, 3)):
             asked.clear()
             replace(renderer, memory_bytes=memory).render(target, sources, RANGE, {"a": replace(one, target=cells)})
             assert sum(asked) == times * target.width * target.height

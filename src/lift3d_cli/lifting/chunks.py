@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import torch
@@ -52,6 +52,19 @@ class WeightedRays:
     rays: Tensor
     t: Tensor
     weights: BlendingWeights
+
+    @property
+    def inverse_depth(self) -> Tensor:  # [R]
+        """The weighted mean of the samples in 1/z; of all alike where no source view sees the ray."""
+        share = self.weights.omega.sum(0)  # [R, S], per sample
+        share = torch.where(self.weights.coverage[:, None] > 0, share, 1 / self.t.shape[1])
+        return (share / self.t).sum(1)
+
+    def at_depths(self, t: Tensor) -> WeightedRays:
+        """Return the same rays with their samples at other depths [R, S], where they keep their weights."""
+        uv, z = self.surface.lines.project(self.rays, t)
+        weights = BlendingWeights(self.weights.omega * (z > 0), uv, self.weights.coverage)
+        return replace(self, t=t, weights=weights)
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,10 @@ class RayChunks:
                 chunks.append(partial(_taken_over, make, cells[-1], rays[cells[-1]], nearest[first:end] - own[0]))
         return RayChunks(grid, self.device, cells, chunks)
 
+    def moved(self, move: Callable[[WeightedRays], Tensor]) -> RayChunks:
+        """Return the same rays with their samples at the depths [R, S] that `move` gives those of a chunk."""
+        return replace(self, chunks=[partial(_moved, make, move) for make in self.chunks])
+
     def map(self, work: Callable[[WeightedRays], Sequence[Tensor]]) -> Iterator[Tensor]:
         """Apply a function to every chunk, and join its results.
 
@@ -136,7 +153,16 @@ class RayChunks:
 def _taken_over(make: Callable[[], WeightedRays], cells: Tensor, rays: Tensor, nearest: Tensor) -> WeightedRays:
     """Give other rays the depths and weights of the `nearest` ones of a chunk."""
     near = make()
-    t = near.t[nearest]
-    uv, z = near.surface.lines.project(rays, t)
-    omega = near.weights.omega[:, nearest] * (z > 0)
-    return WeightedRays(near.surface, cells, rays, t, BlendingWeights(omega, uv, near.weights.coverage[nearest]))
+    weights = BlendingWeights(near.weights.omega[:, nearest], near.weights.uv, near.weights.coverage[nearest])
+    return replace(near, cells=cells, rays=rays, weights=weights).at_depths(near.t[nearest])
+
+
+def _moved(make: Callable[[], WeightedRays], move: Callable[[WeightedRays], Tensor]) -> WeightedRays:
+    chunk = make()
+    moved = chunk.at_depths(move(chunk))
+    # A sample does not leave a photo that it is blended from, nor go behind its camera, where `uv` is NaN.
+    cameras = chunk.surface.sources.cameras
+    size = torch.tensor([[c.width, c.height] for c in cameras], device=moved.t.device)[:, None, None]
+    is_inside = ((moved.weights.uv >= 0) & (moved.weights.uv <= size)).all(-1)
+    is_lost = ((chunk.weights.omega > 0) & ~is_inside).any(0)
+    return chunk.at_depths(torch.where(is_lost, chunk.t, moved.t)) if is_lost.any() else moved

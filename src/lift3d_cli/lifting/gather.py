@@ -48,9 +48,7 @@ def gather_colors(pixels: RayChunks, sources: SourceViews) -> GatheredColors:
 
     def of_chunk(chunk: WeightedRays) -> Sequence[Tensor]:
         t, weights = chunk.t, chunk.weights
-        share = weights.omega.sum(0)  # [R, S], per sample
-        share = torch.where(weights.coverage[:, None] > 0, share, 1 / t.shape[1])
-        depth, spread = 1 / (share / t).sum(1), (1 / t).std(1, correction=0)
+        depth, spread = 1 / chunk.inverse_depth, (1 / t).std(1, correction=0)
         return depth, weights.coverage, spread, gather(weights.uv, weights.omega), weights.omega.sum(-1).T
 
     depth, coverage, spread, colors, parts = pixels.map(of_chunk)

@@ -26,6 +26,7 @@ from lift3d_cli.lifting.gather import gather_colors, gather_features
 from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.proposal.sampling import sample_depths
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
+from lift3d_cli.lifting.refinement import CLOSER, WINDOWS, refined
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SHARPENING, SourceViews
 
@@ -113,7 +114,14 @@ class Renderer:
     def settings(self) -> dict[str, object]:
         """Return JSON values that differ between renderers with different results."""
         parts = {"proposal": dict(self.proposal.settings()), "blending": dict(self.blending.settings())}
-        return {**parts, "num_samples": self.num_samples, "sharpening": SHARPENING, "tones": NUM_TONES}
+        refinement = [*WINDOWS, CLOSER]
+        return {
+            **parts,
+            "num_samples": self.num_samples,
+            "sharpening": SHARPENING,
+            "tones": NUM_TONES,
+            "refinement": refinement,
+        }
 
     def propose(self, target: Camera, sources: SourceViews, depth_range: tuple[float, float]) -> ProposedSurface:
         """Run Stage I, and compute what Stage II needs of whole photos and of the whole surface."""
@@ -140,7 +148,7 @@ class Renderer:
     ) -> RayChunks:
         """Set up Stage II for the rays through a grid's cells, for the features on that grid and maybe the colours.
 
-        The rays through pixels are those of all features with about as many cells, or more.
+        The rays through pixels are those of all features with about as many cells, or more, and refined.
         """
         has_fine = _is_about_pixels(grid)
         models = [m for m in features.values() if m.target == grid or (has_fine and _is_about_pixels(m.target))]
@@ -151,7 +159,7 @@ class Renderer:
         per_sample += finest * 4 * 26  # the same again, and the projection
         is_corrected = any(model.corrector is not None for model in models)
         per_view = self.num_samples * per_sample + is_corrected * BYTES_PER_RAY
-        return RayChunks.weighed(
+        chunks = RayChunks.weighed(
             grid,
             images.device,
             functools.partial(self.weigh, surface),
@@ -159,8 +167,9 @@ class Renderer:
             bytes_per_ray=round(len(images) * per_view),
             bytes_to_keep=len(images) * self.num_samples * 12,  # (u, v, omega)
             # A corrector needs the whole image first, and blocks of channels come one after the other.
-            is_reused=len(grids) > 1 or any(has_colors or model.channels_at_once for model in models),
+            is_reused=has_fine or len(grids) > 1 or any(has_colors or model.channels_at_once for model in models),
         )
+        return refined(chunks, surface) if has_fine else chunks
 
     def _gather_and_correct(
         self,

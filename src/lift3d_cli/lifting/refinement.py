@@ -1,0 +1,176 @@
+"""Depth refinement: each ray's depth is moved to where the photos agree, to a fraction of a pixel.
+
+From one of Stage I's planes to the next, a point moves by several pixels in the photos, and Stage II weighs each ray by
+itself. Here the rays of a small window tell together: Gauss-Newton steps on the depth of each, as Lucas & Kanade (1981)
+take for the motion between two pictures, until what the photos show there deviates least from its blend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lift3d_cli.geometry.epipolar import EpipolarLines
+from lift3d_cli.geometry.grids import sample_map
+from lift3d_cli.lifting.chunks import ProposedSurface, RayChunks, WeightedRays
+from lift3d_cli.lifting.sources import box, contrast
+from lift3d_cli.machine.parallel import mapped
+
+WINDOWS = (7, 5, 5)
+"""Each step's window, in pixels along its side. The first step looks at the photos blurred, which reaches farther."""
+CLOSER = 0.5
+"""By how much a ray's samples are then drawn together: what is blended from several depths is blurred."""
+# Samples farther apart than about this many planes stay: they are of two surfaces.
+_PLANES_APART = 2.0
+# The longest step, in pixels of the photos.
+_LONGEST = 1.0
+# Both shorten steps: the squared slope of the locally normalised lightness, per pixel, that is noise, and the part of
+# the photos' squared error that is, since at borders of occlusion they show different surfaces.
+_NOISE, _DOUBT = 0.0017, 0.3
+# Depths move where the photos' squared error is less than this part of what it was.
+_BETTER = 0.9
+# Pixels along a photo's border whose surroundings, which are part of what is compared, are not all there; and the part
+# of a ray's blend that has to be of other pixels.
+_BORDER, _MOST = 5, 0.5
+# Planes from the nearest to the farthest depth in a window that is taken for an edge: photos show two surfaces there.
+_EDGE = 8.0
+# Rows of the target that are refined at once, besides those around them that the windows reach.
+_ROWS = 64
+_MARGIN = sum(window // 2 for window in (*WINDOWS, WINDOWS[-1]))
+_LIGHTNESS = (0.299, 0.587, 0.114)
+
+
+def refined(pixels: RayChunks, surface: ProposedSurface) -> RayChunks:
+    """Refine the depths of the rays through all pixels of a target; their weights stay.
+
+    Args:
+        pixels: the rays.
+        surface: result of Stage I that they come from.
+    """
+
+    def of_chunk(chunk: WeightedRays) -> Sequence[Tensor]:
+        return chunk.inverse_depth, chunk.weights.omega.sum(-1).T
+
+    before, share = pixels.map(of_chunk)  # [H, W] and [V, H, W]
+    views, distribution = surface.sources, surface.distribution
+    light = (views.images * torch.tensor(_LIGHTNESS, device=pixels.device)[:, None, None]).sum(-3, keepdim=True)
+    maps = [torch.cat([_with_slopes(contrast(each)), _inner(views.valid)], -3) for each in (box(light), light)]
+    rays = pixels.grid.cell_centers().to(pixels.device).unflatten(0, before.shape)
+    nearest, farthest = distribution.inverse_range()
+    reach = _PLANES_APART * distribution.inverse_step
+    least, most = (before - reach).clamp(min=farthest), (before + reach).clamp(max=nearest)
+
+    def of_rows(top: int) -> Tensor:
+        first = max(0, top - _MARGIN)
+        part = slice(first, top + _ROWS + _MARGIN)
+        found = _refine(
+            surface.lines,
+            maps,
+            rays[part],
+            before[part],
+            share[:, part],
+            (least[part], most[part]),
+            distribution.inverse_step,
+        )
+        return found[top - first :][:_ROWS]
+
+    after = torch.cat(list(mapped(of_rows, range(0, len(before), _ROWS), pixels.device)))
+    return pixels.moved(partial(_drawn_together, before.flatten(), after.flatten()))
+
+
+def _inner(valid: Tensor) -> Tensor:  # [V, 1, H, W]
+    """Leave out what is near to a photo's border, or to what is not valid."""
+    return -F.max_pool2d(F.pad(-valid, (_BORDER,) * 4), 2 * _BORDER + 1, stride=1)
+
+
+def _with_slopes(maps: Tensor) -> Tensor:  # [V, 1, H, W] to [V, 3, H, W]
+    """Append the slopes along u and v, per pixel."""
+    padded = F.pad(maps, (1,) * 4, mode="replicate")
+    along_u = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+    along_v = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+    return torch.cat([maps, along_u, along_v], 1)
+
+
+def _refine(
+    lines: EpipolarLines,
+    maps: Sequence[Tensor],  # [V, 4, H, W] each, of the first step and of the others: values, slopes, validity
+    rays: Tensor,  # [h, w, 2] target pixels
+    before: Tensor,  # [h, w] 1/z
+    share: Tensor,  # [V, h, w] of the views in the blend
+    bounds: tuple[Tensor, Tensor],  # [h, w] least and greatest 1/z
+    step: float,  # from plane to plane in 1/z
+) -> Tensor:  # [h, w] 1/z
+    """Take the steps; where the photos do not agree better in the end, nothing moves."""
+    after = before
+    for number, window in enumerate(WINDOWS):
+        seen = _Seen.at(lines, maps[min(number, 1)], rays, after, share)
+        # Of 1/z, in the mean of the views: pixels per unit.
+        pixels = (seen.share * seen.moves.norm(dim=-1)).sum(0).clamp(min=1e-9)
+        rise = (seen.slopes * seen.moves).sum(-1) / pixels
+        rise = rise - (seen.share * rise).sum(0)
+        downhill = _mean(-(seen.share * rise * seen.error).sum(0), window)
+        steepness = _mean((seen.share * rise.square()).sum(0), window)
+        by = downhill / (steepness + _NOISE + _DOUBT * seen.cost(window))
+        # Where photos tell little of depth, as those of one place do, steps would go anywhere.
+        after = (after + by.clamp(-_LONGEST, _LONGEST) / pixels).clamp(*bounds)
+    was, now = (_Seen.at(lines, maps[1], rays, x, share) for x in (before, after))
+    is_better = now.cost(WINDOWS[-1]) < _BETTER * was.cost(WINDOWS[-1])
+    # Photos do not agree better by not seeing it; and what the windows tell of rays that none sees is not known.
+    is_seen = (was.share > 0).any(0) & ((now.share > 0) == (was.share > 0)).all(0)
+    between = F.max_pool2d(torch.stack([before, -before])[:, None], WINDOWS[0], 1, WINDOWS[0] // 2).sum((0, 1))
+    return torch.where(is_better & is_seen & (between < _EDGE * step), after, before)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the source views show at the depths of rays.
+
+    Args:
+        share: [V, h, w] of those that see it, in the blend; sums to 1, or is 0.
+        error: [V, h, w] deviation from the blend.
+        slopes: [V, h, w, 2] along u and v, per pixel.
+        moves: [V, h, w, 2] pixels per unit of 1/z.
+    """
+
+    share: Tensor
+    error: Tensor
+    slopes: Tensor
+    moves: Tensor
+
+    @classmethod
+    def at(cls, lines: EpipolarLines, maps: Tensor, rays: Tensor, inverse: Tensor, share: Tensor) -> _Seen:
+        t, e = (1 / inverse).reshape(-1, 1), lines.e[:, None, None]
+        uv, z = lines.project(rays.reshape(-1, 2), t)
+        # With the line of sight d and the epipole e, u = (d_u + e_u / t) / (d_z + e_z / t).
+        moves = ((e[..., :2] - uv * e[..., 2:]) * (t / z)[..., None])[:, :, 0].unflatten(1, inverse.shape)
+        value, *slopes, valid = sample_map(maps, uv)[..., 0].unflatten(-1, inverse.shape).unbind(1)
+        share = share * (valid > 0.99) * (z > 0)[..., 0].unflatten(-1, inverse.shape)
+        total = share.sum(0)
+        share = share / total.clamp(min=1e-6) * (total > _MOST)
+        # NaN times a share of 0, behind a camera, would still be NaN.
+        moves = torch.where(share[..., None] > 0, moves, 0.0)
+        return cls(share, value - (share * value).sum(0), torch.stack(slopes, -1), moves)
+
+    def cost(self, window: int) -> Tensor:  # [h, w]
+        """Return the mean squared error over a window."""
+        return _mean((self.share * self.error.square()).sum(0), window)
+
+
+def _mean(values: Tensor, window: int) -> Tensor:  # [h, w]
+    """Return the mean over a window around each pixel."""
+    padded = F.pad(values[None, None], (window // 2,) * 4, mode="replicate")
+    return F.avg_pool2d(padded, window, stride=1)[0, 0]
+
+
+def _drawn_together(before: Tensor, after: Tensor, chunk: WeightedRays) -> Tensor:  # [R, S] z-depth
+    """Move a chunk's samples with their rays' depths, [cells] in 1/z, and nearer to these."""
+    apart = 1 / chunk.t - before[chunk.cells, None]
+    reach = _PLANES_APART * chunk.surface.distribution.inverse_step
+    drawn = apart * (1 - CLOSER * torch.exp(-((apart / reach) ** 2)))
+    nearest, farthest = chunk.surface.distribution.inverse_range()
+    return 1 / (after[chunk.cells, None] + drawn).clamp(farthest, nearest)
