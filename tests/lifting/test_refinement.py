@@ -89,4 +89,4 @@ def test_samples_of_one_surface_are_drawn_together_and_those_of_another_stay(sou
     center = torch.tensor([near])
     moved = 1 / refinement._drawn_together(center, center + 0.2 * STEP, chunk)
     apart = (moved - center - 0.2 * STEP) / STEP
-    torch.testing.assert_close(apart, torch.tensor([[0.2, -0.2, 0, 0, 0, -8]]), atol=0.02, rtol=0)
+    torch.testing.assert_close(apart, torch.tensor([[0.3, -0.3, 0, 0, 0, -8]]), atol=0.02, rtol=0)

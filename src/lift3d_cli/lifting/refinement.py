@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import sample_map
 from lift3d_cli.lifting.chunks import ProposedSurface, RayChunks, WeightedRays
 from lift3d_cli.lifting.sources import box, contrast
@@ -23,7 +22,7 @@ from lift3d_cli.machine.parallel import mapped
 
 WINDOWS = (7, 5, 5)
 """Each step's window, in pixels along its side. The first step looks at the photos blurred, which reaches farther."""
-CLOSER = 0.5
+CLOSER = 0.25
 """By how much a ray's samples are then drawn together: what is blended from several depths is blurred."""
 # Samples farther apart than about this many planes stay: they are of two surfaces.
 _PLANES_APART = 2.0
@@ -57,26 +56,15 @@ def refined(pixels: RayChunks, surface: ProposedSurface) -> RayChunks:
         return chunk.inverse_depth, chunk.weights.omega.sum(-1).T
 
     before, share = pixels.map(of_chunk)  # [H, W] and [V, H, W]
-    views, distribution = surface.sources, surface.distribution
-    light = (views.images * torch.tensor(_LIGHTNESS, device=pixels.device)[:, None, None]).sum(-3, keepdim=True)
-    maps = [torch.cat([_with_slopes(contrast(each)), _inner(views.valid)], -3) for each in (box(light), light)]
+    luma = torch.tensor(_LIGHTNESS, device=pixels.device)[:, None, None]
+    light, valid = (surface.sources.images * luma).sum(-3, keepdim=True), _inner(surface.sources.valid)
+    maps = [torch.cat([_with_slopes(contrast(each)), valid], -3) for each in (box(light), light)]
     rays = pixels.grid.cell_centers().to(pixels.device).unflatten(0, before.shape)
-    nearest, farthest = distribution.inverse_range()
-    reach = _PLANES_APART * distribution.inverse_step
-    least, most = (before - reach).clamp(min=farthest), (before + reach).clamp(max=nearest)
 
     def of_rows(top: int) -> Tensor:
         first = max(0, top - _MARGIN)
         part = slice(first, top + _ROWS + _MARGIN)
-        found = _refine(
-            surface.lines,
-            maps,
-            rays[part],
-            before[part],
-            share[:, part],
-            (least[part], most[part]),
-            distribution.inverse_step,
-        )
+        found = _refine(surface, maps, rays[part], before[part], share[:, part])
         return found[top - first :][:_ROWS]
 
     after = torch.cat(list(mapped(of_rows, range(0, len(before), _ROWS), pixels.device)))
@@ -97,33 +85,35 @@ def _with_slopes(maps: Tensor) -> Tensor:  # [V, 1, H, W] to [V, 3, H, W]
 
 
 def _refine(
-    lines: EpipolarLines,
+    surface: ProposedSurface,
     maps: Sequence[Tensor],  # [V, 4, H, W] each, of the first step and of the others: values, slopes, validity
     rays: Tensor,  # [h, w, 2] target pixels
     before: Tensor,  # [h, w] 1/z
     share: Tensor,  # [V, h, w] of the views in the blend
-    bounds: tuple[Tensor, Tensor],  # [h, w] least and greatest 1/z
-    step: float,  # from plane to plane in 1/z
 ) -> Tensor:  # [h, w] 1/z
     """Take the steps; where the photos do not agree better in the end, nothing moves."""
+    nearest, farthest = surface.distribution.inverse_range()
+    plane = surface.distribution.inverse_step
+    least, most = (before + way * _PLANES_APART * plane for way in (-1, 1))
     after = before
     for number, window in enumerate(WINDOWS):
-        seen = _Seen.at(lines, maps[min(number, 1)], rays, after, share)
-        # Of 1/z, in the mean of the views: pixels per unit.
-        pixels = (seen.share * seen.moves.norm(dim=-1)).sum(0).clamp(min=1e-9)
+        seen = _Seen.at(surface, maps[min(number, 1)], rays, after, share)
+        # Of a plane, in the mean of the views.
+        pixels = (seen.share * seen.moves.norm(dim=-1)).sum(0).clamp(min=1e-6)
         rise = (seen.slopes * seen.moves).sum(-1) / pixels
         rise = rise - (seen.share * rise).sum(0)
         downhill = _mean(-(seen.share * rise * seen.error).sum(0), window)
         steepness = _mean((seen.share * rise.square()).sum(0), window)
         by = downhill / (steepness + _NOISE + _DOUBT * seen.cost(window))
         # Where photos tell little of depth, as those of one place do, steps would go anywhere.
-        after = (after + by.clamp(-_LONGEST, _LONGEST) / pixels).clamp(*bounds)
-    was, now = (_Seen.at(lines, maps[1], rays, x, share) for x in (before, after))
+        after = after + by.clamp(-_LONGEST, _LONGEST) / pixels * plane
+        after = after.clamp(least, most).clamp(farthest, nearest)
+    was, now = (_Seen.at(surface, maps[1], rays, x, share) for x in (before, after))
     is_better = now.cost(WINDOWS[-1]) < _BETTER * was.cost(WINDOWS[-1])
     # Photos do not agree better by not seeing it; and what the windows tell of rays that none sees is not known.
     is_seen = (was.share > 0).any(0) & ((now.share > 0) == (was.share > 0)).all(0)
     between = F.max_pool2d(torch.stack([before, -before])[:, None], WINDOWS[0], 1, WINDOWS[0] // 2).sum((0, 1))
-    return torch.where(is_better & is_seen & (between < _EDGE * step), after, before)
+    return torch.where(is_better & is_seen & (between < _EDGE * plane), after, before)
 
 
 @dataclass(frozen=True)
@@ -134,7 +124,7 @@ class _Seen:
         share: [V, h, w] of those that see it, in the blend; sums to 1, or is 0.
         error: [V, h, w] deviation from the blend.
         slopes: [V, h, w, 2] along u and v, per pixel.
-        moves: [V, h, w, 2] pixels per unit of 1/z.
+        moves: [V, h, w, 2] pixels per plane.
     """
 
     share: Tensor
@@ -143,10 +133,10 @@ class _Seen:
     moves: Tensor
 
     @classmethod
-    def at(cls, lines: EpipolarLines, maps: Tensor, rays: Tensor, inverse: Tensor, share: Tensor) -> _Seen:
-        t, e = (1 / inverse).reshape(-1, 1), lines.e[:, None, None]
-        uv, z = lines.project(rays.reshape(-1, 2), t)
-        # With the line of sight d and the epipole e, u = (d_u + e_u / t) / (d_z + e_z / t).
+    def at(cls, surface: ProposedSurface, maps: Tensor, rays: Tensor, inverse: Tensor, share: Tensor) -> _Seen:
+        t, e = (1 / inverse).reshape(-1, 1), surface.lines.e[:, None, None] * surface.distribution.inverse_step
+        uv, z = surface.lines.project(rays.reshape(-1, 2), t)
+        # Along the epipolar line, u = (d_u + e_u / t) / (d_z + e_z / t), with the line of sight d and the epipole e.
         moves = ((e[..., :2] - uv * e[..., 2:]) * (t / z)[..., None])[:, :, 0].unflatten(1, inverse.shape)
         value, *slopes, valid = sample_map(maps, uv)[..., 0].unflatten(-1, inverse.shape).unbind(1)
         share = share * (valid > 0.99) * (z > 0)[..., 0].unflatten(-1, inverse.shape)
