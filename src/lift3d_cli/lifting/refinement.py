@@ -20,7 +20,7 @@ from lift3d_cli.lifting.chunks import ProposedSurface, RayChunks, WeightedRays
 from lift3d_cli.lifting.sources import box, contrast
 from lift3d_cli.machine.parallel import mapped
 
-WINDOWS = (7, 5, 5)
+WINDOWS = (9, 7, 7)
 """Each step's window, in pixels along its side. The first step looks at the photos blurred, which reaches farther."""
 CLOSER = 0.25
 """By how much a ray's samples are then drawn together: what is blended from several depths is blurred."""
@@ -30,7 +30,7 @@ _PLANES_APART = 2.0
 _LONGEST = 1.0
 # Both shorten steps: the squared slope of the locally normalised lightness, per pixel, that is noise, and the part of
 # the photos' squared error that is, since at borders of occlusion they show different surfaces.
-_NOISE, _DOUBT = 0.0017, 0.3
+_NOISE, _DOUBT = 0.005, 0.3
 # Depths move where the photos' squared error is less than this part of what it was.
 _BETTER = 0.9
 # Pixels along a photo's border whose surroundings, which are part of what is compared, are not all there; and the part
