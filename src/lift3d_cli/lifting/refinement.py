@@ -39,7 +39,7 @@ _BORDER, _MOST = 5, 0.5
 # Planes from the nearest to the farthest depth in a window that is taken for an edge: photos show two surfaces there.
 _EDGE = 8.0
 # Rows of the target that are refined at once, besides those around them that the windows reach.
-_ROWS = 64
+_ROWS = 128
 _MARGIN = sum(window // 2 for window in (*WINDOWS, WINDOWS[-1]))
 _LIGHTNESS = (0.299, 0.587, 0.114)
 
