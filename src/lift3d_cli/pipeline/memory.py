@@ -11,8 +11,9 @@ from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.source_features import SourceFeatures
 
 # Bytes per pixel of a source photo: its colours, validity, 5x5 means and Stage II's features, and what is kept of these
-# for neighbouring poses; what depths are refined by. Bytes per pixel of the frame: its results.
-_PHOTO_BYTES, _FRAME_BYTES = 4 * (28 + 8), 4 * 12
+# for neighbouring poses; half of what depths are refined by, which is gone before features are lifted. Bytes per pixel
+# of the frame: its results.
+_PHOTO_BYTES, _FRAME_BYTES = 4 * (28 + 4), 4 * 12
 # Bytes per cell of a source map: its channels in float32 for gathering, and as stored in the files of two poses; the
 # corrector's inputs. Bytes per cell of the result: its channels, and those of results waiting to be written.
 _CELL_BYTES_PER_CHANNEL, _CELL_BYTES, _RESULT_BYTES_PER_CHANNEL = 8, 4 * 256, 20
