@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from plane_world import WALL_AND_CARD, as_tensor, photograph, rig, source_views
+from plane_world import as_tensor, photograph, rig, source_views
 from rendering import RANGE, all_finite, psnr
 
 from lift3d_cli.config import RenderConfig
@@ -165,8 +165,8 @@ def test_volume_is_sampled_at_the_centre_of_its_voxels():
 
 def test_shipped_weights_render_a_held_out_photo_better_than_no_network():
     cameras = rig(8)
-    truth = as_tensor(photograph(cameras[3], WALL_AND_CARD)[0])
-    sources = source_views(cameras[:3] + cameras[4:], WALL_AND_CARD)
+    truth = as_tensor(photograph(cameras[3])[0])
+    sources = source_views(cameras[:3] + cameras[4:])
     config = RenderConfig(planes=32)
     full, training_free = (
         psnr(make_renderer(config, variant=variant).render(cameras[3], sources, RANGE).image, truth)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lift3d_cli.geometry.grids import sample_map
 from lift3d_cli.lifting.chunks import ProposedSurface, RayChunks, WeightedRays
-from lift3d_cli.lifting.sources import box, contrast
+from lift3d_cli.lifting.sources import box, contrast, lightness
 from lift3d_cli.machine.parallel import mapped
 
 WINDOWS = (9, 7, 7)
@@ -41,7 +41,6 @@ _EDGE = 8.0
 # Rows of the target that are refined at once, besides those around them that the windows reach.
 _ROWS = 128
 _MARGIN = sum(window // 2 for window in (*WINDOWS, WINDOWS[-1]))
-_LIGHTNESS = (0.299, 0.587, 0.114)
 
 
 def refined(pixels: RayChunks, surface: ProposedSurface) -> RayChunks:
@@ -56,8 +55,7 @@ def refined(pixels: RayChunks, surface: ProposedSurface) -> RayChunks:
         return chunk.inverse_depth, chunk.weights.omega.sum(-1).T
 
     before, share = pixels.map(of_chunk)  # [H, W] and [V, H, W]
-    luma = torch.tensor(_LIGHTNESS, device=pixels.device)[:, None, None]
-    light, valid = (surface.sources.images * luma).sum(-3, keepdim=True), _inner(surface.sources.valid)
+    light, valid = lightness(surface.sources.images), _inner(surface.sources.valid)
     maps = [torch.cat([_with_slopes(contrast(each)), valid], -3) for each in (box(light), light)]
     rays = pixels.grid.cell_centers().to(pixels.device).unflatten(0, before.shape)
 

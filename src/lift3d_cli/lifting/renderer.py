@@ -91,7 +91,7 @@ class Renderer:
         """
         features = features or {}
         surface = self.propose(target, sources, depth_range)
-        pixels = self.sample_and_blend(surface, _pixels(target.width, target.height), features, has_colors=True)
+        pixels = self.sample_and_blend(surface, _pixels(target.width, target.height), features)
         colors = gather_colors(pixels, surface.sources)
         image = colors.color.clamp(0, 1)
         spread = colors.spread / (1 / depth_range[0] - 1 / depth_range[1])
@@ -114,14 +114,8 @@ class Renderer:
     def settings(self) -> dict[str, object]:
         """Return JSON values that differ between renderers with different results."""
         parts = {"proposal": dict(self.proposal.settings()), "blending": dict(self.blending.settings())}
-        refinement = [*WINDOWS, CLOSER]
-        return {
-            **parts,
-            "num_samples": self.num_samples,
-            "sharpening": SHARPENING,
-            "tones": NUM_TONES,
-            "refinement": refinement,
-        }
+        parts["refinement"] = [*WINDOWS, CLOSER]
+        return {**parts, "num_samples": self.num_samples, "sharpening": SHARPENING, "tones": NUM_TONES}
 
     def propose(self, target: Camera, sources: SourceViews, depth_range: tuple[float, float]) -> ProposedSurface:
         """Run Stage I, and compute what Stage II needs of whole photos and of the whole surface."""
@@ -144,9 +138,8 @@ class Renderer:
         surface: ProposedSurface,
         grid: FeatureGrid,
         features: Mapping[str, SourceFeatures],
-        has_colors: bool = False,
     ) -> RayChunks:
-        """Set up Stage II for the rays through a grid's cells, for the features on that grid and maybe the colours.
+        """Set up Stage II for the rays through a grid's cells, for the features on that grid.
 
         The rays through pixels are those of all features with about as many cells, or more, and refined.
         """
@@ -167,7 +160,7 @@ class Renderer:
             bytes_per_ray=round(len(images) * per_view),
             bytes_to_keep=len(images) * self.num_samples * 12,  # (u, v, omega)
             # A corrector needs the whole image first, and blocks of channels come one after the other.
-            is_reused=has_fine or len(grids) > 1 or any(has_colors or model.channels_at_once for model in models),
+            is_reused=has_fine or len(grids) > 1 or any(model.channels_at_once for model in models),
         )
         return refined(chunks, surface) if has_fine else chunks
 

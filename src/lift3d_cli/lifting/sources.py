@@ -97,6 +97,11 @@ def box(maps: Tensor) -> Tensor:  # [*B, C, H, W]
     return F.avg_pool2d(F.pad(flat, (2,) * 4, mode="replicate"), 5, stride=1).reshape(maps.shape)
 
 
+def lightness(images: Tensor) -> Tensor:  # [*B, 3, H, W] to [*B, 1, H, W]
+    """Return the luma of sRGB images (ITU-R BT.601)."""
+    return (images * torch.tensor([0.299, 0.587, 0.114], device=images.device)[:, None, None]).sum(-3, keepdim=True)
+
+
 def contrast(images: Tensor) -> Tensor:  # [*B, 3, H, W] to the same
     """Return locally normalised colours, free of exposure and shading."""
     mean = box(images)

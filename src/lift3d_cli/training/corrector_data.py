@@ -126,7 +126,7 @@ class CorrectionScenes:
             return
         K = camera.K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
         surface = self._renderer.propose(Camera(K, camera.w2c, width, height), sources, bounds)
-        pixels = self._renderer.sample_and_blend(surface, FeatureGrid(width, height, (1.0, 1.0)), {}, has_colors=True)
+        pixels = self._renderer.sample_and_blend(surface, FeatureGrid(width, height, (1.0, 1.0)), {})
         image = to_image(held)
         image[(slice(None), *part)] = gather_colors(pixels, surface.sources).color.clamp(0, 1)
         # Described as they were encoded, each with its own exposure.

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from lift3d_cli.geometry.grids import FeatureGrid, sample_map
 from lift3d_cli.lifting.correction.evidence import SKETCH_CHANNELS, TAPS, Blend, Evidence
 from lift3d_cli.lifting.precision import MixedPrecision, in_precision
+from lift3d_cli.lifting.sources import lightness
 
 NUM_DESCRIPTORS = 48
 """Channels of a cell's descriptor."""
@@ -78,7 +79,7 @@ def cell_cues(
 ) -> Tensor:  # [cues, h, w]
     """Sample the image around each cell's centre, at distances and in windows that scale with the cell."""
     stride = 2 / (grid.scale[0] + grid.scale[1])
-    light = (image * torch.tensor([0.299, 0.587, 0.114], device=image.device)[:, None, None]).sum(0, keepdim=True)
+    light = lightness(image)
     maps = [torch.cat([light - 0.5, image[:1] - light, image[2:] - light])[None]]
     centers = grid.cell_centers().to(image.device)
     cues = []
