@@ -15,13 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lift3d_cli.geometry.grids import sample_map
+from lift3d_cli.geometry.epipolar import EpipolarLines
+from lift3d_cli.geometry.grids import pixel_centers, sample_map
 from lift3d_cli.lifting.chunks import ProposedSurface, RayChunks, WeightedRays
-from lift3d_cli.lifting.sources import box, contrast, lightness
+from lift3d_cli.lifting.proposal.protocol import Proposal
+from lift3d_cli.lifting.sources import SourceViews, box, contrast, lightness
+from lift3d_cli.lifting.surfaces import SURFACE_STRIDE, surface_at_size, surface_of
 from lift3d_cli.machine.parallel import mapped
 
 WINDOWS = (9, 7, 7)
 """Each step's window, in pixels along its side. The first step looks at the photos blurred, which reaches farther."""
+SURFACE_WINDOWS = (7, 5, 5, 3)
+"""The same for a photo's own surface, in its cells."""
 CLOSER = 0.25
 """By how much a ray's samples are then drawn together: what is blended from several depths is blurred."""
 # Samples farther apart than about this many planes stay: they are of two surfaces.
@@ -41,6 +46,9 @@ _EDGE = 8.0
 # Rows of the target that are refined at once, besides those around them that the windows reach.
 _ROWS = 128
 _MARGIN = sum(window // 2 for window in (*WINDOWS, WINDOWS[-1]))
+# A photo is as much as this of what its own surface is refined by. Others deviate by no more than that times the third
+# that deviates least, and this much more; beyond, they see something else there.
+_OWN, _DEVIATING, _DEVIATING_ANYWAY = 0.5, 2.0, 0.1
 
 
 def refined(pixels: RayChunks, surface: ProposedSurface) -> RayChunks:
@@ -55,18 +63,60 @@ def refined(pixels: RayChunks, surface: ProposedSurface) -> RayChunks:
         return chunk.inverse_depth, chunk.weights.omega.sum(-1).T
 
     before, share = pixels.map(of_chunk)  # [H, W] and [V, H, W]
-    light, valid = lightness(surface.sources.images), _inner(surface.sources.valid)
-    maps = [torch.cat([_with_slopes(contrast(each)), valid], -3) for each in (box(light), light)]
+    maps = _maps(surface.sources)
     rays = pixels.grid.cell_centers().to(pixels.device).unflatten(0, before.shape)
 
     def of_rows(top: int) -> Tensor:
         first = max(0, top - _MARGIN)
         part = slice(first, top + _ROWS + _MARGIN)
-        found = _refine(surface, maps, rays[part], before[part], share[:, part])
+        found = _refine(surface, maps, rays[part], before[part], share[:, part], WINDOWS)
         return found[top - first :][:_ROWS]
 
     after = torch.cat(list(mapped(of_rows, range(0, len(before), _ROWS), pixels.device)))
     return pixels.moved(partial(_drawn_together, before.flatten(), after.flatten()))
+
+
+def refined_surface(proposal: Proposal, photos: SourceViews, near_far: tuple[float, float], memory: int) -> Tensor:
+    """Find the surface that the first of some photos sees, see `lifting.surfaces`, and refine it.
+
+    Args:
+        proposal: Stage I.
+        photos: one or more; the first is compared with itself, too: what it shows is what must be found in the others.
+        near_far: z-depth in the first.
+        memory: rough bound on temporaries of Stage I, in bytes.
+
+    Returns:
+        [NUM_SURFACE_CHANNELS, h, w], one cell per `SURFACE_STRIDE` pixels along each side.
+    """
+    camera = photos.cameras[0]
+    distribution = proposal(camera, photos, near_far, memory)
+    before, exactness, sure = surface_at_size(surface_of(distribution), camera.width, camera.height)
+    if len(photos.cameras) == 1:
+        return torch.stack([before, exactness, sure])
+    surface = ProposedSurface(photos, EpipolarLines.between(camera, photos.cameras, before.device), distribution)
+    maps = _maps(photos)
+    rays = pixel_centers(*before.T.shape, before.device).unflatten(0, before.shape) * SURFACE_STRIDE
+    alike = torch.ones(len(photos.cameras), *before.shape, device=before.device)
+    share = _agreeing(_Seen.at(surface, maps[0], rays, before, alike))
+    return torch.stack([_refine(surface, maps, rays, before, share, SURFACE_WINDOWS), exactness, sure])
+
+
+def _agreeing(seen: _Seen) -> Tensor:  # [V, h, w]
+    """Return how much the first of the views, whose surface it is, and those that show the same are to count."""
+    own, *others = seen.error
+    is_seen = seen.share[1:] > 0
+    error = torch.stack([_mean((other - own).square(), SURFACE_WINDOWS[0]) for other in others])
+    error = error.masked_fill(~is_seen, torch.inf)
+    least = error.kthvalue(-(-len(others) // 3), 0)[0]
+    weight = torch.exp(-error / (_DEVIATING * least + _DEVIATING_ANYWAY)).nan_to_num()
+    others = (1 - _OWN) * weight / weight.sum(0).clamp(min=1e-6)
+    return torch.cat([torch.full_like(others[:1], _OWN), others])
+
+
+def _maps(sources: SourceViews) -> list[Tensor]:  # [V, 4, H, W]
+    """Return what is compared in the first step, blurred, and in the others: values, slopes, validity."""
+    light, valid = lightness(sources.images), _inner(sources.valid)
+    return [torch.cat([_with_slopes(contrast(each)), valid], -3) for each in (box(light), light)]
 
 
 def _inner(valid: Tensor) -> Tensor:  # [V, 1, H, W]
@@ -84,17 +134,18 @@ def _with_slopes(maps: Tensor) -> Tensor:  # [V, 1, H, W] to [V, 3, H, W]
 
 def _refine(
     surface: ProposedSurface,
-    maps: Sequence[Tensor],  # [V, 4, H, W] each, of the first step and of the others: values, slopes, validity
+    maps: Sequence[Tensor],  # see `_maps`
     rays: Tensor,  # [h, w, 2] target pixels
     before: Tensor,  # [h, w] 1/z
     share: Tensor,  # [V, h, w] of the views in the blend
+    windows: Sequence[int],
 ) -> Tensor:  # [h, w] 1/z
     """Take the steps; where the photos do not agree better in the end, nothing moves."""
     nearest, farthest = surface.distribution.inverse_range()
     plane = surface.distribution.inverse_step
     least, most = (before + way * _PLANES_APART * plane for way in (-1, 1))
     after = before
-    for number, window in enumerate(WINDOWS):
+    for number, window in enumerate(windows):
         seen = _Seen.at(surface, maps[min(number, 1)], rays, after, share)
         # Of a plane, in the mean of the views.
         pixels = (seen.share * seen.moves.norm(dim=-1)).sum(0).clamp(min=1e-6)
@@ -107,10 +158,10 @@ def _refine(
         after = after + by.clamp(-_LONGEST, _LONGEST) / pixels * plane
         after = after.clamp(least, most).clamp(farthest, nearest)
     was, now = (_Seen.at(surface, maps[1], rays, x, share) for x in (before, after))
-    is_better = now.cost(WINDOWS[-1]) < _BETTER * was.cost(WINDOWS[-1])
+    is_better = now.cost(windows[-1]) < _BETTER * was.cost(windows[-1])
     # Photos do not agree better by not seeing it; and what the windows tell of rays that none sees is not known.
     is_seen = (was.share > 0).any(0) & ((now.share > 0) == (was.share > 0)).all(0)
-    between = F.max_pool2d(torch.stack([before, -before])[:, None], WINDOWS[0], 1, WINDOWS[0] // 2).sum((0, 1))
+    between = F.max_pool2d(torch.stack([before, -before])[:, None], windows[0], 1, windows[0] // 2).sum((0, 1))
     return torch.where(is_better & is_seen & (between < _EDGE * plane), after, before)
 
 

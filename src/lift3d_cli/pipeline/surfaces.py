@@ -14,8 +14,9 @@ from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting.proposal.protocol import Proposal
+from lift3d_cli.lifting.refinement import SURFACE_WINDOWS, refined_surface
 from lift3d_cli.lifting.sources import SourceViews, select_sources
-from lift3d_cli.lifting.surfaces import SURFACE_STRIDE, known_surface, surface_at_size, surface_of
+from lift3d_cli.lifting.surfaces import SURFACE_STRIDE, known_surface, surface_at_size
 from lift3d_cli.machine.device import resolve_device
 from lift3d_cli.machine.progress import Progress, no_progress
 from lift3d_cli.pipeline.encode import to_image
@@ -62,7 +63,7 @@ class PhotoSurfaces:
         self._device = device
         self._candidates = list(candidates)
         self._choose = functools.cache(self._chosen)
-        # Without a cache, all of them: 200 kB each.
+        # Without a cache, all of them: 900 kB each.
         self._made: Recent[Tensor] = Recent(_KEEP if workspace.cache else workspace.num_photos)
 
     def camera(self, index: int) -> Camera:
@@ -77,7 +78,8 @@ class PhotoSurfaces:
     def _found_key(self, index: int) -> str:
         _, near_far, others = self._choose(index)
         photos = [[self._workspace.record(i).key, self._workspace.camera(i).w2c.tolist()] for i in (index, *others)]
-        return key_of("surface", {"photos": photos, "range": near_far, "proposal": dict(self._proposal.settings())})
+        settings = {"proposal": dict(self._proposal.settings()), "refinement": SURFACE_WINDOWS}
+        return key_of("surface", {"photos": photos, "range": near_far, **settings})
 
     def has(self, index: int) -> bool:
         """Tell if a photo's surface is there already, or comes with the photo."""
@@ -153,13 +155,12 @@ class PhotoSurfaces:
     @torch.inference_mode()
     def _find(self, index: int) -> dict[str, np.ndarray]:
         camera, near_far, others = self._choose(index)
-        # The photo itself is among the sources: what it shows is what must be found in the others.
         chosen = [index, *others]
         cameras = [camera, *(source_camera(self._workspace.camera(i), camera) for i in others)]
         photos = [self._workspace.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
         valid = [torch.from_numpy(photo.valid) for photo in photos]
         sources = SourceViews.stack(cameras, [to_image(photo) for photo in photos], valid, self._device)
-        surface = surface_of(self._proposal(camera, sources, near_far, _MEMORY_BYTES)).cpu()
+        surface = refined_surface(self._proposal, sources, near_far, _MEMORY_BYTES).cpu()
         return _pack(surface, valid[0], near_far)
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from lift3d_cli.config import RenderConfig, TrainConfig
 from lift3d_cli.lifting.proposal.protocol import Proposal
+from lift3d_cli.lifting.refinement import refined_surface
 from lift3d_cli.lifting.sources import SourceViews, select_sources
-from lift3d_cli.lifting.surfaces import surface_of
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.training.renderer_data import StoredPhoto
 
@@ -48,7 +48,7 @@ def with_surfaces(photos: Sequence[StoredPhoto], proposal: Proposal, device: tor
         images, valid = [p.image.float() / 255 for p in used], [p.valid for p in used]
         with torch.inference_mode():
             sources = SourceViews.stack([p.camera for p in used], images, valid, device)
-            surface = surface_of(proposal(own.camera, sources, near_far, _SURFACE_BYTES))
+            surface = refined_surface(proposal, sources, near_far, _SURFACE_BYTES)
         found[i] = replace(own, surface=surface.clone())
     return found
 
