@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from plane_world import as_tensor, look_at, photograph
+from plane_world import as_tensor, look_at, photograph, source_views
 from rendering import RANGE, psnr
 
 from lift3d_cli.lifting import refinement
@@ -90,3 +90,35 @@ def test_samples_of_one_surface_are_drawn_together_and_those_of_another_stay(sou
     moved = 1 / refinement._drawn_together(center, center + 0.2 * STEP, chunk)
     apart = (moved - center - 0.2 * STEP) / STEP
     torch.testing.assert_close(apart, torch.tensor([[0.3, -0.3, 0, 0, 0, -8]]), atol=0.02, rtol=0)
+
+
+def surface_seen_from(photos: SourceViews, planes: float) -> torch.Tensor:
+    inverse, _, sure = refinement.refined_surface(Off(planes), photos, RANGE, 2**28)
+    assert (sure > 0.9).all()
+    return (inverse - 1 / 4.0).abs() / STEP
+
+
+def before_target(sources: SourceViews) -> SourceViews:
+    """Put the photo that the target's camera takes before the others."""
+    own = source_views([TARGET])
+    images, valid = torch.cat([own.images, sources.images]), torch.cat([own.valid, sources.valid])
+    return SourceViews([TARGET, *sources.cameras], images, valid)
+
+
+@pytest.mark.parametrize("planes", [0.6, -0.6, 1.0])
+def test_a_photos_own_surface_that_is_off_by_a_plane_comes_to_where_it_is(sources, planes):
+    off = surface_seen_from(before_target(sources), planes)
+    assert off.shape == (TARGET.height // 2, TARGET.width // 2)
+    assert off.median() < 0.15
+
+
+def test_a_photo_that_shows_something_else_does_not_count_for_a_photos_surface(sources):
+    photos = before_target(sources)
+    photos.images[1] = photos.images[1].flip(-1, -2)
+    assert surface_seen_from(photos, 0.6).median() < 0.1
+
+
+def test_the_surface_of_the_only_photo_stays(sources):
+    torch.testing.assert_close(
+        surface_seen_from(source_views([TARGET]), 0.6).max(), torch.tensor(0.6), atol=1e-3, rtol=0
+    )
