@@ -77,7 +77,7 @@ $(TRITON): $(STAMP)
 	@touch $@
 
 test: $(TRITON) ## run the tests that need no GPU and little time
-	$(RUN) -m pytest -m "not slow and not gpu"
+	$(RUN) -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow and not gpu"
 
 test-all: $(TRITON) ## run the slow tests too, and those for a GPU if there is one
 	$(RUN) -m pytest

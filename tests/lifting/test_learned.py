@@ -26,6 +26,7 @@ from lift3d_cli.lifting.proposal.sampling import sample_depths
 from lift3d_cli.lifting.proposal.sweep import disparity
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.lifting.renderer import Renderer
+from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.lifting.surfaces import NUM_FINE_CHANNELS
 from lift3d_cli.pipeline.renderers import make_renderer
 
@@ -126,6 +127,22 @@ def test_weights_from_before_surfaces_were_refined_look_at_what_they_know(random
     torch.testing.assert_close(now[:, :-NUM_FINE_CHANNELS], known, rtol=1e-3, atol=1e-4)
     assert not now[:, -NUM_FINE_CHANNELS:].any()
     assert added.any()
+
+
+def test_stage_i_looks_at_the_best_views_that_show_anything(random_network):
+    target, sources = rig(9)[4], source_views(rig(8))
+    proposal = LearnedProposal(random_network.regularizer, "test", 16, most_views=6)
+
+    def found(views: SourceViews) -> torch.Tensor:
+        with torch.no_grad():
+            return proposal(target, views, RANGE, 2**30).probability
+
+    before = found(sources)
+    others = replace(sources, images=sources.images.clone(), valid=sources.valid.clone())
+    others.images[6:] = others.images[6:].flip(-1)
+    assert torch.equal(found(others), before)
+    others.valid[2] = 0  # the seventh is looked at in its place
+    assert not torch.allclose(found(others), found(replace(sources, valid=others.valid)), atol=1e-3)
 
 
 @pytest.mark.parametrize("num_views", [1, 2, 4, 9])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import plane_world
 import pytest
@@ -177,3 +179,14 @@ def test_sharpening_keeps_flat_colour_and_shows_nothing_of_unusable_pixels():
     sharpened = SourceViews((), edge, valid).sharpened
     assert (sharpened[..., 4] < edge[..., 4]).all()
     assert (sharpened[..., 5] > edge[..., 5]).all()
+
+
+def test_the_best_views_are_the_first_ones_that_have_a_valid_pixel(sources):
+    masked = replace(sources, valid=sources.valid.clone(), surfaces=torch.rand(6, 3, 4, 5))
+    masked.valid[[0, 2]] = 0
+    best = masked.best(3)
+    assert best.cameras == [sources.cameras[i] for i in (1, 3, 4)]
+    for name in ("images", "valid", "surfaces"):
+        assert torch.equal(getattr(best, name), getattr(masked, name)[[1, 3, 4]])
+    assert best.features is None
+    assert sources.best(6) is sources

@@ -46,8 +46,8 @@ _EDGE = 8.0
 # Rows of the target that are refined at once, besides those around them that the windows reach.
 _ROWS = 128
 _MARGIN = sum(window // 2 for window in (*WINDOWS, WINDOWS[-1]))
-# A photo's part in the blend that its own surface is refined by. Another one counts for 1/e if its squared error is that
-# of the third of them that agree best, times the second, plus the last: it shows something else there.
+# A photo's part in the blend that its own surface is refined by. Another one counts for 1/e if its squared error is
+# that of the third of them that agree best, times the second, plus the last: it shows something else there.
 _OWN, _DEVIATING, _DEVIATING_ANYWAY = 0.5, 1.0, 0.1
 
 

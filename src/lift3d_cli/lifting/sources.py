@@ -74,6 +74,15 @@ class SourceViews:
         is_usable = -F.max_pool2d(-self.valid.flatten(0, -4), 3, 1, padding=1)
         return (flat + SHARPENING * is_usable * (flat - blurred)).reshape(self.images.shape)
 
+    def best(self, most: int) -> SourceViews:
+        """Return the first views that have a valid pixel, `most` at most; of one target."""
+        used = self.valid.flatten(1).any(1).nonzero()[:most, 0].tolist()
+        if len(used) in (0, len(self.cameras)):
+            return self
+        maps = (self.features, self.depth_buffers, self.surfaces, self.exposures)
+        chosen = [None if x is None else x[used] for x in (self.images, self.valid, *maps)]
+        return SourceViews([self.cameras[i] for i in used], *chosen)
+
     @classmethod
     def stack(
         cls,

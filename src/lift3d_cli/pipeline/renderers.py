@@ -14,7 +14,12 @@ from lift3d_cli.lifting.blending.learned import LearnedBlending
 from lift3d_cli.lifting.correction.corrector import InconsistencyCorrector
 from lift3d_cli.lifting.correction.prediction import FeaturePrediction
 from lift3d_cli.lifting.network import Lift3DNetwork
-from lift3d_cli.lifting.proposal.learned import SURFACE_VOXELS, SURFACE_VOXELS_PER_PLANE, LearnedProposal
+from lift3d_cli.lifting.proposal.learned import (
+    SURFACE_MOST_VIEWS,
+    SURFACE_VOXELS,
+    SURFACE_VOXELS_PER_PLANE,
+    LearnedProposal,
+)
 from lift3d_cli.lifting.proposal.network import NUM_LATENTS
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal, UniformProposal
 from lift3d_cli.lifting.renderer import Renderer
@@ -61,6 +66,7 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
         of_surfaces,
         voxels_per_plane=SURFACE_VOXELS_PER_PLANE,
         max_voxels=SURFACE_VOXELS,
+        most_views=SURFACE_MOST_VIEWS,
         precision=precision,
     )
     corrector, samples = network.corrector, config.samples
