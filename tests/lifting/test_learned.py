@@ -27,7 +27,6 @@ from lift3d_cli.lifting.proposal.sweep import disparity
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.lifting.sources import SourceViews
-from lift3d_cli.lifting.surfaces import NUM_FINE_CHANNELS
 from lift3d_cli.pipeline.renderers import make_renderer
 
 
@@ -116,17 +115,6 @@ def test_a_frame_is_the_same_on_two_threads(random_network):
         torch.set_num_threads(before)
     for name in ("image", "depth", "coverage"):
         torch.testing.assert_close(getattr(got, name), getattr(alone, name), rtol=0, atol=1e-5)
-
-
-def test_weights_from_before_surfaces_were_refined_look_at_what_they_know(random_network):
-    state, name = random_network.state_dict(), "blending.view_encoder.0.weight"
-    known, added = state[name][:, :-NUM_FINE_CHANNELS], state[name][:, -NUM_FINE_CHANNELS:]
-    network = Lift3DNetwork()
-    network.load(state | {name: known.half()})
-    now = network.state_dict()[name]
-    torch.testing.assert_close(now[:, :-NUM_FINE_CHANNELS], known, rtol=1e-3, atol=1e-4)
-    assert not now[:, -NUM_FINE_CHANNELS:].any()
-    assert added.any()
 
 
 def test_stage_i_looks_at_the_best_views_that_show_anything(random_network):

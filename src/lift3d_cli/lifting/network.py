@@ -16,7 +16,6 @@ from lift3d_cli.lifting.blending.pyramid import PhotoPyramid
 from lift3d_cli.lifting.blending.visibility import NUM_SURFACE_INPUTS, NUM_VISIBILITY_INPUTS
 from lift3d_cli.lifting.correction.corrector import InconsistencyCorrector
 from lift3d_cli.lifting.proposal.network import NUM_CUES, DepthRegularizer
-from lift3d_cli.lifting.surfaces import NUM_FINE_CHANNELS
 
 # Channels per voxel before the photos' surfaces were among them.
 _OLDER_CUES = 13
@@ -45,7 +44,7 @@ class Lift3DNetwork(nn.Module):
         first = "blending.view_encoder.0.weight"
         if first in state and state[first].dim() == 2:
             missing = self.blending.view_encoder[0].in_features - state[first].shape[1]
-            if missing in (NUM_FINE_CHANNELS, NUM_SURFACE_INPUTS, NUM_SURFACE_INPUTS + NUM_VISIBILITY_INPUTS):
+            if missing in (NUM_SURFACE_INPUTS, NUM_SURFACE_INPUTS + NUM_VISIBILITY_INPUTS):
                 state[first] = F.pad(state[first], (0, missing))
                 cues = "regularizer.encoder0.0.weight"
                 if state[cues].shape[1] == _OLDER_CUES:  # the smoothed cost was the last of them

@@ -20,13 +20,10 @@ SURFACE_STRIDE = 2
 """Pixels of a source photo per cell of its surface, as `SourceViews` have it."""
 NUM_SURFACE_CHANNELS = 3
 """Of a surface: 1/z in the photo's camera, how exact that is (in the same unit), how sure (0 where it is unknown)."""
-NUM_FINE_CHANNELS = 3
-"""Of what `SurfaceEvidence.finely` returns."""
 # Of a depth map that people have: how exact 1/z is, as part of itself.
 _EXACTNESS = 0.002
-# In standard deviations: beyond, a sample is off the surface; how far off is still near; and how far off it is as near
-# as can be told of refined surfaces.
-_OFF, _NEAR, _CLOSE = 2.0, 3.0, (0.3, 0.1)
+# In standard deviations: beyond, a sample is off the surface; and how far off is still near.
+_OFF, _NEAR = 2.0, 3.0
 
 
 def surface_of(distribution: DepthDistribution) -> Tensor:  # [*B, NUM_SURFACE_CHANNELS, h, w]
@@ -83,12 +80,6 @@ class SurfaceEvidence:
     behind: Tensor
     sure: Tensor
     offset: Tensor
-
-    def finely(self) -> list[Tensor]:
-        """Return what refined surfaces tell: if the point is close, closer still, and on which side, in [-1, 1]."""
-        offset = self.offset / self.sure.clamp(min=1e-6)
-        close = [self.sure * torch.exp(-(offset / scale).square() / 2) for scale in _CLOSE]
-        return [*close, self.sure * (offset / _CLOSE[0]).clamp(-1, 1)]
 
     def flattened(self) -> SurfaceEvidence:
         """Put the points' last two axes together."""

@@ -19,9 +19,9 @@ from lift3d_cli.geometry.grids import inside, pixel_centers, sample_map
 from lift3d_cli.lifting.proposal.protocol import DepthDistribution
 from lift3d_cli.lifting.proposal.sampling import sample_depths
 from lift3d_cli.lifting.sources import SourceViews
-from lift3d_cli.lifting.surfaces import NUM_FINE_CHANNELS, surface_evidence
+from lift3d_cli.lifting.surfaces import surface_evidence
 
-NUM_VISIBILITY_INPUTS, NUM_SURFACE_INPUTS = 4, 6 + NUM_FINE_CHANNELS
+NUM_VISIBILITY_INPUTS, NUM_SURFACE_INPUTS = 4, 6
 """Channels of `visibility_inputs` and of `surface_inputs`."""
 # Behind the surface by more than this many planes, a sample is probably occluded; Stage I errs by about one.
 _PLANES_BEHIND = 2.0
@@ -81,4 +81,4 @@ def surface_inputs(
         return z.new_zeros(*z.shape[:-2], NUM_SURFACE_INPUTS, *z.shape[-2:])
     evidence = surface_evidence(surfaces, uv, z, t, distribution.inverse_step)
     parts = [getattr(evidence, f.name) for f in fields(evidence)]
-    return torch.stack([*parts[:-1], parts[-1] / 4, *evidence.finely()], -3)
+    return torch.stack([*parts[:-1], parts[-1] / 4], -3)
