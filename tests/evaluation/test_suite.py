@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from lift3d_cli.cli.app import app
 from lift3d_cli.config import EvalConfig
+from lift3d_cli.evaluation.protocols import evaluate
 from lift3d_cli.evaluation.suite import as_markdown, mean_over, measure_suite, over_scenes
 from lift3d_cli.scene.load import load_scene
 
@@ -38,6 +39,12 @@ def test_all_is_measured_of_every_model(result):
     assert set(result["errors"]) == set(result["segmentation"]) == set(result["cost"]) == {"patches", "rgb"}
     assert set(result["consistency"]) == {"patches, recolor", "patches, negative", "rgb, rgb"}
     assert set(result["not_measured"]) == {"lpips", "editing"}
+
+
+def test_pictures_are_rendered_from_as_many_photos_as_their_row_says(result, wall_scene):
+    alone = evaluate(load_scene(wall_scene), EvalConfig(every=8, height=36, views=6))["mean"]
+    assert result["pictures"]["6 photos"]["psnr"] == pytest.approx(alone["psnr"], abs=1e-3)
+    assert result["pictures"]["2 photos"]["psnr"] != pytest.approx(alone["psnr"], abs=1e-3)
 
 
 def test_document_has_every_table_and_says_what_is_not_measured(result):

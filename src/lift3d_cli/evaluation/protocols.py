@@ -192,7 +192,7 @@ def evaluate(
     """
     lpips = Lpips(config.lpips, resolve_device(config.device)) if config.lpips else None
     bench = Bench(scene, config, photos)
-    lifter = bench.lifter()
+    lifter = bench.lifter(config.views)
     features = {"model": bench.source} if bench.source else {}
     rows, pictures = [], _picture_names([scene.views[i].name for i in bench.held_out])
     for k, i in enumerate(progress(bench.held_out, f"eval {scene.root.name}", len(bench.held_out))):
