@@ -13,6 +13,7 @@ from lift3d_cli.cache.format import key_of
 from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
 from lift3d_cli.geometry.cameras import Camera
+from lift3d_cli.lifting.proposal.learned import SURFACE_MOST_VIEWS
 from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.refinement import SURFACE_WINDOWS, refined_surface
 from lift3d_cli.lifting.sources import SourceViews, select_sources
@@ -28,7 +29,7 @@ from lift3d_cli.scene.scene import KnownDepth
 # Longer side in pixels of a photo whose surface is found; Stage I looks at every fourth of them.
 _MAX_SIZE = 640
 # Other photos that a surface is found from, at most.
-_VIEWS = 8
+_VIEWS = SURFACE_MOST_VIEWS - 1
 # Rough bound on temporaries.
 _MEMORY_BYTES = 2**29
 _LEVELS = 65535

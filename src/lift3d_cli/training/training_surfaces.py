@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lift3d_cli.config import RenderConfig, TrainConfig
+from lift3d_cli.lifting.proposal.learned import SURFACE_MOST_VIEWS
 from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.refinement import refined_surface
 from lift3d_cli.lifting.sources import SourceViews, select_sources
@@ -20,7 +21,7 @@ from lift3d_cli.training.renderer_data import StoredPhoto
 # Every fourth photo of a scene is a target and nothing else: the surfaces of the others are found without it.
 _TARGETS_EVERY = 4
 # As many other photos as `PhotoSurfaces` finds a surface from, and a rough bound on temporaries.
-_SURFACE_VIEWS, _SURFACE_BYTES = 8, 2**29
+_SURFACE_VIEWS, _SURFACE_BYTES = SURFACE_MOST_VIEWS - 1, 2**29
 
 
 def surface_proposal(config: TrainConfig, device: torch.device) -> Proposal | None:

@@ -87,7 +87,7 @@ class LearnedProposal:
     def __call__(
         self, target: Camera, sources: SourceViews, depth_range: tuple[float, float], memory_bytes: int
     ) -> DepthDistribution:
-        num_planes = self.planes(target, sources.cameras[: self.most_views], depth_range)
+        num_planes = self.planes(target, sources.cameras, depth_range)
         sources = sources.best(self.most_views)
         frustum = Frustum.before(target, depth_range, num_planes, self._step(target))
         lines = EpipolarLines.between(target, sources.cameras, sources.images.device)
@@ -163,15 +163,15 @@ class LearnedProposal:
         Coarser planes miss the surface between two of them. Finer ones cost time, are no more exact than the photos,
         and shorten the range of depths that the network's receptive field covers.
         """
-        voxels = disparity(target, cameras, depth_range) / (step or self._step(target))
+        # Of the first ones, whatever is valid in them: before they are read, the memory must be known.
+        best = cameras[: self.most_views]
+        voxels = disparity(target, best, depth_range) / (step or self._step(target))
         needed = max(_FEWEST_PLANES, math.ceil(voxels / self.voxels_per_plane / _PLANES_AT_ONCE) * _PLANES_AT_ONCE)
         return min(self.num_planes, needed)
 
     def volume_bytes(self, target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> int:
         """See `Proposal`."""
-        voxels = self.planes(target, cameras[: self.most_views], depth_range) * math.prod(
-            sweep_size(target, self._step(target))
-        )
+        voxels = self.planes(target, cameras, depth_range) * math.prod(sweep_size(target, self._step(target)))
         return _VOXEL_BYTES[self.precision] * voxels
 
     def _step(self, target: Camera) -> int:
