@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 
-from lift3d_cli.errors import Terminated
+from lift3d_cli.machine import interrupts
 
 
 def main() -> None:
@@ -15,7 +14,7 @@ def main() -> None:
     # when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupts.listen()
     try:
         from lift3d_cli.cli.app import app
 
@@ -23,11 +22,6 @@ def main() -> None:
     except KeyboardInterrupt as error:  # while it is imported, or at the very end
         os.write(2, b"interrupted\n")
         os._exit(getattr(error, "exit_code", 130))
-
-
-def _terminate(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends at once
-    raise Terminated
 
 
 if __name__ == "__main__":

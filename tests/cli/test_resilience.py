@@ -209,6 +209,23 @@ def test_interrupt_while_starting_is_no_traceback(delay):
     assert "Traceback" not in stderr
 
 
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_interrupt_that_an_import_hides_behind_its_own_error_is_one(name, code, tmp_path):
+    """As numpy's does when torch's import of it is stopped."""
+    (tmp_path / "model.py").write_text(
+        f"import os, signal\ntry:\n    os.kill(os.getpid(), signal.{name})\n    signal.pause()\n"
+        "except KeyboardInterrupt:\n    pass\n"
+        "raise ImportError('cannot load module more than once per process')\n"
+    )
+    start = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from lift3d_cli.__main__ import main; main()"
+    )
+    command = [sys.executable, "-c", start, "models", f"{tmp_path / 'model.py'}:Model"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "interrupted: nothing was written yet\n")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a current folder cannot be removed there")
 def test_removed_current_folder_is_said_in_a_line(tmp_path, wall_scene):
     gone = tmp_path / "gone"

@@ -31,6 +31,7 @@ from lift3d_cli.cli import (
     tune,
 )
 from lift3d_cli.errors import Lift3dError, ResourceError
+from lift3d_cli.machine.interrupts import received
 
 _BUG = "this is a bug in lift3d: please report it with the lines above"
 _FLAGS = {"-q": "quiet", "--quiet": "quiet", "--debug": "debug"}
@@ -48,23 +49,23 @@ class ErrorBoundary(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> object:
         try:
-            return super().invoke(ctx)
-        except Lift3dError as error:
-            raise _exit(error) from error
+            result = super().invoke(ctx)
         except KeyboardInterrupt as error:
-            console.line(interruption(ctx.invoked_subcommand))
-            raise typer.Exit(getattr(error, "exit_code", 130)) from error
+            raise _interrupted(ctx, error) from error
         except (typer.Exit, typer.Abort, BrokenPipeError):  # RuntimeErrors, two of them; typer ends in silence on all
             raise
-        except (MemoryError, OSError, RuntimeError) as error:
-            resource = _as_resource_error(error)
-            if resource is None:
-                raise _bug(error) from error
-            raise _exit(resource) from error
         except Exception as error:
+            interrupt = received()
+            if interrupt is not None:
+                raise _interrupted(ctx, interrupt) from error
             if _escape_usage_error(error):
                 raise
-            raise _bug(error) from error
+            known = error if isinstance(error, Lift3dError) else _as_resource_error(error)
+            raise (_exit(known) if known else _bug(error)) from error
+        interrupt = received()
+        if interrupt is not None:  # taken for a model's error, say, and listed as one
+            raise _interrupted(ctx, interrupt)
+        return result
 
 
 class Command(TyperCommand):
@@ -125,6 +126,11 @@ def _with_guess(text: str) -> str:
     match = re.search(r"'([^']*)' is not one of ('.*')\.?$", text)
     near = match and difflib.get_close_matches(match[1], re.findall(r"'([^']*)'", match[2]), n=1)
     return f"{text.removesuffix('.')}. Did you mean '{near[0]}'?" if near else text
+
+
+def _interrupted(ctx: typer.Context, error: KeyboardInterrupt) -> typer.Exit:
+    console.line(interruption(ctx.invoked_subcommand))
+    return typer.Exit(getattr(error, "exit_code", 130))
 
 
 def _bug(error: BaseException) -> typer.Exit:
