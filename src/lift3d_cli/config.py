@@ -58,7 +58,7 @@ class RenderConfig:
 
 VARIANTS = ("full", "single-stage", "no-correction", "feature-prediction", "training-free")
 """Renderers that `eval --variant` compares, see `make_renderer`."""
-PARTS = ("renderer", "corrector", "single-stage", "feature-prediction")
+PARTS = ("renderer", "propagation", "corrector", "single-stage", "feature-prediction")
 """Parts that `train` can train; the last two are for ablations."""
 RAW_FORMATS = ("npy", "npz", "safetensors", "exr")
 """Formats of `decode --raw`."""
@@ -242,8 +242,8 @@ class TrainConfig:
         stop_after: minutes after which this call ends, before the training does; 0 for never. It can be resumed.
         batch: examples per step; on a CPU they run in parallel.
         learning_rate: its maximum.
-        height: maximum height of the renderer's training photos, in pixels.
-        procedural: share of the renderer's examples that come from procedural scenes.
+        height: maximum height of the training photos of renderer and propagation, in pixels.
+        procedural: share of their examples that come from procedural scenes.
         examples: the corrector's examples, per scene and size of its photos.
         evaluate_every: steps between scores.
         device: auto, cpu, cuda or cuda:N.

@@ -93,7 +93,7 @@ def test_samples_of_one_surface_are_drawn_together_and_those_of_another_stay(sou
 
 
 def surface_seen_from(photos: SourceViews, planes: float) -> torch.Tensor:
-    inverse, _, sure = refinement.refined_surface(Off(planes), photos, RANGE, 2**28)
+    inverse, _, sure = refinement.SurfaceFinder(Off(planes))(photos, RANGE, 2**28)
     assert (sure > 0.9).all()
     return (inverse - 1 / 4.0).abs() / STEP
 

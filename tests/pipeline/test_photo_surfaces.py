@@ -25,8 +25,8 @@ CAMERAS = plane_world.rig(6)
 
 
 @pytest.fixture(scope="module")
-def proposal():
-    return make_renderer(RenderConfig()).surface_proposal
+def finder():
+    return make_renderer(RenderConfig()).surface_finder
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def scene(tmp_path):
     return plane_world.write_scene(tmp_path / "scene", CAMERAS, plane_world.WALL_AND_CARD)
 
 
-def surfaces_of(scene, proposal, cache: bool = True, candidates=range(6)) -> PhotoSurfaces:
+def surfaces_of(scene, finder, cache: bool = True, candidates=range(6)) -> PhotoSurfaces:
     workspace = Workspace(load_scene(scene), SceneCache(scene / ".lift3d") if cache else None)
-    return PhotoSurfaces(workspace, workspace.points(), proposal, CPU, candidates)
+    return PhotoSurfaces(workspace, workspace.points(), finder, CPU, candidates)
 
 
-def test_the_surface_of_a_photo_is_where_it_sees_something(scene, proposal):
-    inverse, _, sure = surfaces_of(scene, proposal, cache=False).get(2)
+def test_the_surface_of_a_photo_is_where_it_sees_something(scene, finder):
+    inverse, _, sure = surfaces_of(scene, finder, cache=False).get(2)
     truth = 1 / plane_world.photograph(CAMERAS[2], plane_world.WALL_AND_CARD)[1]
     step = truth.shape[0] / inverse.shape[0]
     rows, columns = (((np.arange(n) + 0.5) * step).astype(int) for n in inverse.shape)
@@ -50,38 +50,38 @@ def test_the_surface_of_a_photo_is_where_it_sees_something(scene, proposal):
     assert (apart[is_sure] < 0.15).mean() > 0.85
 
 
-def test_a_surface_is_read_from_the_cache_as_it_was_found(scene, proposal):
-    found = surfaces_of(scene, proposal).get(1)
+def test_a_surface_is_read_from_the_cache_as_it_was_found(scene, finder):
+    found = surfaces_of(scene, finder).get(1)
     before = stamps(scene / ".lift3d" / "surfaces")
     assert len(before) == 1
-    assert torch.equal(surfaces_of(scene, proposal).get(1), found)
-    assert torch.equal(surfaces_of(scene, proposal, cache=False).get(1), found)
+    assert torch.equal(surfaces_of(scene, finder).get(1), found)
+    assert torch.equal(surfaces_of(scene, finder, cache=False).get(1), found)
     assert stamps(scene / ".lift3d" / "surfaces") == before
 
 
-def test_a_damaged_file_is_found_again(scene, proposal):
-    found = surfaces_of(scene, proposal).get(1)
+def test_a_damaged_file_is_found_again(scene, finder):
+    found = surfaces_of(scene, finder).get(1)
     (path,) = (scene / ".lift3d" / "surfaces").iterdir()
     path.write_bytes(path.read_bytes()[:100])
-    assert torch.equal(surfaces_of(scene, proposal).get(1), found)
+    assert torch.equal(surfaces_of(scene, finder).get(1), found)
 
 
-def test_a_changed_photo_costs_those_that_were_found_from_it_and_no_more(scene, proposal):
-    used = surfaces_of(scene, proposal, candidates=(0, 1, 2)), surfaces_of(scene, proposal, candidates=(3, 4, 5))
+def test_a_changed_photo_costs_those_that_were_found_from_it_and_no_more(scene, finder):
+    used = surfaces_of(scene, finder, candidates=(0, 1, 2)), surfaces_of(scene, finder, candidates=(3, 4, 5))
     before = [[surfaces.key(i) for i in group] for surfaces, group in zip(used, ((0, 1, 2), (3, 4, 5)), strict=True)]
     plane_world.write_image(scene / "images" / "01.png", np.full((72, 96, 3), 90, np.uint8))
-    used = surfaces_of(scene, proposal, candidates=(0, 1, 2)), surfaces_of(scene, proposal, candidates=(3, 4, 5))
+    used = surfaces_of(scene, finder, candidates=(0, 1, 2)), surfaces_of(scene, finder, candidates=(3, 4, 5))
     after = [[surfaces.key(i) for i in group] for surfaces, group in zip(used, ((0, 1, 2), (3, 4, 5)), strict=True)]
     assert all(a != b for a, b in zip(after[0], before[0], strict=True))
     assert after[1] == before[1]
 
 
-def test_a_moved_camera_changes_its_surface(scene, proposal):
-    before = surfaces_of(scene, proposal).key(1)
+def test_a_moved_camera_changes_its_surface(scene, finder):
+    before = surfaces_of(scene, finder).key(1)
     transforms = json.loads((scene / "transforms.json").read_text())
     transforms["frames"][1]["transform_matrix"][0][3] += 0.01
     (scene / "transforms.json").write_text(json.dumps(transforms))
-    assert surfaces_of(scene, proposal).key(1) != before
+    assert surfaces_of(scene, finder).key(1) != before
 
 
 def test_surfaces_that_are_there_are_not_found_again(scene):
@@ -92,7 +92,7 @@ def test_surfaces_that_are_there_are_not_found_again(scene):
     assert find_surfaces(workspace, RenderConfig(device="cpu")) == 0
 
 
-def test_no_surface_has_seen_a_photo_that_is_left_out(scene, proposal):
+def test_no_surface_has_seen_a_photo_that_is_left_out(scene, finder):
     # Every second photo is left out: without their files, the others' surfaces are the same.
     renderer = make_renderer(RenderConfig())
     photos = HeldOutPhotos(load_scene(scene), 72, 2)
@@ -103,17 +103,17 @@ def test_no_surface_has_seen_a_photo_that_is_left_out(scene, proposal):
     assert torch.equal(again.lifter(renderer, CPU).surfaces.get(3), want)
 
 
-def test_the_only_photo_of_a_scene_has_a_surface(tmp_path, proposal):
+def test_the_only_photo_of_a_scene_has_a_surface(tmp_path, finder):
     scene = plane_world.write_scene(tmp_path / "one", CAMERAS[:1])
-    assert torch.isfinite(surfaces_of(scene, proposal, candidates=[0]).get(0)).all()
+    assert torch.isfinite(surfaces_of(scene, finder, candidates=[0]).get(0)).all()
 
 
-def test_depth_that_a_photo_comes_with_takes_the_place_of_what_is_found(scene, proposal, monkeypatch):
+def test_depth_that_a_photo_comes_with_takes_the_place_of_what_is_found(scene, finder, monkeypatch):
     truth = plane_world.photograph(CAMERAS[2], plane_world.WALL_AND_CARD)[1].astype(np.float32)
-    found = surface_at_size(surfaces_of(scene, proposal).get(2), 2 * truth.shape[1], 2 * truth.shape[0])
+    found = surface_at_size(surfaces_of(scene, finder).get(2), 2 * truth.shape[1], 2 * truth.shape[0])
     half = np.where(np.arange(truth.shape[1]) < 40, 0, truth)
     monkeypatch.setattr(Workspace, "known_depth", lambda self, index: KnownDepth(half) if index == 2 else None)
-    surfaces = surfaces_of(scene, proposal)
+    surfaces = surfaces_of(scene, finder)
     assert surfaces.has(2)  # what is found in its gaps is in the cache
     inverse, _, sure = surfaces.get(2)
     assert torch.allclose(inverse[:, 40:], torch.from_numpy(1 / truth[:, 40:]))
@@ -121,11 +121,11 @@ def test_depth_that_a_photo_comes_with_takes_the_place_of_what_is_found(scene, p
     assert torch.equal(inverse[:, :40], found[0, :, :40])
 
 
-def test_only_depth_without_gaps_spares_finding_a_surface(scene, proposal, monkeypatch):
+def test_only_depth_without_gaps_spares_finding_a_surface(scene, finder, monkeypatch):
     whole = plane_world.photograph(CAMERAS[2], plane_world.WALL_AND_CARD)[1].astype(np.float32)
     gaps = np.where(np.arange(whole.shape[1]) < 40, 0, whole)
     known = {1: KnownDepth(gaps), 2: KnownDepth(whole)}
     monkeypatch.setattr(Workspace, "known_depth", lambda self, index: known.get(index))
     progress = Progress()
-    assert surfaces_of(scene, proposal).find(range(3), progress) == 2
+    assert surfaces_of(scene, finder).find(range(3), progress) == 2
     assert progress.done == [0, 1]

@@ -110,7 +110,7 @@ def test_surfaces_are_found_again_for_other_weights_of_stage_1_only(tmp_path):
     def settings(changed: str = "") -> tuple[dict, dict]:
         state = {k: v + 0.1 if changed and k.startswith(changed) else v for k, v in network.state_dict().items()}
         renderer = make_renderer(RenderConfig(weights=save(tmp_path / f"{changed}.safetensors", state)))
-        return renderer.surface_proposal.settings(), renderer.settings()
+        return renderer.surface_finder.settings(), renderer.settings()
 
     usual, corrected, other = settings(), settings("corrector"), settings("regularizer")
     assert corrected[0] == usual[0] != other[0]

@@ -32,7 +32,7 @@ def photos():
 
 @pytest.fixture(scope="module")
 def found(photos):
-    return with_surfaces(photos, make_renderer(RenderConfig()).surface_proposal, CPU)
+    return with_surfaces(photos, make_renderer(RenderConfig()).surface_finder, CPU)
 
 
 @pytest.mark.parametrize(("number", "targets"), [(8, [3, 7]), (4, [3]), (3, [0, 1, 2])])
@@ -133,8 +133,8 @@ def test_photos_read_beforehand_are_of_one_exposure(tmp_path):
         photo = plane_world.as_tensor(cv2.imread(str(file)))
         dark = 255 * shifted(photo[None], torch.full((1, 3), -0.6))[0]
         cv2.imwrite(str(file), dark.permute(1, 2, 0).round().numpy().astype("uint8"))
-    proposal = make_renderer(RenderConfig()).surface_proposal
-    real = RealScenes([root], 96, CPU_CROP, CPU, proposal)
+    finder = make_renderer(RenderConfig()).surface_finder
+    real = RealScenes([root], 96, CPU_CROP, CPU, finder)
 
     def brightness() -> list[float]:
         return [float(real.stored(0, i, 1.0).image.float().mean()) for i in range(8) if i not in (3, 7)]

@@ -44,9 +44,11 @@ def train(
     ] = TrainConfig.stop_after,
     batch: Annotated[int, typer.Option(help="Examples a step.", min=1)] = TrainConfig.batch,
     learning_rate: Annotated[float, typer.Option(help="At its highest.")] = TrainConfig.learning_rate,
-    height: Annotated[int, typer.Option(help="Height of the renderer's photos in pixels.")] = TrainConfig.height,
+    height: Annotated[
+        int, typer.Option(help="Height of the photos in pixels, except the corrector's.")
+    ] = TrainConfig.height,
     procedural: Annotated[
-        float, typer.Option(help="Part of the renderer's examples from procedural scenes.", min=0, max=1)
+        float, typer.Option(help="Part of the examples from procedural scenes, except the corrector's.", min=0, max=1)
     ] = TrainConfig.procedural,
     examples: Annotated[
         int, typer.Option(help="Examples of the corrector per scene and size.", min=1)

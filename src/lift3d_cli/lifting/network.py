@@ -15,6 +15,7 @@ from lift3d_cli.lifting.blending.network import BlendingNetwork
 from lift3d_cli.lifting.blending.pyramid import PhotoPyramid
 from lift3d_cli.lifting.blending.visibility import NUM_SURFACE_INPUTS, NUM_VISIBILITY_INPUTS
 from lift3d_cli.lifting.correction.corrector import InconsistencyCorrector
+from lift3d_cli.lifting.propagation import SurfacePropagation
 from lift3d_cli.lifting.proposal.network import NUM_CUES, DepthRegularizer
 
 # Channels per voxel before the photos' surfaces were among them.
@@ -28,6 +29,7 @@ class Lift3DNetwork(nn.Module):
         super().__init__()
         self.pyramid = PhotoPyramid()
         self.regularizer = DepthRegularizer()
+        self.propagation = SurfacePropagation()
         self.blending = BlendingNetwork()
         self.corrector = InconsistencyCorrector()
 
@@ -35,7 +37,8 @@ class Lift3DNetwork(nn.Module):
         """Load weights of any precision.
 
         In older weights, inputs that they were not trained with get zero weights: those of the photos' surfaces in both
-        stages, and those of visibility and of agreeing views in Stage II.
+        stages, and those of visibility and of agreeing views in Stage II. With weights without a
+        propagation, photos' surfaces stay as Stage I finds them.
 
         Raises:
             RuntimeError: if the weights do not belong to this network.
@@ -53,6 +56,8 @@ class Lift3DNetwork(nn.Module):
                 if missing > NUM_SURFACE_INPUTS:
                     added = self.blending.agreeing_encoder.state_dict(prefix="blending.agreeing_encoder.")
                     state |= {name: torch.zeros_like(tensor) for name, tensor in added.items()}
+        if not any(name.startswith("propagation.") for name in state):
+            state |= SurfacePropagation().state_dict(prefix="propagation.")
         self.load_state_dict(state)
 
     def to_bfloat16(self, device: torch.device) -> None:

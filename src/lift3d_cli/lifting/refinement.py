@@ -7,7 +7,7 @@ take for the motion between two pictures, until what the photos show there devia
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import pixel_centers, sample_map
 from lift3d_cli.lifting.chunks import ProposedSurface, RayChunks, WeightedRays
+from lift3d_cli.lifting.propagation import SurfaceClues, SurfacePropagation
 from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.sources import SourceViews, box, contrast, lightness
 from lift3d_cli.lifting.surfaces import SURFACE_STRIDE, surface_at_size, surface_of
@@ -29,6 +30,8 @@ SURFACE_WINDOWS = (7, 5, 5, 3)
 """The same for a photo's own surface, in its cells."""
 CLOSER = 0.25
 """By how much a ray's samples are then drawn together: what is blended from several depths is blurred."""
+# Those of the steps after propagation; and how far a photo that does not show a cell is taken to deviate.
+_WINDOWS_AGAIN, _MAX_DEVIATION = (5, 3), 9.0
 # Samples farther apart than about this many planes stay: they are of two surfaces.
 _PLANES_APART = 2.0
 # The longest step, in pixels of the photos.
@@ -76,29 +79,97 @@ def refined(pixels: RayChunks, surface: ProposedSurface) -> RayChunks:
     return pixels.moved(partial(_drawn_together, before.flatten(), after.flatten()))
 
 
-def refined_surface(proposal: Proposal, photos: SourceViews, near_far: tuple[float, float], memory: int) -> Tensor:
-    """Find the surface that the first of some photos sees, see `lifting.surfaces`, and refine it.
+@dataclass(frozen=True)
+class SurfaceFinder:
+    """Finds the surface that a photo sees, see `lifting.surfaces`.
 
     Args:
         proposal: Stage I.
-        photos: one or more; the first is compared with itself, too: what it shows is what must be found in the others.
-        near_far: z-depth in the first.
-        memory: rough bound on temporaries of Stage I, in bytes.
-
-    Returns:
-        [NUM_SURFACE_CHANNELS, h, w], one cell per `SURFACE_STRIDE` pixels along each side.
+        propagation: moves what Stage I found too wide, or None; Stage I has to keep its matches for it.
+        identity: identifies its weights.
     """
-    camera = photos.cameras[0]
-    distribution = proposal(camera, photos, near_far, memory)
-    before, exactness, sure = surface_at_size(surface_of(distribution), camera.width, camera.height)
-    if len(photos.cameras) == 1:
-        return torch.stack([before, exactness, sure])
-    surface = ProposedSurface(photos, EpipolarLines.between(camera, photos.cameras, before.device), distribution)
-    maps = _maps(photos)
-    rays = pixel_centers(*before.T.shape, before.device).unflatten(0, before.shape) * SURFACE_STRIDE
-    alike = torch.ones(len(photos.cameras), *before.shape, device=before.device)
-    share = _agreeing(_Seen.at(surface, maps[0], rays, before, alike))
-    return torch.stack([_refine(surface, maps, rays, before, share, SURFACE_WINDOWS), exactness, sure])
+
+    proposal: Proposal
+    propagation: SurfacePropagation | None = None
+    identity: str = ""
+
+    def __call__(self, photos: SourceViews, near_far: tuple[float, float], memory_bytes: int) -> Tensor:
+        """Find the surface of the first of some photos.
+
+        Args:
+            photos: one or more; the first is compared with itself, too: what it shows must be found in the others.
+            near_far: z-depth in the first.
+            memory_bytes: rough bound on temporaries of Stage I.
+
+        Returns:
+            [NUM_SURFACE_CHANNELS, h, w], one cell per `SURFACE_STRIDE` pixels along each side.
+        """
+        search = _Search.begin(self.proposal, photos, near_far, memory_bytes)
+        inverse = search.inverse
+        if len(photos.cameras) > 1:
+            inverse = search.refined(inverse, SURFACE_WINDOWS)
+            if self.propagation is not None:
+                inverse = self.propagation.propagated(search.clues(inverse))[0, 0]
+                inverse = search.refined(inverse, _WINDOWS_AGAIN)
+        return torch.stack([inverse, search.exactness, search.sure])
+
+    def clues(self, photos: SourceViews, near_far: tuple[float, float], memory_bytes: int) -> SurfaceClues:
+        """Find what the propagation gets to see of the first of two or more photos, see `__call__`."""
+        search = _Search.begin(self.proposal, photos, near_far, memory_bytes)
+        return search.clues(search.refined(search.inverse, SURFACE_WINDOWS))
+
+    def settings(self) -> Mapping[str, object]:
+        """Return JSON values that differ between finders with different results."""
+        return {
+            "proposal": dict(self.proposal.settings()),
+            "refinement": SURFACE_WINDOWS,
+            "propagation": self.identity,
+        }
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A photo's own surface [h, w] as Stage I finds it, and all that is looked at to mend it."""
+
+    surface: ProposedSurface
+    maps: Sequence[Tensor]  # see `_maps`
+    rays: Tensor  # [h, w, 2] pixels
+    inverse: Tensor
+    exactness: Tensor
+    sure: Tensor
+
+    @classmethod
+    def begin(
+        cls, proposal: Proposal, photos: SourceViews, near_far: tuple[float, float], memory_bytes: int
+    ) -> _Search:
+        camera = photos.cameras[0]
+        distribution = proposal(camera, photos, near_far, memory_bytes)
+        found = surface_at_size(surface_of(distribution), camera.width, camera.height)
+        shape, device = found.shape[1:], found.device
+        surface = ProposedSurface(photos, EpipolarLines.between(camera, photos.cameras, device), distribution)
+        rays = pixel_centers(*reversed(shape), device).unflatten(0, shape) * SURFACE_STRIDE
+        return cls(surface, _maps(photos), rays, *found)
+
+    def seen(self, inverse: Tensor, step: int) -> _Seen:
+        alike = torch.ones(len(self.surface.sources.cameras), *inverse.shape, device=inverse.device)
+        return _Seen.at(self.surface, self.maps[step], self.rays, inverse, alike)
+
+    def refined(self, inverse: Tensor, windows: Sequence[int]) -> Tensor:
+        share = _agreeing(self.seen(inverse, 0))
+        return _refine(self.surface, self.maps, self.rays, inverse, share, windows)
+
+    def clues(self, inverse: Tensor) -> SurfaceClues:
+        seen, distribution = self.seen(inverse, 1), self.surface.distribution
+        own, *others = seen.error
+        is_seen = seen.share[1:] > 0
+        deviations = (torch.stack(others) - own).abs().masked_fill(~is_seen, _MAX_DEVIATION).sort(0)[0]
+        ranks = [min(rank, len(others) - 1) for rank in (0, 1, 2, len(others) // 2)]
+        photo = F.adaptive_avg_pool2d(self.surface.sources.images[:1], inverse.shape)
+        planes = inverse.new_tensor([*distribution.inverse_range(), distribution.inverse_step]).view(3, 1, 1, 1, 1)
+        num_views = is_seen.sum(0).to(inverse.dtype)
+        maps = [x[None, None] for x in (inverse, self.sure)], [x[None] for x in (deviations[ranks], num_views[None])]
+        volumes = [x[None] for x in (distribution.probability, distribution.matches)]
+        return SurfaceClues(*maps[0], photo, *maps[1], *volumes, *planes)
 
 
 def _agreeing(seen: _Seen) -> Tensor:  # [V, h, w]

@@ -26,7 +26,7 @@ from lift3d_cli.lifting.gather import gather_colors, gather_features
 from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.proposal.sampling import sample_depths
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal
-from lift3d_cli.lifting.refinement import CLOSER, WINDOWS, refined
+from lift3d_cli.lifting.refinement import CLOSER, WINDOWS, SurfaceFinder, refined
 from lift3d_cli.lifting.source_features import SourceFeatures
 from lift3d_cli.lifting.sources import SHARPENING, SourceViews
 
@@ -63,7 +63,7 @@ class Renderer:
         num_samples: S, importance samples per ray.
         memory_bytes: rough bound on temporaries; rays are rendered in chunks that fit.
         corrector: corrects features whose `SourceFeatures` do not name another one; or None.
-        surface_proposal: Stage I for the photos' own surfaces, or None to do without them.
+        surface_finder: finds the photos' own surfaces, or None to do without them.
     """
 
     proposal: Proposal = field(default_factory=PlaneSweepProposal)
@@ -71,7 +71,7 @@ class Renderer:
     num_samples: int = 6
     memory_bytes: int = 2 * 1024**3
     corrector: Corrector | None = None
-    surface_proposal: Proposal | None = None
+    surface_finder: SurfaceFinder | None = None
 
     @torch.inference_mode()
     def render(

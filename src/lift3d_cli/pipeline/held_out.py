@@ -87,12 +87,12 @@ class HeldOutPhotos(ResizedWorkspace):
 
     def lifter(self, renderer: Renderer, device: torch.device, views: int = 0) -> SceneLifter:
         """Make a lifter that renders from the photos that are not held out, `views` at most; 0 for the usual number."""
-        points, proposal = self.points(self.candidates), renderer.surface_proposal
+        points, finder = self.points(self.candidates), renderer.surface_finder
         surfaces = None
-        if proposal is not None:
-            key = canonical_json(proposal.settings())
+        if finder is not None:
+            key = canonical_json(finder.settings())
             if key not in self._surfaces:
-                self._surfaces[key] = PhotoSurfaces(self, points, proposal, device, self.candidates)
+                self._surfaces[key] = PhotoSurfaces(self, points, finder, device, self.candidates)
             surfaces = self._surfaces[key]
         return SceneLifter(self, points, renderer, views or self._views, device, self.candidates, surfaces)
 

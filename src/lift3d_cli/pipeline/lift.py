@@ -117,8 +117,8 @@ class SceneLifter:
         self._device = device
         self._candidates = range(workspace.num_photos) if candidates is None else candidates
         self.surfaces = surfaces
-        if surfaces is None and renderer.surface_proposal is not None:
-            self.surfaces = PhotoSurfaces(workspace, points, renderer.surface_proposal, device, self._candidates)
+        if surfaces is None and renderer.surface_finder is not None:
+            self.surfaces = PhotoSurfaces(workspace, points, renderer.surface_finder, device, self._candidates)
         # The networks' features and descriptors of each photo, most of which the next pose needs too.
         self._recent_features: Recent[Tensor | None] = Recent(2 * num_views)
         self._descriptors: dict[tuple[Corrector, FeatureSource], Recent[Tensor]] = {}

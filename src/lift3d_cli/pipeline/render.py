@@ -192,7 +192,7 @@ def forecast(workspace: Workspace, job: RenderJob, config: RenderConfig) -> Fore
         names = workspace.scene.views
         surfaces = [i for i in used if not workspace.cache.has_surface(names[i].name, lifter.surfaces.key(i))]
     if surfaces:  # measured without them
-        renderer = replace(lifter.renderer, surface_proposal=None)
+        renderer = replace(lifter.renderer, surface_finder=None)
         lifter = SceneLifter(workspace, workspace.points(), renderer, config.views, resolve_device(config.device))
     if not todo:
         return Forecast(0, 0.0, 0, 0)

@@ -22,6 +22,7 @@ from lift3d_cli.lifting.proposal.learned import (
 )
 from lift3d_cli.lifting.proposal.network import NUM_LATENTS
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal, UniformProposal
+from lift3d_cli.lifting.refinement import SurfaceFinder
 from lift3d_cli.lifting.renderer import Renderer
 from lift3d_cli.machine.device import resolve_memory, resolve_precision
 from lift3d_cli.weights import find_other_weights, load_weights
@@ -53,7 +54,8 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
         planes = min(config.planes, PlaneSweepProposal.num_planes)
         return Renderer(PlaneSweepProposal(planes), num_samples=config.samples, memory_bytes=memory_bytes)
     network, identity = load_network(config.weights)
-    of_surfaces = _digest(network.regularizer.state_dict())  # found again for other weights of Stage I only
+    # Found again for other weights of these only.
+    of_stage_1, of_propagation = (_digest(part.state_dict()) for part in (network.regularizer, network.propagation))
     network.to(device)
     precision = resolve_precision(config.precision, torch.device(device))
     if precision == "bf16":
@@ -61,24 +63,26 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
     proposal = LearnedProposal(network.regularizer, identity, config.planes, precision=precision)
     blending = LearnedBlending(network.pyramid, network.blending, identity, precision)
     # The same whatever the settings of a render, so that each photo's surface is found once.
-    surface_proposal = LearnedProposal(
+    of_surfaces = LearnedProposal(
         network.regularizer,
-        of_surfaces,
+        of_stage_1,
         voxels_per_plane=SURFACE_VOXELS_PER_PLANE,
         max_voxels=SURFACE_VOXELS,
         most_views=SURFACE_MOST_VIEWS,
         precision=precision,
+        keeps_matches=True,
     )
+    surface_finder = SurfaceFinder(of_surfaces, network.propagation, of_propagation)
     corrector, samples = network.corrector, config.samples
     if variant == "single-stage":
         own = load_weights(SINGLE_STAGE_WEIGHTS)
         network.load({**network.state_dict(), **own})
-        proposal, samples, surface_proposal = UniformProposal(NUM_LATENTS), SINGLE_STAGE_SAMPLES, None
+        proposal, samples, surface_finder = UniformProposal(NUM_LATENTS), SINGLE_STAGE_SAMPLES, None
     elif variant == "no-correction":
         corrector = None
     elif variant == "feature-prediction":
         corrector = load_prediction(network.corrector, device)
-    return Renderer(proposal, blending, samples, memory_bytes, corrector, surface_proposal)
+    return Renderer(proposal, blending, samples, memory_bytes, corrector, surface_finder)
 
 
 def load_prediction(corrector: InconsistencyCorrector, device: torch.device | str = "cpu") -> FeaturePrediction:

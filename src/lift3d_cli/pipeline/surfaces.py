@@ -14,8 +14,7 @@ from lift3d_cli.config import RenderConfig
 from lift3d_cli.errors import CacheError
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting.proposal.learned import SURFACE_MOST_VIEWS
-from lift3d_cli.lifting.proposal.protocol import Proposal
-from lift3d_cli.lifting.refinement import SURFACE_WINDOWS, refined_surface
+from lift3d_cli.lifting.refinement import SurfaceFinder
 from lift3d_cli.lifting.sources import SourceViews, select_sources
 from lift3d_cli.lifting.surfaces import SURFACE_STRIDE, known_surface, surface_at_size
 from lift3d_cli.machine.device import resolve_device
@@ -45,7 +44,7 @@ class PhotoSurfaces:
     Args:
         workspace: the scene; where it has a cache, surfaces are read from there and kept there.
         points: [N, 3] points on its surfaces, N may be 0.
-        proposal: Stage I.
+        finder: finds them.
         device: where it runs.
         candidates: indices of the photos that may be looked at.
     """
@@ -54,13 +53,13 @@ class PhotoSurfaces:
         self,
         workspace: Workspace,
         points: np.ndarray,
-        proposal: Proposal,
+        finder: SurfaceFinder,
         device: torch.device,
         candidates: Sequence[int],
     ) -> None:
         self._workspace = workspace
         self._points = points
-        self._proposal = proposal
+        self._finder = finder
         self._device = device
         self._candidates = list(candidates)
         self._choose = functools.cache(self._chosen)
@@ -79,8 +78,7 @@ class PhotoSurfaces:
     def _found_key(self, index: int) -> str:
         _, near_far, others = self._choose(index)
         photos = [[self._workspace.record(i).key, self._workspace.camera(i).w2c.tolist()] for i in (index, *others)]
-        settings = {"proposal": dict(self._proposal.settings()), "refinement": SURFACE_WINDOWS}
-        return key_of("surface", {"photos": photos, "range": near_far, **settings})
+        return key_of("surface", {"photos": photos, "range": near_far, **self._finder.settings()})
 
     def has(self, index: int) -> bool:
         """Tell if a photo's surface is there already, or comes with the photo."""
@@ -155,14 +153,18 @@ class PhotoSurfaces:
 
     @torch.inference_mode()
     def _find(self, index: int) -> dict[str, np.ndarray]:
+        sources, near_far = self.sources(index)
+        surface = self._finder(sources, near_far, _MEMORY_BYTES).cpu()
+        return _pack(surface, sources.valid[0].cpu(), near_far)
+
+    def sources(self, index: int) -> tuple[SourceViews, tuple[float, float]]:
+        """Return what the surface of a photo is found from, that photo first, and within which z-depths."""
         camera, near_far, others = self._choose(index)
         chosen = [index, *others]
         cameras = [camera, *(source_camera(self._workspace.camera(i), camera) for i in others)]
         photos = [self._workspace.resized(i, c.width, c.height) for i, c in zip(chosen, cameras, strict=True)]
         valid = [torch.from_numpy(photo.valid) for photo in photos]
-        sources = SourceViews.stack(cameras, [to_image(photo) for photo in photos], valid, self._device)
-        surface = refined_surface(self._proposal, sources, near_far, _MEMORY_BYTES).cpu()
-        return _pack(surface, valid[0], near_far)
+        return SourceViews.stack(cameras, [to_image(photo) for photo in photos], valid, self._device), near_far
 
 
 def find_surfaces(workspace: Workspace, config: RenderConfig, progress: Progress = no_progress) -> int:
@@ -172,9 +174,9 @@ def find_surfaces(workspace: Workspace, config: RenderConfig, progress: Progress
         SceneError, CacheError, ModelError, ResourceError: in one line.
     """
     device = resolve_device(config.device)
-    proposal = make_renderer(config, device).surface_proposal
+    finder = make_renderer(config, device).surface_finder
     every = range(workspace.num_photos)
-    return PhotoSurfaces(workspace, workspace.points(), proposal, device, every).find(every, progress)
+    return PhotoSurfaces(workspace, workspace.points(), finder, device, every).find(every, progress)
 
 
 def source_camera(camera: Camera, target: Camera) -> Camera:

@@ -42,10 +42,14 @@ class TextureLibrary:
         size: side in texels, a power of two.
         generator: random numbers; its device is the library's.
         photos: pictures [3, h, w] in [0, 1], of any size; half of the textures are cut from them.
+        plain: share of the textures that show next to nothing.
     """
 
-    def __init__(self, count: int, size: int, generator: Generator, photos: Sequence[Tensor] = ()) -> None:
+    def __init__(
+        self, count: int, size: int, generator: Generator, photos: Sequence[Tensor] = (), plain: float = 0.0
+    ) -> None:
         self._generator = generator
+        self._plain = plain
         self._photos = list(photos)
         share = torch.tensor([float(weight) for _, weight in _PATTERNS.values()])
         names = list(_PATTERNS)
@@ -62,6 +66,7 @@ class TextureLibrary:
         library = cls.__new__(cls)
         first = next(iter(pictures.values()))
         library._generator, library._photos = torch.Generator(first.device), list(pictures.values())
+        library._plain = 0.0
         library.kinds, library.size = list(pictures), first.shape[-1]
         library.atlas = TextureAtlas(torch.stack(list(pictures.values())))
         return library
@@ -76,6 +81,12 @@ class TextureLibrary:
         self.atlas.replace(index, self._make(self.kinds[index]))
 
     def _make(self, kind: str) -> Tensor:
+        texture = self._pattern(kind)
+        if self._plain and patterns.number(self._generator, 0, 1) < self._plain:
+            texture = patterns.faded(texture, self._generator)
+        return texture
+
+    def _pattern(self, kind: str) -> Tensor:
         if kind != PHOTO:
             return _PATTERNS[kind][0](self.size, self._generator)
         photo = self._photos[patterns.integer(self._generator, 0, len(self._photos))].to(self._generator.device)

@@ -175,6 +175,16 @@ def panorama(size: int, generator: Generator) -> Tensor:
     return sky.clamp(0, 1)
 
 
+def faded(texture: Tensor, generator: Generator) -> Tensor:
+    """Take nearly all that there is to see out of a texture, and often its colour, as of a painted wall."""
+    mean = texture.mean((1, 2), keepdim=True)
+    paint = mean
+    if number(generator) < 0.5:
+        white = number(generator) * uniform(generator, 3, 1, 1, low=0.8)
+        paint = 0.4 * mean + 0.6 * white
+    return (paint + 0.15 * number(generator) ** 2 * (texture - mean)).clamp(0, 1)
+
+
 def _to_edge(position: Tensor) -> Tensor:
     """Return the distance to the nearest whole number."""
     fraction = position.remainder(1)

@@ -25,6 +25,7 @@ class StreamSpec:
         num_objects: smallest and largest number of objects in a scene.
         photo_variation: 0 for ideal pictures, 1 for a phone's variation from photo to photo (see `vary_photos`).
         num_textures, texture_size: the textures that all scenes share; one texture is renewed per scene.
+        plain: share of the textures that show next to nothing, as painted walls do.
         quality: quality of the pictures.
     """
 
@@ -36,6 +37,7 @@ class StreamSpec:
     photo_variation: float = 1.0
     num_textures: int = 48
     texture_size: int = 256
+    plain: float = 0.0
     quality: Quality = field(default_factory=Quality)
 
 
@@ -59,7 +61,7 @@ def stream(
     """
     spec = spec or StreamSpec()
     generator = torch.Generator(device).manual_seed(seed)
-    library = TextureLibrary(spec.num_textures, spec.texture_size, generator, textures)
+    library = TextureLibrary(spec.num_textures, spec.texture_size, generator, textures, spec.plain)
     seeds = np.random.default_rng(seed)
     while True:
         rng = np.random.default_rng(seeds.integers(2**63))

@@ -30,7 +30,7 @@ from lift3d_cli.pipeline.workspace import ResizedWorkspace, Workspace
 from lift3d_cli.scene.load import load_scene
 from lift3d_cli.training.corrector_data import CorrectionExample, CorrectionScenes
 from lift3d_cli.training.loop import TrainingTask
-from lift3d_cli.training.training_surfaces import split_targets, surface_proposal
+from lift3d_cli.training.training_surfaces import split_targets, surface_finder
 
 # Heights of the photos, and the strides trained at each: fine cells of large photos would take most of the time.
 _HEIGHTS = ((320, range(4, 1000)), (240, range(4, 1000)), (160, range(1, 9)))
@@ -112,7 +112,7 @@ class CorrectorTask(TrainingTask):
         self.corrector = network.corrector.requires_grad_(True)
         blending = LearnedBlending(network.pyramid, network.blending, "training")
         proposal = LearnedProposal(network.regularizer, "training")
-        renderer = Renderer(proposal, blending, surface_proposal=surface_proposal(config, torch.device("cpu")))
+        renderer = Renderer(proposal, blending, surface_finder=surface_finder(config, torch.device("cpu")))
         encoders = {m.spec.name: m for m in (find_model(name).load() for name in config.models)}
         self._stock = self._draw(renderer, encoders, config.scenes, config, progress)
         self._held_out = {
@@ -136,7 +136,7 @@ class CorrectorTask(TrainingTask):
     ) -> list[_Prepared]:
         """Draw examples of every scene at every height; deterministic for a seed."""
         stock: list[_Prepared] = []
-        surfaces = {} if renderer.surface_proposal is None else {f: _surfaces(f, renderer) for f in folders}
+        surfaces = {} if renderer.surface_finder is None else {f: _surfaces(f, renderer) for f in folders}
         jobs = [(folder, *sizes) for folder in folders for sizes in _HEIGHTS]
         for folder, height, strides in progress(jobs, "features to learn from", len(jobs)):
             chosen = {name: m for name, m in encoders.items() if m.spec.stride in strides}
@@ -184,7 +184,7 @@ def _surfaces(folder: Path, renderer: Renderer) -> PhotoSurfaces:
     """Return the surfaces of a scene's photos without those that are only ever targets, kept in its cache."""
     workspace = Workspace(load_scene(folder), SceneCache(cache_dir(folder).path))
     others = split_targets(workspace.num_photos)[1]
-    return PhotoSurfaces(workspace, workspace.points(), renderer.surface_proposal, torch.device("cpu"), others)
+    return PhotoSurfaces(workspace, workspace.points(), renderer.surface_finder, torch.device("cpu"), others)
 
 
 class PredictionTask(CorrectorTask):

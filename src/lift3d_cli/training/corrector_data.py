@@ -100,7 +100,7 @@ class CorrectionScenes:
         surfaces: PhotoSurfaces | None = None,
     ) -> None:
         self._workspace = workspace
-        self._renderer = renderer if surfaces else replace(renderer, surface_proposal=None)
+        self._renderer = renderer if surfaces else replace(renderer, surface_finder=None)
         self._encoders = encoders
         self._points = workspace.points()
         self._targets, self._others = split_targets(workspace.num_photos) if surfaces else ((), ())

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lift3d_cli.geometry.cameras import Camera
-from lift3d_cli.lifting.proposal.protocol import Proposal
+from lift3d_cli.lifting.refinement import SurfaceFinder
 from lift3d_cli.lifting.sources import select_sources
 from lift3d_cli.lifting.surfaces import known_surface
 from lift3d_cli.pipeline.workspace import Recent
@@ -43,7 +43,7 @@ class ProceduralScenes:
         device: device that stores the photos.
         stock: number of scenes to draw from at a time.
         uses: number of examples drawn per new scene.
-        proposal: finds the photos' surfaces of some scenes, or None.
+        finder: finds the photos' surfaces of some scenes, or None.
     """
 
     spec = StreamSpec(num_views=8)
@@ -56,9 +56,9 @@ class ProceduralScenes:
         device: torch.device | str = "cpu",
         stock: int = 64,
         uses: int = 8,
-        proposal: Proposal | None = None,
+        finder: SurfaceFinder | None = None,
     ) -> None:
-        self._proposal = proposal
+        self._finder = finder
         self._seed = seed
         self._textures = textures
         self._size = size
@@ -79,16 +79,17 @@ class ProceduralScenes:
             drawn: number of examples drawn before.
         """
         with self._making:
-            photos = self._scene(drawn // self._uses + rng.randrange(self._stock))
+            photos = self.scene(drawn // self._uses + rng.randrange(self._stock))
         return draw_procedural(photos, self._size, rng)
 
-    def _scene(self, number: int) -> list[StoredPhoto]:
+    def scene(self, number: int) -> list[StoredPhoto]:
+        """Return the photos of a scene, which depend only on its number."""
         block, place = divmod(number, _BLOCK_SCENES)
         made, rest = self._blocks.get(block, lambda: ([], _scene_block(self._seed, block, self.spec, self._textures)))
         while len(made) <= place:
             photos = [photo.to(self._device) for photo in stored_photos(next(rest))]
-            is_found = self._proposal is not None and len(made) % _FOUND_EVERY == 0
-            made.append(with_surfaces(photos, self._proposal, self._device) if is_found else photos)
+            is_found = self._finder is not None and len(made) % _FOUND_EVERY == 0
+            made.append(with_surfaces(photos, self._finder, self._device) if is_found else photos)
         return made[place]
 
 
@@ -109,9 +110,9 @@ class ProceduralWorkers:
         workers: int,
         spec: StreamSpec | None = None,
         stock: int = 1000,
-        proposal: Proposal | None = None,
+        finder: SurfaceFinder | None = None,
     ) -> None:
-        self._proposal = proposal
+        self._finder = finder
         self._size = size
         self._device = device
         self._scenes: deque[list[StoredPhoto]] = deque(maxlen=stock)
@@ -132,8 +133,8 @@ class ProceduralWorkers:
                     made = [stored_photos({k: torch.from_numpy(x) for k, x in scene.items()}) for scene in job.result()]
                     for number, scene in enumerate(made):
                         photos = [photo.to(self._device) for photo in scene]
-                        is_found = self._proposal is not None and number % (2 * _FOUND_EVERY) == 0
-                        self._scenes.append(with_surfaces(photos, self._proposal, self._device) if is_found else photos)
+                        is_found = self._finder is not None and number % (2 * _FOUND_EVERY) == 0
+                        self._scenes.append(with_surfaces(photos, self._finder, self._device) if is_found else photos)
                     self._pending.add(self._pool.submit(_make_block, *next(self._jobs)))
             return len(self._scenes)
 

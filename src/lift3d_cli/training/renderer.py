@@ -44,7 +44,7 @@ from lift3d_cli.training.renderer_data import (
     assemble,
 )
 from lift3d_cli.training.renderer_scenes import RealScenes
-from lift3d_cli.training.training_surfaces import surface_proposal
+from lift3d_cli.training.training_surfaces import surface_finder
 
 # The most photos to keep in memory as textures.
 _MAX_TEXTURES = 150
@@ -101,17 +101,15 @@ class RendererTask(TrainingTask):
         learned = scenes or config.scenes
         self._share_procedural = config.procedural if learned else 1.0
         self._size = size or (CPU_CROP if device.type == "cpu" else GPU_CROP)
-        textures = _textures(config)
-        proposal = None if single_stage else surface_proposal(config, device)
-        self._surface_proposal = proposal
-        self._real = RealScenes(learned, config.height, self._size, device, proposal, bool(scenes)) if learned else None
-        self._procedural = ProceduralScenes(config.seed, textures, self._size, device, proposal=proposal)
+        textures = texture_photos(config)
+        finder = None if single_stage else surface_finder(config, device)
+        self._surface_finder = finder
+        self._real = RealScenes(learned, config.height, self._size, device, finder, bool(scenes)) if learned else None
+        self._procedural = ProceduralScenes(config.seed, textures, self._size, device, finder=finder)
         self._workers: ProceduralWorkers | None = None
         self._batches: Batches | None = None
         if self.is_batched and config.workers and self._share_procedural:
-            self._workers = ProceduralWorkers(
-                config.seed, textures, self._size, device, config.workers, proposal=proposal
-            )
+            self._workers = ProceduralWorkers(config.seed, textures, self._size, device, config.workers, finder=finder)
         if self._real is not None and device.type != "cpu":
             self._real.preload(max(4, config.workers))
 
@@ -161,7 +159,7 @@ class RendererTask(TrainingTask):
         if self._single_stage:
             proposal, samples = UniformProposal(NUM_LATENTS), SINGLE_STAGE_SAMPLES
         blending = LearnedBlending(self.network.pyramid, self.network.blending, "training")
-        return Renderer(proposal, blending, samples, surface_proposal=self._surface_proposal)
+        return Renderer(proposal, blending, samples, surface_finder=self._surface_finder)
 
     def close(self) -> None:
         """See `TrainingTask`."""
@@ -170,7 +168,7 @@ class RendererTask(TrainingTask):
                 helper.close()
 
 
-def _textures(config: TrainConfig) -> list[Tensor]:
+def texture_photos(config: TrainConfig) -> list[Tensor]:
     if config.textures is None:
         return []
     paths = sorted(config.textures.rglob("*.jpg"))[:_MAX_TEXTURES]

@@ -19,7 +19,7 @@ from lift3d_cli.config import RenderConfig
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.lifting.covisible import covisible_points
 from lift3d_cli.lifting.exposure import harmonized, unexposed
-from lift3d_cli.lifting.proposal.protocol import Proposal
+from lift3d_cli.lifting.refinement import SurfaceFinder
 from lift3d_cli.lifting.sources import SourceViews, select_sources
 from lift3d_cli.lifting.surfaces import surface_at_size
 from lift3d_cli.pipeline.surfaces import PhotoSurfaces
@@ -51,7 +51,7 @@ class RealScenes:
         height: maximum height of the photos, in pixels.
         size: size of the crops.
         device: device that stores the photos.
-        proposal: finds the sources' own surfaces, which are kept in the scenes' caches; None to do without.
+        finder: finds the sources' own surfaces, which are kept in the scenes' caches; None to do without.
         as_rendered: draw examples as photos are rendered: in full size and colour, from the best sources.
     """
 
@@ -61,7 +61,7 @@ class RealScenes:
         height: int,
         size: CropSize,
         device: torch.device | str = "cpu",
-        proposal: Proposal | None = None,
+        finder: SurfaceFinder | None = None,
         as_rendered: bool = False,
     ) -> None:
         self._height = height
@@ -69,13 +69,13 @@ class RealScenes:
         self._device = device
         self._as_rendered = as_rendered
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            caches = [None if proposal is None else _cache(scene) for scene in scenes]
+            caches = [None if finder is None else _cache(scene) for scene in scenes]
             self._workspaces = [Workspace(*pair) for pair in zip(pool.map(_loaded, scenes), caches, strict=True)]
             self._points = list(pool.map(Workspace.points, self._workspaces))
         self._surfaces: list[PhotoSurfaces] | None = None
-        if proposal is not None:
+        if finder is not None:
             self._surfaces = [
-                PhotoSurfaces(each, points, proposal, torch.device(device), split_targets(each.num_photos)[1])
+                PhotoSurfaces(each, points, finder, torch.device(device), split_targets(each.num_photos)[1])
                 for each, points in zip(self._workspaces, self._points, strict=True)
             ]
         # Larger scenes are drawn more often, but not in proportion: 300 photos of one room are not 300 scenes.

@@ -19,6 +19,7 @@ from lift3d_cli.pipeline.renderers import SHIPPED_WEIGHTS, load_network
 from lift3d_cli.training import loop
 from lift3d_cli.training.command import settings_of
 from lift3d_cli.training.corrector import CorrectorTask, PredictionTask
+from lift3d_cli.training.propagation import PropagationTask
 from lift3d_cli.training.publish import publish_weights, shipped
 from lift3d_cli.training.renderer import RendererTask
 from lift3d_cli.weights import find_other_weights, find_weights, read_manifest
@@ -50,7 +51,7 @@ def train(config: TrainConfig, report: Callable[[Mapping[str, float]], None], pr
         task.close()
     output = config.output or config.run / "weights.safetensors"
     # Networks are trained part by part, so the manifest entry of the initial weights still applies to the other parts.
-    before = _facts_of_start(config) if config.part in ("renderer", "corrector") else {}
+    before = _facts_of_start(config) if config.part in ("renderer", "propagation", "corrector") else {}
     publish_weights(
         _shipped(config.part, task.network),
         output,
@@ -73,6 +74,8 @@ def _task(config: TrainConfig, network: Lift3DNetwork, progress: Progress) -> lo
     device = resolve_device(config.device)
     if config.part == "corrector":
         return CorrectorTask(config, network, device, progress)
+    if config.part == "propagation":
+        return PropagationTask(config, network, device)
     if config.part == "feature-prediction":
         return PredictionTask(config, network, device, progress)
     return RendererTask(config, network, device, single_stage=config.part == "single-stage")
@@ -99,7 +102,7 @@ def train_command(config: TrainConfig) -> str:
 def _data_of(config: TrainConfig, before: str) -> str:
     """Describe the training data, as parts separated by semicolons; those of the initial weights come first."""
     parts = [part for part in before.split("; ") if part]
-    if config.part in ("renderer", "single-stage"):
+    if config.part in ("renderer", "propagation", "single-stage"):
         parts.append("procedural scenes with textures from photos" if config.textures else "procedural scenes")
     if config.scenes:
         parts.append(f"photos of {' '.join(sorted(folder.name for folder in config.scenes))}")

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from lift3d_cli.config import RenderConfig, TrainConfig
 from lift3d_cli.lifting.proposal.learned import SURFACE_MOST_VIEWS
-from lift3d_cli.lifting.proposal.protocol import Proposal
-from lift3d_cli.lifting.refinement import refined_surface
+from lift3d_cli.lifting.refinement import SurfaceFinder
 from lift3d_cli.lifting.sources import SourceViews, select_sources
 from lift3d_cli.pipeline.renderers import make_renderer
 from lift3d_cli.training.renderer_data import StoredPhoto
@@ -21,14 +20,14 @@ from lift3d_cli.training.renderer_data import StoredPhoto
 # Every fourth photo of a scene is a target and nothing else: the surfaces of the others are found without it.
 _TARGETS_EVERY = 4
 # As many other photos as `PhotoSurfaces` finds a surface from, and a rough bound on temporaries.
-_SURFACE_VIEWS, _SURFACE_BYTES = SURFACE_MOST_VIEWS - 1, 2**29
+_SURFACE_VIEWS, SURFACE_BYTES = SURFACE_MOST_VIEWS - 1, 2**29
 
 
-def surface_proposal(config: TrainConfig, device: torch.device) -> Proposal | None:
-    """Return the Stage I that finds surfaces, of the weights that a training begins with; None if with nothing."""
+def surface_finder(config: TrainConfig, device: torch.device) -> SurfaceFinder | None:
+    """Return what finds surfaces, with the weights that a training begins with; None if with nothing."""
     if config.weights == "none":
         return None
-    return make_renderer(RenderConfig(weights=config.weights), device).surface_proposal
+    return make_renderer(RenderConfig(weights=config.weights), device).surface_finder
 
 
 def split_targets(num_photos: int) -> tuple[list[int], list[int]]:
@@ -38,20 +37,28 @@ def split_targets(num_photos: int) -> tuple[list[int], list[int]]:
     return (targets, others) if targets else (others, others)
 
 
-def with_surfaces(photos: Sequence[StoredPhoto], proposal: Proposal, device: torch.device | str) -> list[StoredPhoto]:
+def with_surfaces(
+    photos: Sequence[StoredPhoto], finder: SurfaceFinder, device: torch.device | str
+) -> list[StoredPhoto]:
     """Find the surfaces of a procedural scene's photos, but of those that are only targets then."""
     found, (_, others) = list(photos), split_targets(len(photos))
     for i in others:
-        own, rest = photos[i], [photos[k] for k in others if k != i]
-        near_far = (0.9 * own.depth_range[0], 1.2 * own.depth_range[1])
-        chosen = select_sources(own.camera, [photo.camera for photo in rest], _SURFACE_VIEWS, near_far)
-        used = [own, *(rest[k] for k in chosen)]
-        images, valid = [p.image.float() / 255 for p in used], [p.valid for p in used]
+        sources, near_far = views_of_surface(photos[i], [photos[k] for k in others if k != i], device)
         with torch.inference_mode():
-            sources = SourceViews.stack([p.camera for p in used], images, valid, device)
-            surface = refined_surface(proposal, sources, near_far, _SURFACE_BYTES)
-        found[i] = replace(own, surface=surface.clone())
+            surface = finder(sources, near_far, SURFACE_BYTES)
+        found[i] = replace(photos[i], surface=surface.clone())
     return found
+
+
+def views_of_surface(
+    own: StoredPhoto, rest: Sequence[StoredPhoto], device: torch.device | str
+) -> tuple[SourceViews, tuple[float, float]]:
+    """Choose what a procedural photo's surface is found from, itself first, and within which depths."""
+    near_far = (0.9 * own.depth_range[0], 1.2 * own.depth_range[1])
+    chosen = select_sources(own.camera, [photo.camera for photo in rest], _SURFACE_VIEWS, near_far)
+    used = [own, *(rest[k] for k in chosen)]
+    images, valid = [p.image.float() / 255 for p in used], [p.valid for p in used]
+    return SourceViews.stack([p.camera for p in used], images, valid, device), near_far
 
 
 def disturbed_surface(photo: StoredPhoto, rng: random.Random) -> Tensor:

@@ -33,6 +33,8 @@ _FEWEST_PLANES, _PLANES_AT_ONCE = 32, 8
 # Peak memory of the sweep and the network per voxel, by precision: measured, 72 and 47 floats, and a margin.
 _VOXEL_BYTES = {"fp32": 4 * 80, "bf16": 4 * 56}
 _MAX_DEVIATION = 6.0
+# Of `_best_matches` among the cues: the channels of the best two, and their scale.
+_MATCHES, _MATCH_SCALE = slice(3, 5), 0.3
 # A view whose surface hides a voxel counts for so much less: the surface may be wrong, and it may be the only view.
 _MOST_HIDDEN = 0.95
 
@@ -46,18 +48,22 @@ class Sweep:
         logits: [*B, D, h, w] logits of the surface's depth.
         latent: [*B, L, D, h, w] latent features for Stage II.
         colors: [*B, 3, D, h, w] mean colour of the source views at each voxel.
+        matches: see `DepthDistribution`.
     """
 
     frustum: Frustum
     logits: Tensor
     latent: Tensor
     colors: Tensor
+    matches: Tensor | None = None
 
     @property
     def distribution(self) -> DepthDistribution:
         """The depth distribution: a softmax of the logits."""
         f = self.frustum
-        return DepthDistribution(torch.softmax(self.logits, -3), f.near, f.far, (1 / f.step,) * 2, self.latent)
+        return DepthDistribution(
+            torch.softmax(self.logits, -3), f.near, f.far, (1 / f.step,) * 2, self.latent, self.matches
+        )
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class LearnedProposal:
         max_voxels: along the longer side of the sweep, at most; the cost grows with the third power.
         most_views: source views that are looked at, the best ones, of those with a valid pixel.
         precision: "fp32" or "bf16", for `settings` and `volume_bytes`; the network knows its own.
+        keeps_matches: the distribution gets its `matches`.
         prior: the training-free proposal.
     """
 
@@ -82,6 +89,7 @@ class LearnedProposal:
     max_voxels: int = 160
     most_views: int = MOST_VIEWS
     precision: str = "fp32"
+    keeps_matches: bool = False
     prior: PlaneSweepProposal = field(default_factory=PlaneSweepProposal)
 
     def __call__(
@@ -107,16 +115,17 @@ class LearnedProposal:
         smooth = smooth_volume(volume[..., :1, :, :, :], self.prior.num_smoothings)
         # All cues once: a view of `volume` would keep it beside its copy.
         colors, cues = volume[..., -3:, :, :, :].clone(), torch.cat([smooth, volume], -4)
+        matches = volume[..., _MATCHES, :, :, :] / (_MATCH_SCALE * _MAX_DEVIATION) if self.keeps_matches else None
         del volume
         logits, latent = self.regularizer(cues)
-        return Sweep(frustum, logits - self.prior.sharpness * (smooth[..., 0, :, :, :] + 1), latent, colors)
+        return Sweep(frustum, logits - self.prior.sharpness * (smooth[..., 0, :, :, :] + 1), latent, colors, matches)
 
     def cues(self, views: VoxelViews) -> Tensor:  # [*B, NUM_CUES - 1, R]
         """Compute fixed cues of each voxel, whatever the number and order of the source views."""
         weight, mean = angle_weighted_mean(views, self.prior.angle_floor)
         color, contrast = views.deviation(mean)
         cost = self.prior.cost(views, weight, color, contrast)
-        best = 0.3 * self._best_matches(views)
+        best = _MATCH_SCALE * self._best_matches(views)
         count, nearest = views.seen.sum(-2) / 8, torch.where(views.seen, views.angle, NO_VIEW).amin(-2).clamp(max=1)
         deviations = (weight * color).sum(-2) * self.prior.color_weight, (weight * contrast).sum(-2)
         scalars = [cost - 1, *deviations, *best.unbind(-2), count, nearest, (weight**2).sum(-2)]

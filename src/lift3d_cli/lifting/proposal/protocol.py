@@ -21,6 +21,8 @@ class DepthDistribution:
         near, far: z-depth of the first and last plane; the D planes lie evenly in 1/z between them. [B] for B targets.
         scale: (x, y) cells per target pixel; the grid begins at the image's corner.
         latent: [*B, L, D, h, w] latent features from a learned Stage I for a learned Stage II, or None.
+        matches: [*B, NUM_MATCHES, D, h, w] in [0, 1], how far those views deviate from the nearest one that agree best
+            with it, for `lifting.propagation`, or None.
     """
 
     probability: Tensor
@@ -28,6 +30,7 @@ class DepthDistribution:
     far: float | Tensor
     scale: tuple[float, float]
     latent: Tensor | None = None
+    matches: Tensor | None = None
 
     @property
     def inverse_step(self) -> float | Tensor:  # [*B]
