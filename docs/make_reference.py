@@ -27,6 +27,7 @@ METHOD_PAGE = ROOT / "docs" / "how-it-works.md"
 _PARTS_OF_NETWORK = {
     "pyramid": ("photo pyramid", "what Stage II sees of each photo"),
     "regularizer": ("Stage I, 3-D U-Net", "where along each ray the surface is"),
+    "propagation": ("Surfaces, 2-D U-Net", "from which neighbour a cell of a photo's surface takes its depth"),
     "blending": ("Stage II", "which photo and sample to believe"),
     "corrector": ("inconsistency corrector", "how to change features that suit colours only"),
 }

@@ -155,7 +155,7 @@ class PhotoSurfaces:
     def _find(self, index: int) -> dict[str, np.ndarray]:
         sources, near_far = self.sources(index)
         surface = self._finder(sources, near_far, _MEMORY_BYTES).cpu()
-        return _pack(surface, sources.valid[0].cpu(), near_far)
+        return _pack(surface, sources.valid[0, 0].cpu(), near_far)
 
     def sources(self, index: int) -> tuple[SourceViews, tuple[float, float]]:
         """Return what the surface of a photo is found from, that photo first, and within which z-depths."""
