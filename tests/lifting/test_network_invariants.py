@@ -126,8 +126,8 @@ def test_every_parameter_learns():
     spread = torch.randn(weights.omega.shape, generator=generator)
     ((weights.omega * spread).sum() + (distribution.probability[:4] ** 2).sum()).backward()
     for name, parameter in network.named_parameters():
-        if name.startswith("corrector."):
-            continue  # see test_correction.py
+        if name.startswith(("corrector.", "propagation.")):
+            continue  # see test_correction.py and test_propagation.py
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
         # The views' softmax cancels what is added to all of them.

@@ -74,6 +74,20 @@ def test_what_stage_1_saw_is_looked_up_at_the_voxel_of_each_cell_and_depth():
     assert coarse.shape == found.shape
 
 
+def test_every_parameter_learns():
+    torch.manual_seed(0)
+    propagation = SurfacePropagation()
+    for parameter in propagation.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    clues = clues_of(0.1 + 0.9 * torch.rand(1, 1, HEIGHT, WIDTH))
+    candidates, logits = propagation(clues)
+    (logits.softmax(1) * candidates).sum().backward()
+    for name, parameter in propagation.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+        # A softmax cancels what is added to all candidates.
+        assert parameter.grad.abs().max() > 1e-9 or name == "fit.2.bias", name
+
+
 def test_it_can_learn_to_take_a_halo_away_by_what_the_photo_shows():
     """A card in front of a wall was found too wide by four cells; the photo shows where it ends."""
     torch.manual_seed(0)
