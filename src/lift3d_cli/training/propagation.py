@@ -26,7 +26,7 @@ from lift3d_cli.training.renderer import texture_photos
 from lift3d_cli.training.training_surfaces import SURFACE_BYTES, surface_finder, views_of_surface
 
 # Procedural photos to draw from at a time, examples drawn per new one, and photos used of each scene.
-_STOCK, _USES, _PHOTOS = 96, 8, 4
+_STOCK, _USES, _PHOTOS = 96, 16, 4
 # Photos of scenes in memory.
 _KEEP = 200
 # A cell's cost grows most where it is off by less than this many planes, and up to the second number at all.
