@@ -93,10 +93,7 @@ class SurfacePropagation(nn.Module):
 
     def forward(self, clues: SurfaceClues) -> tuple[Tensor, Tensor]:
         """Return the candidates of each cell and their logits, [B, len(OFFSETS), h, w]; 1/z."""
-        guide = self.guide(_inputs(clues))
-        # Else they grow in the first steps of a training until nothing but one candidate has any probability.
-        guide = guide * (1 + guide.square().mean(1, keepdim=True)).rsqrt()
-        query, key, bias = self.affinity(guide).split([_KEYS, _KEYS, len(OFFSETS)], 1)
+        query, key, bias = self.affinity(self.guide(_inputs(clues))).split([_KEYS, _KEYS, len(OFFSETS)], 1)
         slopes = _slopes(clues.inverse, clues.step)
         reach = max(_DISTANCES)
         maps = torch.cat([clues.inverse, slopes, clues.sure, clues.image, key], 1)
@@ -187,4 +184,11 @@ class _UNet(nn.Module):
 
 def _convs(inputs: int, outputs: int) -> nn.Sequential:
     first, second = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
-    return nn.Sequential(first, nn.LeakyReLU(0.1), second, nn.LeakyReLU(0.1))
+    return nn.Sequential(first, nn.LeakyReLU(0.1), second, nn.LeakyReLU(0.1), _ChannelNorm())
+
+
+class _ChannelNorm(nn.Module):
+    """Scale each cell's channels to at most about one: without it they grow without end in a training."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps * (1 + maps.square().mean(1, keepdim=True)).rsqrt()

@@ -27,6 +27,8 @@ from lift3d_cli.training.training_surfaces import SURFACE_BYTES, surface_finder,
 
 # Procedural photos to draw from at a time, examples drawn per new one, and photos used of each scene.
 _STOCK, _USES, _PHOTOS = 96, 16, 4
+# Cells of an example that are learned from at a time.
+_WINDOW = (96, 128)
 # Photos of scenes in memory.
 _KEEP = 200
 # A cell's cost grows most where it is off by less than this many planes, and up to the second number at all.
@@ -61,13 +63,20 @@ class _Example:
         maps |= {name: maps[name].half() for name in ("probability", "matches")}
         return cls(SurfaceClues(**maps), inverse[None, None], known[None, None] > 0)
 
-    def ready(self, is_mirrored: bool = False) -> _Example:
-        """Return a copy in float32, which may be mirrored."""
+    def ready(self, rng: random.Random | None = None) -> _Example:
+        """Return a copy in float32; with random numbers, of a window, which may be mirrored."""
+        cells = self.clues.inverse.shape[-2:]
+        window = [(0, n) for n in cells]
+        if rng and self.clues.probability.shape[-2:] == cells:
+            window = [(rng.randint(0, max(0, n - most)), most) for n, most in zip(cells, _WINDOW, strict=True)]
+        (top, height), (left, width) = window
+        is_mirrored = rng is not None and rng.random() < 0.5
 
         def of(maps: Tensor) -> Tensor:
+            maps = maps[..., top : top + height, left : left + width] if maps.shape[-2:] == cells else maps
             return maps.flip(-1) if is_mirrored else maps
 
-        clues = SurfaceClues(**{f.name: of(getattr(self.clues, f.name).float()) for f in fields(self.clues)})
+        clues = SurfaceClues(**{f.name: of(getattr(self.clues, f.name)).float() for f in fields(self.clues)})
         return _Example(clues, of(self.inverse), of(self.known))
 
 
@@ -108,7 +117,7 @@ class PropagationTask(TrainingTask):
             scene = rng.choice(self._scenes)
             index = rng.choice(scene.indices)
             example = self._of_scenes.get((scene.folder, index), lambda: scene.example(index))
-        example = example.ready(is_mirrored=rng.random() < 0.5)
+        example = example.ready(rng)
         candidates, logits = self.network.propagation(example.clues)
         off = (candidates - example.inverse).abs() / example.clues.step
         cost = off / (off + _CLOSE) + 0.25 * (off / _FAR).clamp(max=1)
