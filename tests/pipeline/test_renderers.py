@@ -104,7 +104,7 @@ def test_memory_that_is_no_size_is_refused_before_weights_are_read(monkeypatch):
         make_renderer(RenderConfig(memory="lots"))
 
 
-def test_surfaces_are_found_again_for_other_weights_of_stage_1_only(tmp_path):
+def test_surfaces_are_found_again_for_other_weights_of_stage_1_and_of_propagation_only(tmp_path):
     network = Lift3DNetwork()
 
     def settings(changed: str = "") -> tuple[dict, dict]:
@@ -114,4 +114,5 @@ def test_surfaces_are_found_again_for_other_weights_of_stage_1_only(tmp_path):
 
     usual, corrected, other = settings(), settings("corrector"), settings("regularizer")
     assert corrected[0] == usual[0] != other[0]
+    assert settings("propagation")[0] not in (usual[0], other[0])
     assert len({str(frame) for _, frame in (usual, corrected, other)}) == 3

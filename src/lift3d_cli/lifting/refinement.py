@@ -122,7 +122,7 @@ class SurfaceFinder:
         """Return JSON values that differ between finders with different results."""
         return {
             "proposal": dict(self.proposal.settings()),
-            "refinement": SURFACE_WINDOWS,
+            "refinement": (SURFACE_WINDOWS, _WINDOWS_AGAIN),
             "propagation": self.identity,
         }
 

@@ -169,6 +169,7 @@ class RendererTask(TrainingTask):
 
 
 def texture_photos(config: TrainConfig) -> list[Tensor]:
+    """Read the photos [3, h, w] in [0, 1] that procedural textures are cut from."""
     if config.textures is None:
         return []
     paths = sorted(config.textures.rglob("*.jpg"))[:_MAX_TEXTURES]
