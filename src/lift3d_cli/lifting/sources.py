@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lift3d_cli.geometry.cameras import Camera, seen_points
+from lift3d_cli.ops.windows import window_max, window_mean
 
 # A source view that sees a point this many radians from the target's direction is worth 1/e of the best one.
 ANGLE_SCALE = 0.35
@@ -71,8 +72,8 @@ class SourceViews:
         rows = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
         blurred = (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 16
         # Pixels next to invalid ones are not sharpened: the invalid colours would show.
-        is_usable = -F.max_pool2d(-self.valid.flatten(0, -4), 3, 1, padding=1)
-        return (flat + SHARPENING * is_usable * (flat - blurred)).reshape(self.images.shape)
+        is_usable = 1 - window_max(1 - self.valid, 3)
+        return self.images + SHARPENING * is_usable * (flat - blurred).reshape(self.images.shape)
 
     def best(self, most: int) -> SourceViews:
         """Return the first views that have a valid pixel, `most` at most; of one target."""
@@ -102,8 +103,7 @@ class SourceViews:
 
 def box(maps: Tensor) -> Tensor:  # [*B, C, H, W]
     """Return the mean over the 5x5 neighbourhood."""
-    flat = maps.flatten(0, -4)
-    return F.avg_pool2d(F.pad(flat, (2,) * 4, mode="replicate"), 5, stride=1).reshape(maps.shape)
+    return window_mean(maps, 5)
 
 
 def lightness(images: Tensor) -> Tensor:  # [*B, 3, H, W] to [*B, 1, H, W]

@@ -24,7 +24,7 @@ class Conv3d(nn.Conv3d):
 
     def in_eights(self, x: Tensor) -> Tensor:
         """Run the padded convolution, on any device."""
-        more_in, more_out = -self.in_channels % 8, -self.out_channels % 8
+        more_in, more_out = -x.shape[1] % 8, -self.out_channels % 8
         if more_in:
             x = F.pad(x, (0,) * 7 + (more_in,)).contiguous(memory_format=torch.channels_last_3d)
         weight = F.pad(self.weight, (0,) * 7 + (more_in, 0, more_out))

@@ -12,7 +12,6 @@ from dataclasses import fields
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lift3d_cli.geometry.epipolar import EpipolarLines
 from lift3d_cli.geometry.grids import inside, pixel_centers, sample_map
@@ -20,6 +19,7 @@ from lift3d_cli.lifting.proposal.protocol import DepthDistribution
 from lift3d_cli.lifting.proposal.sampling import sample_depths
 from lift3d_cli.lifting.sources import SourceViews
 from lift3d_cli.lifting.surfaces import surface_evidence
+from lift3d_cli.ops.windows import window_max
 
 NUM_VISIBILITY_INPUTS, NUM_SURFACE_INPUTS = 4, 6
 """Channels of `visibility_inputs` and of `surface_inputs`."""
@@ -46,7 +46,7 @@ def depth_buffers(sources: SourceViews, lines: EpipolarLines, distribution: Dept
     inverse = torch.where(inside(uv, sources.images.shape[-1], sources.images.shape[-2]), 1 / z, 0.0)
     buffer = torch.zeros(*z.shape[:-1], rows * columns, device=device).scatter_reduce(-1, index, inverse, "amax")
     buffer = buffer.unflatten(-1, (rows, columns))
-    around = F.max_pool2d(buffer.flatten(0, -3)[:, None], 3, 1, 1).reshape(buffer.shape)
+    around = window_max(buffer, 3)
     # Photos that show the surface larger than the target does have cells that no column projects into.
     return torch.stack([torch.where(buffer > 0, buffer, around), around], -3)
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from lift3d_cli.geometry.cameras import Camera
 from lift3d_cli.geometry.epipolar import EpipolarLines
-from lift3d_cli.lifting.proposal.network import DepthRegularizer
+from lift3d_cli.lifting.proposal.network import NUM_CUES, NUM_PLAIN_CUES, DepthRegularizer
 from lift3d_cli.lifting.proposal.protocol import DepthDistribution
 from lift3d_cli.lifting.proposal.sweep import Frustum, VoxelViews, disparity, plane_sweep, smooth_volume, sweep_size
 from lift3d_cli.lifting.proposal.training_free import PlaneSweepProposal, angle_weighted_mean
 from lift3d_cli.lifting.sources import NO_VIEW, SourceViews
+from lift3d_cli.lifting.surfaces import SurfaceEvidence
 
 SURFACE_VOXELS, SURFACE_VOXELS_PER_PLANE = 240, 1.25
 """`LearnedProposal.max_voxels` and `voxels_per_plane` for the photos' own surfaces, found once and not for each frame.
@@ -34,7 +35,7 @@ _FEWEST_PLANES, _PLANES_AT_ONCE = 32, 8
 _VOXEL_BYTES = {"fp32": 4 * 80, "bf16": 4 * 56}
 _MAX_DEVIATION = 6.0
 # Of `_best_matches` among the cues: the channels of the best two, and their scale.
-_MATCHES, _MATCH_SCALE = slice(3, 5), 0.3
+_MATCHES, _MATCH_SCALE = slice(4, 6), 0.3
 # A view whose surface hides a voxel counts for so much less: the surface may be wrong, and it may be the only view.
 _MOST_HIDDEN = 0.95
 
@@ -110,38 +111,38 @@ class LearnedProposal:
             frustum: the voxels.
             memory_bytes: rough bound on temporaries.
         """
-        volume = plane_sweep(sources, lines, frustum, memory_bytes, self.cues)
-        # The first channel of `cues` is the cost minus 1, to be centred; the last ones are the mean colour.
-        smooth = smooth_volume(volume[..., :1, :, :, :], self.prior.num_smoothings)
-        # All cues once: a view of `volume` would keep it beside its copy.
-        colors, cues = volume[..., -3:, :, :, :].clone(), torch.cat([smooth, volume], -4)
-        matches = volume[..., _MATCHES, :, :, :] / (_MATCH_SCALE * _MAX_DEVIATION) if self.keeps_matches else None
-        del volume
+        shape = *sources.images.shape[:-4], frustum.num_planes, frustum.height, frustum.width
+        num_cues = NUM_PLAIN_CUES if sources.surfaces is None else NUM_CUES
+        # Channels last, as the network looks at them: there is no other copy of what is most of the memory.
+        cues = torch.empty(*shape, num_cues, device=sources.images.device).movedim(-1, -4)
+        plane_sweep(sources, lines, frustum, memory_bytes, self.cues, cues[..., 1:, :, :, :])
+        # The first channel of `self.cues` is the cost minus 1, to be centred; the last ones are the mean colour.
+        cues[..., :1, :, :, :] = smooth = smooth_volume(cues[..., 1:2, :, :, :], self.prior.num_smoothings)
+        matches = cues[..., _MATCHES, :, :, :] / (_MATCH_SCALE * _MAX_DEVIATION) if self.keeps_matches else None
         logits, latent = self.regularizer(cues)
-        return Sweep(frustum, logits - self.prior.sharpness * (smooth[..., 0, :, :, :] + 1), latent, colors, matches)
+        logits = logits - self.prior.sharpness * (smooth[..., 0, :, :, :] + 1)
+        return Sweep(frustum, logits, latent, cues[..., -3:, :, :, :], matches)
 
-    def cues(self, views: VoxelViews) -> Tensor:  # [*B, NUM_CUES - 1, R]
+    def cues(self, views: VoxelViews) -> Tensor:  # [*B, NUM_CUES - 1, R], or NUM_PLAIN_CUES - 1 without surfaces
         """Compute fixed cues of each voxel, whatever the number and order of the source views."""
         weight, mean = angle_weighted_mean(views, self.prior.angle_floor)
         color, contrast = views.deviation(mean)
         cost = self.prior.cost(views, weight, color, contrast)
-        best = _MATCH_SCALE * self._best_matches(views)
-        count, nearest = views.seen.sum(-2) / 8, torch.where(views.seen, views.angle, NO_VIEW).amin(-2).clamp(max=1)
+        angle = torch.where(views.seen, views.angle, NO_VIEW)
+        best = _MATCH_SCALE * self._best_matches(views, angle)
+        count, nearest = views.seen.sum(-2) / 8, angle.amin(-2).clamp(max=1)
         deviations = (weight * color).sum(-2) * self.prior.color_weight, (weight * contrast).sum(-2)
         scalars = [cost - 1, *deviations, *best.unbind(-2), count, nearest, (weight**2).sum(-2)]
-        return torch.cat(
-            [torch.stack(scalars, -2), mean[..., :3, :], self._surface_cues(views, weight, mean, cost)], -2
-        )
+        plain = torch.stack(scalars, -2), mean[..., :3, :]
+        if views.evidence is None:
+            return torch.cat(plain, -2)
+        return torch.cat([*plain, self._surface_cues(views, views.evidence, weight)], -2)
 
-    def _surface_cues(self, views: VoxelViews, weight: Tensor, mean: Tensor, cost: Tensor) -> Tensor:  # [*B, 11, R]
+    def _surface_cues(self, views: VoxelViews, evidence: SurfaceEvidence, weight: Tensor) -> Tensor:  # [*B, 11, R]
         """Return what the source views' own surfaces say, and the cost and mean colour of those that it is visible in.
 
-        Without surfaces, the cost and the colour are those of all views and nothing else is said.
+        Where they say nothing, the cost and the colour are those of all views, and all else is 0.
         """
-        evidence = views.evidence
-        if evidence is None:
-            nothing = torch.zeros_like(mean)
-            return torch.cat([nothing, nothing[..., :1, :], cost[..., None, :] - 1, mean[..., :3, :]], -2)
         shares = (evidence.on, evidence.near, evidence.before, evidence.behind, evidence.sure)
         weighted = [(weight * share).sum(-2) for share in shares]
         seen_on, seen_before = views.seen * evidence.on, views.seen * evidence.before
@@ -152,12 +153,11 @@ class LearnedProposal:
         scalars = [*weighted, seen_on.sum(-2) / 4, seen_before.amax(-2), cost - 1]
         return torch.cat([torch.stack(scalars, -2), mean[..., :3, :]], -2)
 
-    def _best_matches(self, views: VoxelViews) -> Tensor:  # [*B, 3, R]
+    def _best_matches(self, views: VoxelViews, angle: Tensor) -> Tensor:  # [*B, 3, R]
         """Return how far the best, second and fourth best other view deviate from the nearest view.
 
         Views in which the voxel is occluded sort to the end and do not count.
         """
-        angle = torch.where(views.seen, views.angle, NO_VIEW)
         # Equally near views (copies of one photo) count as one. An argmin and a look-up take several times as long.
         nearest = angle == angle.amin(-2, keepdim=True)
         share = nearest / nearest.sum(-2, keepdim=True)

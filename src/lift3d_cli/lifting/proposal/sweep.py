@@ -17,6 +17,7 @@ from lift3d_cli.geometry.grids import inside, pixel_centers, sample_map
 from lift3d_cli.lifting.sources import SourceViews, contrast
 from lift3d_cli.lifting.surfaces import SurfaceEvidence, surface_evidence
 from lift3d_cli.machine.parallel import mapped, num_workers
+from lift3d_cli.ops.windows import window_mean
 
 # On a CPU: the temporaries of this many voxels stay in a processor's cache.
 _VOXELS_AT_ONCE = 16384
@@ -89,7 +90,8 @@ def plane_sweep(
     frustum: Frustum,
     memory_bytes: int,
     statistics: Callable[[VoxelViews], Tensor],
-) -> Tensor:  # [*B, N, D, h, w]
+    out: Tensor,
+) -> None:
     """Compute N statistics over the source views at every voxel.
 
     Args:
@@ -98,6 +100,7 @@ def plane_sweep(
         frustum: the voxels.
         memory_bytes: rough bound on temporaries.
         statistics: computes [*B, N, R] of R voxels.
+        out: [*B, N, D, h, w] where they are stored, in any order of the axes but the last two.
     """
     device = sources.images.device
     maps = _sweep_maps(sources, frustum.step)
@@ -108,12 +111,17 @@ def plane_sweep(
     if device.type == "cpu":
         chunk = min(chunk, _VOXELS_AT_ONCE)
 
-    def of_rays(rays: Tensor) -> Tensor:  # [*B, N, R, D]
-        t = depths.expand(*depths.shape[:-2], len(rays), -1)
-        return statistics(_voxel_views(maps, sources.surfaces, lines, rays, t, frustum)).unflatten(-1, t.shape[-2:])
+    columns, num_rays = out.view(*out.shape[:-2], -1), max(1, chunk // frustum.num_planes)
 
-    volume = torch.cat(list(mapped(of_rays, uv.split(max(1, chunk // frustum.num_planes)), device)), -2)
-    return volume.mT.unflatten(-1, (frustum.height, frustum.width))
+    def store(first: int) -> None:
+        part = slice(first, first + num_rays)
+        rays = uv[part]
+        t = depths.expand(*depths.shape[:-2], len(rays), -1)
+        of_rays = statistics(_voxel_views(maps, sources.surfaces, lines, rays, t, frustum))
+        columns[..., part] = of_rays.unflatten(-1, t.shape[-2:]).mT
+
+    for _ in mapped(store, range(0, len(uv), num_rays), device):
+        pass
 
 
 def disparity(target: Camera, cameras: Sequence[Camera], depth_range: tuple[float, float]) -> float:
@@ -169,6 +177,7 @@ def _shrink(maps: Tensor, step: int) -> Tensor:
 
 def smooth_volume(volume: Tensor, passes: int) -> Tensor:  # [*B, N, D, h, w]
     """Blur a volume with a 3x3x3 box, `passes` times."""
+    volume = volume.contiguous()  # as the network's convolutions are then told its layout the fastest
     for _ in range(passes):
-        volume = F.avg_pool3d(F.pad(volume, (1,) * 6, mode="replicate"), 3, stride=1)
+        volume = window_mean(volume, 3, num_axes=3)
     return volume

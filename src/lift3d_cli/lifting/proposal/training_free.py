@@ -56,7 +56,9 @@ class PlaneSweepProposal:
 
         lines = EpipolarLines.between(target, sources.cameras, sources.images.device)
         frustum = Frustum.before(target, depth_range, self.num_planes, self.step)
-        volume = plane_sweep(sources, lines, frustum, memory_bytes, cost)
+        shape = 1, self.num_planes, frustum.height, frustum.width
+        volume = torch.empty(shape, device=sources.images.device)
+        plane_sweep(sources, lines, frustum, memory_bytes, cost, volume)
         volume = smooth_volume(volume, self.num_smoothings)
         probability = torch.softmax(-self.sharpness * volume[0], 0)
         return DepthDistribution(probability, *depth_range, (1 / self.step, 1 / self.step))
