@@ -79,6 +79,8 @@ def test_constants_in_the_documents_are_those_of_the_code():
         "how-it-works.md": (
             f"{learned.LearnedProposal.max_voxels} voxels across",
             f"{learned.SURFACE_VOXELS} voxels across",
+            f"({learned.SURFACE_VOXELS_PER_PLANE} of them from plane to plane",
+            f"{learned.SURFACE_PLANES} planes at most",
             f"from {learned._FEWEST_PLANES} to `--planes`",
             f"moves by {learned.LearnedProposal.voxels_per_plane} voxels",
             f"to {corrector.NUM_DESCRIPTORS} numbers",

@@ -220,8 +220,8 @@ def _refine(
     for number, window in enumerate(windows):
         seen = _Seen.at(surface, maps[min(number, 1)], rays, after, share)
         # Of a plane, in the mean of the views.
-        pixels = (seen.share * seen.moves.norm(dim=-1)).sum(0).clamp(min=1e-6)
-        rise = (seen.slopes * seen.moves).sum(-1) / pixels
+        pixels = (seen.share * seen.pixels).sum(0).clamp(min=1e-6)
+        rise = seen.rise / pixels
         rise = rise - (seen.share * rise).sum(0)
         downhill = window_mean(-(seen.share * rise * seen.error).sum(0), window)
         steepness = window_mean((seen.share * rise.square()).sum(0), window)
@@ -244,28 +244,32 @@ class _Seen:
     Args:
         share: [V, h, w] of those that see it, in the blend; sums to 1, or is 0.
         error: [V, h, w] deviation from the blend.
-        slopes: [V, h, w, 2] along u and v, per pixel.
-        moves: [V, h, w, 2] pixels per plane.
+        rise: [V, h, w] of what is shown, per plane.
+        pixels: [V, h, w] per plane.
     """
 
     share: Tensor
     error: Tensor
-    slopes: Tensor
-    moves: Tensor
+    rise: Tensor
+    pixels: Tensor
 
     @classmethod
     def at(cls, surface: ProposedSurface, maps: Tensor, rays: Tensor, inverse: Tensor, share: Tensor) -> _Seen:
-        t, e = (1 / inverse).reshape(-1, 1), surface.lines.e[:, None, None] * surface.distribution.inverse_step
+        t = (1 / inverse).reshape(-1, 1)
         uv, z = surface.lines.project(rays.reshape(-1, 2), t)
+        value, slope_u, slope_v, valid = sample_map(maps, uv)[..., 0].unflatten(-1, inverse.shape).unbind(1)
+        e = (surface.lines.e * surface.distribution.inverse_step)[..., None, None].unbind(1)
+        u, v, z = (x.unflatten(1, inverse.shape) for x in (*uv[:, :, 0].unbind(-1), z[..., 0]))
         # Along the epipolar line, u = (d_u + e_u / t) / (d_z + e_z / t), with the line of sight d and the epipole e.
-        moves = ((e[..., :2] - uv * e[..., 2:]) * (t / z)[..., None])[:, :, 0].unflatten(1, inverse.shape)
-        value, *slopes, valid = sample_map(maps, uv)[..., 0].unflatten(-1, inverse.shape).unbind(1)
-        share = share * (valid > 0.99) * (z > 0)[..., 0].unflatten(-1, inverse.shape)
+        scale = 1 / (inverse * z)
+        along_u, along_v = (e[0] - u * e[2]) * scale, (e[1] - v * e[2]) * scale
+        share = share * (valid > 0.99) * (z > 0)
         total = share.sum(0)
         share = share / total.clamp(min=1e-6) * (total > _MOST)
         # NaN times a share of 0, behind a camera, would still be NaN.
-        moves = torch.where(share[..., None] > 0, moves, 0.0)
-        return cls(share, value - (share * value).sum(0), torch.stack(slopes, -1), moves)
+        rise, pixels = slope_u * along_u + slope_v * along_v, torch.hypot(along_u, along_v)
+        rise, pixels = (torch.where(share > 0, x, 0.0) for x in (rise, pixels))
+        return cls(share, value - (share * value).sum(0), rise, pixels)
 
     def cost(self, window: int) -> Tensor:  # [h, w]
         """Return the mean squared error over a window."""

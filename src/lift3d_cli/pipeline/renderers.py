@@ -16,6 +16,7 @@ from lift3d_cli.lifting.correction.prediction import FeaturePrediction
 from lift3d_cli.lifting.network import Lift3DNetwork
 from lift3d_cli.lifting.proposal.learned import (
     SURFACE_MOST_VIEWS,
+    SURFACE_PLANES,
     SURFACE_VOXELS,
     SURFACE_VOXELS_PER_PLANE,
     LearnedProposal,
@@ -66,6 +67,7 @@ def make_renderer(config: RenderConfig, device: torch.device | str = "cpu", vari
     of_surfaces = LearnedProposal(
         network.regularizer,
         of_stage_1,
+        SURFACE_PLANES,
         voxels_per_plane=SURFACE_VOXELS_PER_PLANE,
         max_voxels=SURFACE_VOXELS,
         most_views=SURFACE_MOST_VIEWS,
