@@ -100,22 +100,22 @@ class SurfacePropagation(nn.Module):
         maps = torch.cat([clues.inverse, slopes, clues.sure, clues.image, key], 1)
         around = F.pad(maps, (reach,) * 4, mode="replicate")
         height, width = clues.inverse.shape[-2:]
-        candidates, inputs, alike = [], [], []
+        there: list[tuple[Tensor, ...]] = []  # of each offset: candidate, sure, difference of colour, likeness
         for y, x in OFFSETS:
-            there = around[..., reach + y :, reach + x :][..., :height, :width]
-            inverse, per_x, per_y, sure, image, key = there.split([1, 1, 1, 1, 3, _KEYS], 1)
-            candidates.append((inverse - per_x * x - per_y * y).clamp(clues.farthest, clues.nearest))
-            moved = (candidates[-1] - clues.inverse) / clues.step
+            maps = around[..., reach + y :, reach + x :][..., :height, :width]
+            inverse, per_x, per_y, sure, image, key = maps.split([1, 1, 1, 1, 3, _KEYS], 1)
+            candidate = (inverse - per_x * x - per_y * y).clamp(clues.farthest, clues.nearest)
             color = 4 * (image - clues.image).abs().mean(1, keepdim=True)
-            own = torch.full_like(moved, float(y == x == 0))
-            inputs.append(torch.cat([sure, (moved / 8).clamp(-1, 1), moved.abs().clamp(max=1), color, own], 1))
-            alike.append((query * key).sum(1, keepdim=True) / _KEYS**0.5)
-        found = torch.cat(candidates, 1)
-        probability, matches = clues.at(found).split([1, NUM_MATCHES], 1)
-        seen = torch.cat([(probability + 1e-3).log() / 4 + 1, matches], 1)
+            there.append((candidate, sure, color, (query * key).sum(1, keepdim=True) / _KEYS**0.5))
+        found, sure, color, alike = (torch.cat(maps, 1) for maps in zip(*there, strict=True))
+        moved = (found - clues.inverse) / clues.step
+        own = torch.zeros_like(found)
+        own[:, 0] = 1
+        probability, *matches = clues.at(found).unbind(1)
+        seen = (probability + 1e-3).log() / 4 + 1, *matches
+        inputs = torch.stack([*seen, sure, (moved / 8).clamp(-1, 1), moved.abs().clamp(max=1), color, own], 1)
         # One large picture: convolutions of 33 small ones take five times as long.
-        fit = self.fit(torch.cat([seen, torch.stack(inputs, 2)], 1).flatten(2, 3)).view_as(found)
-        return found, torch.cat(alike, 1) + bias + fit
+        return found, alike + bias + self.fit(inputs.flatten(2, 3)).view_as(found)
 
     def propagated(self, clues: SurfaceClues) -> Tensor:  # [B, 1, h, w]
         """Return 1/z of the candidate that fits best: a mean of some would lie between two surfaces."""
