@@ -77,10 +77,15 @@ class EpipolarLines:
 
         Points at or behind a source camera get NaN pixels, never mirrored ones; their z-depth is not positive.
         """
-        direction = homogeneous(uv)[..., None, :, :] @ self.H.mT  # [*B, V, R, 3]
-        e, t = self.e[..., None, None, :], t[..., None, :, :]
+        H, e = self.H[..., None, None], self.e[..., None, None]  # [*B, V, 3, 3, 1, 1] and [*B, V, 3, 1, 1]
+        x, y, t = uv[..., None, :, :1], uv[..., None, :, 1:], t[..., None, :, :]  # [*B, 1, R, ...]
+
+        def coordinate(i: int) -> Tensor:  # a matrix product of so few rows takes a CPU as long as all the rest
+            row = H[..., i, :, :, :].unbind(-3)
+            return (row[0] * x + row[1] * y + row[2]) * t + e[..., i, :, :]
+
         # K's last row is (0, 0, 1), so the third homogeneous coordinate is the z-depth itself.
-        u, v, z = (direction[..., i, None] * t + e[..., i] for i in range(3))
+        u, v, z = (coordinate(i) for i in range(3))
         before = torch.where(z > 0, z, torch.nan)
         # Pairs as complex numbers: to stack them takes a CPU seven times as long.
         return torch.view_as_real(torch.complex(u / before, v / before)), z

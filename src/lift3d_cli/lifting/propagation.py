@@ -84,7 +84,9 @@ class SurfacePropagation(nn.Module):
         self.guide = _UNet(_NUM_INPUTS)
         self.affinity = nn.Conv2d(_WIDTHS[0], 2 * _KEYS + len(OFFSETS), 1)
         self.fit = nn.Sequential(
-            nn.Conv2d(_NUM_CANDIDATE_INPUTS, _HIDDEN, 1), nn.LeakyReLU(0.1), zeroed(nn.Conv2d(_HIDDEN, 1, 1))
+            nn.Conv2d(_NUM_CANDIDATE_INPUTS, _HIDDEN, 1),
+            nn.LeakyReLU(0.1, inplace=True),
+            zeroed(nn.Conv2d(_HIDDEN, 1, 1)),
         )
         # As initialised, each cell keeps its own plane. Keys are not zero: nothing would ever move queries.
         with torch.no_grad():
@@ -184,7 +186,9 @@ class _UNet(nn.Module):
 
 def _convs(inputs: int, outputs: int) -> nn.Sequential:
     first, second = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
-    return nn.Sequential(first, nn.LeakyReLU(0.1), second, nn.LeakyReLU(0.1), _ChannelNorm())
+    return nn.Sequential(
+        first, nn.LeakyReLU(0.1, inplace=True), second, nn.LeakyReLU(0.1, inplace=True), _ChannelNorm()
+    )
 
 
 class _ChannelNorm(nn.Module):

@@ -63,7 +63,7 @@ class DepthRegularizer(MixedPrecision):
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     # No normalisation layer: its statistics would depend on how large a part of the frame is processed.
-    return nn.Sequential(Conv3d(inputs, outputs, 3, stride, padding=1), nn.LeakyReLU(0.1))
+    return nn.Sequential(Conv3d(inputs, outputs, 3, stride, padding=1), nn.LeakyReLU(0.1, inplace=True))
 
 
 def _up_and_join(coarse: Tensor, fine: Tensor) -> Tensor:
