@@ -19,8 +19,9 @@ from lift3d_cli.scene.scene import Scene
 from lift3d_cli.training import curves
 from lift3d_cli.training.renderer import RendererTask
 
-# Kept back is every 8th photo, but no more than cost a seventh of the time; in a height that costs less.
-_KEEP_BACK_EVERY, _MAX_KEPT_BACK, _KEPT_BACK_HEIGHT = 8, 4, 240
+# Kept back is every 4th photo, but no more than cost a seventh of the time; in a height that costs less. One alone may
+# gain while all others lose.
+_KEEP_BACK_EVERY, _MAX_KEPT_BACK, _KEPT_BACK_HEIGHT = 4, 4, 240
 _MIN_PHOTOS = 3
 # Scores within the minutes of a tuning.
 _NUM_SCORES = 8

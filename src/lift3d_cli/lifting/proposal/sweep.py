@@ -177,7 +177,7 @@ def _shrink(maps: Tensor, step: int) -> Tensor:
 
 def smooth_volume(volume: Tensor, passes: int) -> Tensor:  # [*B, N, D, h, w]
     """Blur a volume with a 3x3x3 box, `passes` times."""
-    volume = volume.contiguous()  # as the network's convolutions are then told its layout the fastest
+    volume = volume.contiguous()  # its voxels may lie apart, between those of other channels
     for _ in range(passes):
         volume = window_mean(volume, 3, num_axes=3)
     return volume
